@@ -1,0 +1,56 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install -q --no-build-isolation --no-deps --require-hashes --only-binary :all:
+
+.PHONY: help demo up test lint types proto lock bench clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+$(VENV)/run.stamp: requirements/build.lock requirements/run.lock requirements/photos.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the pinned packages into $(VENV) (once) …"
+	@$(INSTALL) -r requirements/build.lock
+	@$(INSTALL) -r requirements/run.lock
+	@$(INSTALL) -r requirements/photos.lock
+	@$(PIP) install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/run.stamp requirements/dev.lock
+	@echo "Installing the pinned packages for development …"
+	@$(INSTALL) -r requirements/dev.lock
+	@touch $@
+
+demo: $(VENV)/run.stamp ## Run the photo-catalog workflow on real photos (IMAGES=DIR for your own, ARGS=--exit to stop when done)
+	@$(BIN)/pixloom demo $(if $(IMAGES),"$(IMAGES)") $(ARGS)
+
+up: $(VENV)/run.stamp ## Start everything on this machine in the foreground
+	@$(BIN)/pixloom up $(ARGS)
+
+test: $(VENV)/dev.stamp ## Run all tests (embedded Postgres and NATS; ARGS for pytest)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(or $(WORKERS),3) --dist loadgroup tests $(ARGS)
+
+lint: $(VENV)/dev.stamp ## Check style, layers and protos
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+	@$(BIN)/buf lint
+
+types: $(VENV)/dev.stamp ## Check types
+	@$(BIN)/mypy
+
+proto: $(VENV)/dev.stamp ## Generate src/pixloom/v1 from protos
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I protos --python_out=src --mypy_out=src --grpc_python_out=src --mypy_grpc_out=src protos/pixloom/v1/*.proto
+
+lock: $(VENV)/dev.stamp ## Resolve and pin the dependencies again (needs the network)
+	@requirements/compile.sh
+
+bench: $(VENV)/dev.stamp ## Measure the figures of docs/explanation/performance.md
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+clean: ## Remove what was built and what ran
+	rm -rf $(VENV) .pixloom pixloom-out .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
