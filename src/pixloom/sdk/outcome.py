@@ -1,0 +1,49 @@
+"""What an op raises to say what becomes of an item.
+
+    Outcome
+    ├── Reject      the item cannot be processed: REJECTED, kept for a replay
+    ├── Filtered    the item is not wanted: FILTERED
+    └── Retry       trying again later may help: the item is tried again, and rejected after the last attempt
+
+Anything else that an item op raises rejects the item with the reason OP_ERROR (READ_ERROR for an `OSError`).
+"""
+
+from __future__ import annotations
+
+__all__ = ["Filtered", "Outcome", "Reject", "Retry"]
+
+
+class Outcome(Exception):  # noqa: N818 - these tell what becomes of an item and are no errors of the program
+    """What becomes of the item an op is working on.
+
+    Args:
+        reason: Machine reason, upper snake case such as TOO_SMALL.
+        detail: Sentence for people: what is wrong with the item, with the figures that decided.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+class Reject(Outcome):
+    """The item cannot be processed; `on_error` decides what happens to it."""
+
+
+class Filtered(Outcome):
+    """The workflow does not want the item."""
+
+
+class Retry(Outcome):
+    """Trying the item again later may help.
+
+    Args:
+        reason: Machine reason.
+        detail: Sentence for people.
+        after_s: Not before so many seconds have passed; None leaves it to the retry policy of the node.
+    """
+
+    def __init__(self, reason: str, detail: str = "", after_s: float | None = None) -> None:
+        super().__init__(reason, detail)
+        self.after_s = after_s
