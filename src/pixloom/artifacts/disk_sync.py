@@ -1,0 +1,95 @@
+"""Rounds of fsync: whoever asks while a round is under way shares the next one.
+
+An fsync waits for the disk, not for work, and file systems answer several at once with one journal commit. So a
+round flushes its files from a few threads, then every folder once, and all who wait go on together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["SyncRounds", "sync_files"]
+
+_THREADS: Final = 8
+
+
+class _Round:
+    """Keys to flush together, and the task that does it."""
+
+    __slots__ = ("keys", "task")
+
+    def __init__(self, keys: set[str]) -> None:
+        self.keys = keys
+        self.task: asyncio.Task[dict[str, OSError]] | None = None
+
+
+class SyncRounds:
+    """Flushes files below a root; for one event loop at a time."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._turn = asyncio.Lock()
+        self._gathering: _Round | None = None
+
+    async def sync(self, keys: set[str]) -> dict[str, OSError]:
+        """Return when the files below the root are on disk, with the error of each of them that failed."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._turn, self._gathering = loop, asyncio.Lock(), None
+        turn = self._gathering
+        if turn is None:
+            turn = self._gathering = _Round(set())
+            turn.task = loop.create_task(self._run(turn))
+        turn.keys |= keys
+        if turn.task is None:
+            return {}
+        # Shielded: a caller that gives up must not take the round from the others.
+        failed = await asyncio.shield(turn.task)
+        return {key: failed[key] for key in keys & failed.keys()}
+
+    async def _run(self, turn: _Round) -> dict[str, OSError]:
+        async with self._turn:
+            self._gathering = None
+            return await asyncio.to_thread(sync_files, self._root, turn.keys)
+
+
+def sync_files(root: str, keys: Iterable[str]) -> dict[str, OSError]:
+    """Flush files and the folders above them up to the root; return the error of each file that failed."""
+    unique = sorted(set(keys))
+    if len(unique) == 1:
+        outcomes = [_fsync(f"{root}{os.sep}{unique[0]}")]
+    else:
+        with ThreadPoolExecutor(max_workers=min(_THREADS, len(unique)), thread_name_prefix="fsync") as threads:
+            outcomes = list(threads.map(_fsync, (f"{root}{os.sep}{key}" for key in unique)))
+    failed = {key: error for key, error in zip(unique, outcomes, strict=True) if error is not None}
+    folders = {parent for key in unique if key not in failed for parent in _folders_above(key)}
+    # Deepest first: a folder's entry is worth keeping once what it leads to is there.
+    for folder in sorted(folders, key=len, reverse=True):
+        error = _fsync(f"{root}{os.sep}{folder}" if folder else root)
+        if error is not None:
+            failed.update(dict.fromkeys((key for key in unique if key.startswith(folder)), error))
+    return failed
+
+
+def _folders_above(key: str) -> list[str]:
+    parts = key.split("/")[:-1]
+    return ["/".join(parts[:depth]) for depth in range(len(parts), -1, -1)]
+
+
+def _fsync(path: str) -> OSError | None:
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        return error
+    return None
