@@ -8,10 +8,12 @@ import os
 import secrets
 import shutil
 import socket
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pixloom.errors import MachineError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "MIN_FREE_BYTES",

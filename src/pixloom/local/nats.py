@@ -109,12 +109,7 @@ class EmbeddedNats:
             env = {"PATH": os.defpath, "HOME": str(self._data_dir)}
             process = self._process = spawn([str(_binary()), "-c", str(self._config)], env=env, log=self._log)
             write_private(self._data_dir / "nats.pid", f"{process.pid}\n")
-            while not await self._is_ready(process.pid):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise MachineError(
-                        f"NATS did not start in {self._data_dir}. Its log {self._log} ends with:\n{last_lines(self._log)}"
-                    )
-                await asyncio.sleep(0.005)
+            await self._wait_ready(process, deadline)
         except BaseException:
             await self.stop()
             raise
@@ -183,6 +178,14 @@ class EmbeddedNats:
                 "",
             )
         )
+
+    async def _wait_ready(self, process: subprocess.Popen[bytes], deadline: float) -> None:
+        while not await self._is_ready(process.pid):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise MachineError(
+                    f"NATS did not start in {self._data_dir}. Its log {self._log} ends with:\n{last_lines(self._log)}"
+                )
+            await asyncio.sleep(0.005)
 
     async def _is_ready(self, pid: int) -> bool:
         try:

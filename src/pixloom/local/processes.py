@@ -46,9 +46,7 @@ def find(pid: int) -> ProcessIdentity | None:
     """Return who runs under `pid`, or None when nobody does (a zombie is nobody)."""
     if pid <= 0:
         return None
-    if sys.platform == "linux":
-        return _find_linux(pid)
-    return _find_ps(pid)
+    return _find_linux(pid) if sys.platform == "linux" else _find_ps(pid)
 
 
 def _find_linux(pid: int) -> ProcessIdentity | None:
