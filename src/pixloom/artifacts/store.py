@@ -104,7 +104,9 @@ def open_store(url: str) -> ArtifactStore:
         from pixloom.artifacts.remote_store import RemoteStore
 
         if parts.scheme != "memory" and not parts.netloc:
-            raise InvalidError(f"{url!r} names no bucket: write {parts.scheme}://bucket/prefix (PIXLOOM_ARTIFACTS_URL).")
+            raise InvalidError(
+                f"{url!r} names no bucket: write {parts.scheme}://bucket/prefix (PIXLOOM_ARTIFACTS_URL)."
+            )
         return RemoteStore(url)
     raise InvalidError(
         f"{url!r} is no object store: write file:///…, s3://…, gs://…, az://… or memory:// (PIXLOOM_ARTIFACTS_URL)."

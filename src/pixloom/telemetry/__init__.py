@@ -1,0 +1,1 @@
+"""Tracing: set-up, propagation, interceptors, and every span, metric and attribute name."""
