@@ -7,6 +7,7 @@ defaults cost next to nothing, and messages are built by keyword only from the c
 from __future__ import annotations
 
 import io
+import itertools
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -100,8 +101,6 @@ def _values(items: Sequence[pb.Item], name: str) -> list[Any]:
 
 def _list_array(lists: list[Any], kind: Any) -> Any:
     """Build a list column from offsets and one flat run of values: far quicker than from nested lists."""
-    import itertools
-
     import numpy as np
     import pyarrow as pa
 
@@ -152,14 +151,13 @@ def _column_values(column: Any, kind: str) -> list[Any]:
     if kind.startswith("list<"):
         offsets = array.offsets.to_pylist()
         flat = _plain(array.values, "string" if kind == "list<string>" else "uint64")
-        return [flat[start:end] for start, end in zip(offsets, offsets[1:], strict=False)]
+        return [flat[start:end] for start, end in itertools.pairwise(offsets)]
     return _plain(array, kind)
 
 
 def _plain(array: Any, kind: str) -> list[Any]:
-    values: list[Any]
-    if kind in {"string", "binary"}:
-        values = array.to_pylist()
-    else:
-        values = array.to_numpy(zero_copy_only=False).tolist()
+    # Strings are quickest as pyarrow makes them, numbers through numpy.
+    values: list[Any] = (
+        array.to_pylist() if kind in {"string", "binary"} else array.to_numpy(zero_copy_only=False).tolist()
+    )
     return values

@@ -32,14 +32,14 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Wrap the handler of one RPC."""
-        handler: grpc.RpcMethodHandler[Any, Any] | None = await continuation(handler_call_details)
+        handler = await continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None or method.startswith(("/grpc.health.", "/grpc.reflection.")):
-            return handler  # type: ignore[return-value]  # None means UNIMPLEMENTED; the stubs do not say so
+            return handler
 
         @asynccontextmanager
         async def around(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
@@ -51,7 +51,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                 if isinstance(error, OurError):
                     self._log.exception("rpc_failed", method=method, reason=error.reason)
                 await abort(context, error)
-            except Exception:
+            except Exception:  # noqa: BLE001 (whatever a handler raises must not reach the caller)
                 self._log.exception("rpc_crashed", method=method)
                 await abort(context, _defect())
 

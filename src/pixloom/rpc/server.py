@@ -2,7 +2,7 @@
 
 server = build_server(interceptors=[…])
 add_JobServiceServicer_to_server(Jobs(…), server)
-health = publish_services(server, ["pixloom.v1.JobService"])
+health = await publish_services(server, ["pixloom.v1.JobService"])
 listen(server, settings.scheduler_listen)
 await server.start()
 await health.set("", SERVING)
@@ -71,7 +71,7 @@ def build_server(
     )
 
 
-def publish_services(server: grpc.aio.Server, services: Sequence[str]) -> health.aio.HealthServicer:
+async def publish_services(server: grpc.aio.Server, services: Sequence[str]) -> health.aio.HealthServicer:
     """Add health and reflection for services that are registered; call it before the start.
 
     Args:
@@ -84,8 +84,7 @@ def publish_services(server: grpc.aio.Server, services: Sequence[str]) -> health
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     for name in ("", *services):
-        # The state is set directly: before the start there is no loop to await in and nobody who watches.
-        servicer._server_status[name] = health_pb2.HealthCheckResponse.NOT_SERVING  # noqa: SLF001
+        await servicer.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
     reflection.enable_server_reflection((*services, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     return servicer
 

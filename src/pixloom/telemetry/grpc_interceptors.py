@@ -64,14 +64,14 @@ class TracingServerInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Wrap the handler of one RPC."""
-        handler: grpc.RpcMethodHandler[Any, Any] | None = await continuation(handler_call_details)
+        handler = await continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None or is_untraced(method):
-            return handler  # type: ignore[return-value]  # None means UNIMPLEMENTED; the stubs do not say so
+            return handler
         parent = extract(_text_metadata(handler_call_details.invocation_metadata))
 
         @asynccontextmanager
@@ -108,7 +108,11 @@ class _RpcSpan:
         otel_context.attach(trace.set_span_in_context(self._span, parent))
         trace_id = trace.format_trace_id(self._span.get_span_context().trace_id)
         context.set_trailing_metadata(((names.HEADER_TRACE_ID, trace_id),))
-        context.add_done_callback(lambda _: self.end(_code_of(context) or _CANCELLED))
+        context.add_done_callback(self._end_with_rpc)
+
+    def _end_with_rpc(self, context: Any) -> None:
+        # A handler that ran to its end has set its code; without one the client went away.
+        self.end(_code_of(context) or _CANCELLED)
 
     def end(self, code: int) -> None:
         """End the span with the number of a gRPC status code, unless it has ended."""
