@@ -1,0 +1,208 @@
+"""The client for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import grpc
+
+from pixloom.resources import Artifact, Job
+from pixloom.rpc.channel import aio_channel
+from pixloom.rpc.status import from_rpc_error
+from pixloom.sdk.address import default_server, grpc_address
+from pixloom.sdk.api import Api
+from pixloom.sdk.call import AsyncCaller, Call
+from pixloom.sdk.files import saved_to
+from pixloom.sdk.upload import CHUNK_BYTES, chunks_of
+from pixloom.sdk.watching import Resumption
+from pixloom.v1 import artifact_pb2, job_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterator
+    from types import TracebackType
+
+    from pixloom.sdk.upload import Uploadable
+    from pixloom.sdk.watching import Update
+
+__all__ = ["AsyncClient"]
+
+R = TypeVar("R")
+
+
+class AsyncClient(Api, AsyncCaller):
+    """Talks to a Pixloom server from one event loop; has the same methods as `Client`, to be awaited.
+
+    Args:
+        server: `host:port`, `grpc://host:port` or `http://host:port`; by default PIXLOOM_SERVER or 127.0.0.1:7301.
+        timeout_s: Deadline of a call in seconds; streams have none.
+        channel: A channel to use instead of opening one; it is not closed by the client.
+    """
+
+    def __init__(
+        self, server: str | None = None, *, timeout_s: float = 30.0, channel: grpc.aio.Channel | None = None
+    ) -> None:
+        self.address = "" if channel is not None else grpc_address(server or default_server())
+        self._owned = aio_channel(self.address) if channel is None else None
+        self._channel: grpc.aio.Channel = self._owned or channel  # type: ignore[assignment]
+        self._timeout_s = timeout_s
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; may be called twice."""
+        if self._owned is not None:
+            await self._owned.close()
+
+    async def invoke(self, call: Call[R]) -> R:
+        """Send a call and return its result.
+
+        Raises:
+            PixloomError: What the server answered, or that it did not.
+        """
+        method: Any = self._channel.unary_unary(
+            call.path,
+            request_serializer=type(call.request).SerializeToString,
+            response_deserializer=call.response.FromString,
+        )
+        with _errors():
+            response = await method(call.request, timeout=self._timeout_s)
+        return call.parse(response)
+
+    async def is_answering(self, *, timeout_s: float = 1.0) -> bool:
+        """Tell whether something accepts connections at the address within `timeout_s` seconds."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._channel.channel_ready()
+        except TimeoutError:
+            return False
+        return True
+
+    async def watch_job(
+        self, job_id: str, *, after_seq: int = 0, give_up_after_s: float = 60.0
+    ) -> AsyncGenerator[Update, None]:
+        """Yield what happens to a job until it ends; resumes by itself after a broken connection.
+
+        Args:
+            job_id: Id of the job.
+            after_seq: Number of the last event seen; 0 means from the beginning.
+            give_up_after_s: Seconds without a connection after which the error is raised.
+
+        Yields:
+            Durable events in order, and snapshots of progress in between; the last one is the final snapshot.
+
+        Raises:
+            PixloomError: What the server answered, or that it did not.
+        """
+        resumption = Resumption(job_id, after_seq=after_seq, give_up_after_s=give_up_after_s)
+        method: Any = self._channel.unary_stream(
+            "/pixloom.v1.JobService/WatchJob",
+            request_serializer=job_pb2.WatchJobRequest.SerializeToString,
+            response_deserializer=job_pb2.WatchJobResponse.FromString,
+        )
+        while not resumption.is_over:
+            failure = None
+            stream = method(resumption.request())
+            try:
+                async for response in stream:
+                    update = resumption.accept(response)
+                    if update is not None:
+                        yield update
+            except grpc.RpcError as error:
+                failure = from_rpc_error(error)
+            finally:
+                stream.cancel()
+            if not resumption.is_over:
+                await asyncio.sleep(resumption.delay_after(failure))
+
+    async def wait_job(self, job_id: str, *, timeout_s: float | None = None) -> Job:
+        """Wait until a job ends and return it.
+
+        Args:
+            job_id: Id of the job.
+            timeout_s: Longest time to wait in seconds; None means as long as it takes.
+
+        Returns:
+            The job; still unfinished if the time was up.
+
+        Raises:
+            PixloomError: What the server answered, or that it did not.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s), contextlib.aclosing(self.watch_job(job_id)) as updates:
+                async for _ in updates:
+                    pass
+        return await self.get_job(job_id)
+
+    async def download_artifact(self, sha256: str, *, offset: int = 0, length: int = 0) -> AsyncGenerator[bytes, None]:
+        """Yield the bytes of an artifact in pieces of at most 1 MiB.
+
+        Args:
+            sha256: SHA-256 of the bytes, 64 hexadecimal digits.
+            offset: Index of the first byte.
+            length: Number of bytes; 0 means to the end.
+
+        Raises:
+            PixloomError: What the server answered, or that it did not.
+        """
+        method: Any = self._channel.unary_stream(
+            "/pixloom.v1.ArtifactService/DownloadArtifact",
+            request_serializer=artifact_pb2.DownloadArtifactRequest.SerializeToString,
+            response_deserializer=artifact_pb2.DownloadArtifactResponse.FromString,
+        )
+        request = artifact_pb2.DownloadArtifactRequest(sha256=sha256, offset=offset, length=length)
+        with _errors():
+            async for response in method(request):
+                yield response.data
+
+    async def read_artifact(self, sha256: str) -> bytes:
+        """Return the bytes of an artifact."""
+        return b"".join([data async for data in self.download_artifact(sha256)])
+
+    async def save_artifact(self, sha256: str, path: Path | str) -> Path:
+        """Write an artifact to a file, whole or not at all, and return its path."""
+        with saved_to(Path(path)) as file:
+            async for data in self.download_artifact(sha256):
+                await asyncio.to_thread(file.write, data)
+        return Path(path)
+
+    async def upload_artifact(self, data: Uploadable) -> Artifact:
+        """Store bytes and return their reference.
+
+        Args:
+            data: Bytes, or the path of a file.
+
+        Raises:
+            PixloomError: What the server answered, or that it did not.
+        """
+        method: Any = self._channel.stream_unary(
+            "/pixloom.v1.ArtifactService/UploadArtifact",
+            request_serializer=artifact_pb2.UploadArtifactRequest.SerializeToString,
+            response_deserializer=artifact_pb2.UploadArtifactResponse.FromString,
+        )
+
+        async def requests() -> AsyncGenerator[artifact_pb2.UploadArtifactRequest, None]:
+            chunks = chunks_of(data, CHUNK_BYTES)
+            while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+                yield artifact_pb2.UploadArtifactRequest(data=chunk)
+
+        with _errors():
+            response = await method(requests())
+        return Artifact.from_proto(response.artifact)
+
+
+@contextlib.contextmanager
+def _errors() -> Iterator[None]:
+    """Raise what the server said instead of gRPC's own error."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise from_rpc_error(error) from error
