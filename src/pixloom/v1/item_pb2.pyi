@@ -299,12 +299,15 @@ class InputSlice(_message.Message):
     INDEXES_FIELD_NUMBER: _builtins.int
     ORDINAL_PREFIX_FIELD_NUMBER: _builtins.int
     PORT_FIELD_NUMBER: _builtins.int
+    VALUE_JSON_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
     """Index of the first item read."""
     count: _builtins.int
     """Number of items read from there."""
     port: _builtins.str
     """Input port this slice feeds."""
+    value_json: _builtins.bytes
+    """The value for a port that takes one, as JSON; the slice then has no items."""
     @_builtins.property
     def manifest(self) -> Global___Manifest:
         """The manifest."""
@@ -326,10 +329,11 @@ class InputSlice(_message.Message):
         indexes: _abc.Iterable[_builtins.int] | None = ...,
         ordinal_prefix: _abc.Iterable[_builtins.int] | None = ...,
         port: _builtins.str = ...,
+        value_json: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "indexes", b"indexes", "manifest", b"manifest", "offset", b"offset", "ordinal_prefix", b"ordinal_prefix", "port", b"port"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "indexes", b"indexes", "manifest", b"manifest", "offset", b"offset", "ordinal_prefix", b"ordinal_prefix", "port", b"port", "value_json", b"value_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

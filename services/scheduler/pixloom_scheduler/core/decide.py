@@ -1,0 +1,309 @@
+"""Decides what follows from an event: reads the state, returns changes, alters nothing.
+
+Three kinds of event reach a job. *Commands* move the job itself. *Dispatch* events (a window has room, an executor
+claims, gives back, is lost) move tasks between ready, offered and leased; only a LOST attempt is durable among them.
+*Reports* end attempts. What an ended attempt entails for nodes and the job is the business of `settle`.
+
+A command that does not fit raises `IllegalTransitionError`. Anything stale (an older generation, a task that is not
+leased as claimed, an ended stage) yields no change: late, repeated and forged messages are harmless.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, assert_never
+
+from pixloom_scheduler.core.changes import (
+    CancelAccepted,
+    Change,
+    JobStarted,
+    LeaseAdopted,
+    LeaseDropped,
+    NodeEnded,
+    NodeReleased,
+    PauseAccepted,
+    ResumeAccepted,
+    TasksGivenUp,
+    TasksGranted,
+    TasksOffered,
+    TasksReadied,
+)
+from pixloom_scheduler.core.events import (
+    BackoffEnded,
+    CancelRequested,
+    DispatchFilled,
+    DispatchVanished,
+    Event,
+    LeaseAnnounced,
+    LeaseLost,
+    NodeResolved,
+    PauseRequested,
+    ResumeRequested,
+    StartRequested,
+    TasksClaimed,
+    TasksReported,
+    TasksReturned,
+    TimeRanOut,
+)
+from pixloom_scheduler.core.outcomes import end_attempt, lose_task
+from pixloom_scheduler.core.policy import Costs, deadline_s
+from pixloom_scheduler.core.states import IllegalTransitionError, JobState, NodeState
+
+if TYPE_CHECKING:
+    from pixloom_scheduler.core.model import JobRun, StageRun
+
+__all__ = ["decide"]
+
+
+def decide(job: JobRun, event: Event, now: float, costs: Costs) -> list[Change]:
+    """Return the changes that `event` makes to `job`.
+
+    Args:
+        job: The job; only read.
+        event: What happened.
+        now: The time by the database's clock, seconds.
+        costs: Seconds an item by op, as measured so far.
+
+    Raises:
+        IllegalTransitionError: If a command does not fit the state of the job.
+    """
+    match event:
+        case TasksReported():
+            return _report(job, event, now, costs)
+        case TasksClaimed():
+            return _claim(job, event, now)
+        case DispatchFilled():
+            return _fill(job, event)
+        case DispatchVanished():
+            return _vanish(job, event)
+        case BackoffEnded():
+            return _end_backoff(job, event)
+        case TasksReturned():
+            return _return(job, event)
+        case LeaseLost():
+            return _lose(job, event, now)
+        case LeaseAnnounced():
+            return _adopt(job, event, now)
+        case NodeResolved():
+            return _resolve(job, event, now)
+        case StartRequested():
+            return _start(job, now)
+        case PauseRequested():
+            if job.state is JobState.PAUSED:
+                return []
+            _require(job, JobState.RUNNING, "pause")
+            return [PauseAccepted()]
+        case ResumeRequested():
+            if job.state is JobState.RUNNING:
+                return []
+            _require(job, JobState.PAUSED, "resume")
+            return [ResumeAccepted()]
+        case CancelRequested():
+            return _cancel(job, event)
+        case TimeRanOut():
+            if job.state.is_terminal or job.cancelling is not None:
+                return []
+            detail = f"the job did not end within its {job.plan.timeout_s:g} s"
+            return [CancelAccepted(detail=detail, now=True, failure=("JOB_TIMEOUT", detail, ""))]
+        case _:
+            assert_never(event)
+
+
+def _require(job: JobRun, state: JobState, verb: str) -> None:
+    if job.state is not state or job.cancelling is not None:
+        raise IllegalTransitionError("CANCELLING" if job.cancelling is not None else job.state, verb)
+
+
+def _start(job: JobRun, now: float) -> list[Change]:
+    if job.state in (JobState.RUNNING, JobState.PAUSED):
+        return []
+    _require(job, JobState.PENDING, "start")
+    deadline = now + job.plan.timeout_s if job.plan.timeout_s else 0.0
+    return [JobStarted(time=now, deadline=deadline)]
+
+
+def _cancel(job: JobRun, event: CancelRequested) -> list[Change]:
+    if job.state is JobState.CANCELLED:
+        return []
+    if job.state.is_terminal:
+        raise IllegalTransitionError(job.state, "cancel")
+    if job.cancelling is not None and not event.now:
+        return []
+    return [CancelAccepted(detail=event.detail, now=event.now, failure=event.failure)]
+
+
+def _open_stage(job: JobRun, index: int) -> StageRun | None:
+    """Return a stage that still runs, or None."""
+    if job.state.is_terminal or not 0 <= index < len(job.stages):
+        return None
+    stage = job.stages[index]
+    return None if stage.ended or not stage.released else stage
+
+
+def _fill(job: JobRun, event: DispatchFilled) -> list[Change]:
+    stage = _open_stage(job, event.stage)
+    if stage is None or job.state is not JobState.RUNNING or job.cancelling is not None:
+        return []
+    shards = [shard for _, shard in zip(range(event.most), stage.ready, strict=False)]
+    cursor, end = stage.cursor, len(stage.shards)
+    ended, tasks = stage.shards.ended, stage.tasks
+    while cursor < end and len(shards) < event.most:
+        if not ended[cursor]:
+            task = tasks.get(cursor)
+            if task is None or not (task.lease or task.offered or task.due):
+                shards.append(cursor)
+        cursor += 1
+    if cursor == stage.cursor and not shards:
+        return []
+    return [TasksOffered(stage=event.stage, shards=tuple(shards), cursor=cursor)]
+
+
+def _vanish(job: JobRun, event: DispatchVanished) -> list[Change]:
+    stage = _open_stage(job, event.stage)
+    if stage is None:
+        return []
+    gone = tuple(
+        shard for shard in event.shards if (task := stage.tasks.get(shard)) is not None and task.offered
+    )
+    return [TasksReadied(stage=event.stage, shards=gone)] if gone else []
+
+
+def _end_backoff(job: JobRun, event: BackoffEnded) -> list[Change]:
+    stage = _open_stage(job, event.stage)
+    if stage is None:
+        return []
+    due = tuple(shard for shard in event.shards if (task := stage.tasks.get(shard)) is not None and task.due)
+    return [TasksReadied(stage=event.stage, shards=due)] if due else []
+
+
+def _claim(job: JobRun, event: TasksClaimed, now: float) -> list[Change]:
+    stage = _open_stage(job, event.stage)
+    if (
+        stage is None
+        or event.generation != job.generation
+        or job.state is not JobState.RUNNING
+        or job.cancelling is not None
+    ):
+        return []
+    granted: list[tuple[int, int]] = []
+    items = 0
+    size, ended, tasks = len(stage.shards), stage.shards.ended, stage.tasks
+    for shard, attempt in event.tasks:
+        if shard >= size or ended[shard]:
+            continue
+        task = tasks.get(shard)
+        if task is None:
+            if attempt != 1:
+                continue
+        elif task.lease or task.due or task.attempt != attempt:
+            continue
+        granted.append((shard, attempt))
+        items += stage.shards.items_of(shard)
+    if not granted:
+        return []
+    tasks_granted = tuple(granted)
+    return [
+        TasksGranted(
+            lease=job.next_lease,
+            executor=event.executor,
+            stage=event.stage,
+            tasks=tasks_granted,
+            token=event.mint(tasks_granted),
+            time=now,
+            deadline=now + deadline_s(job, stage, items),
+        )
+    ]
+
+
+def _adopt(job: JobRun, event: LeaseAnnounced, now: float) -> list[Change]:
+    grant = event.grant
+    stage = _open_stage(job, grant.stage)
+    if stage is None or event.generation != job.generation:
+        return []
+    held: list[tuple[int, int]] = []
+    items = 0
+    for shard, attempt in grant.tasks:
+        if shard not in event.held or shard >= len(stage.shards) or stage.shards.ended[shard]:
+            continue
+        task = stage.tasks.get(shard)
+        if (task.attempt if task else 1) != attempt or (task is not None and (task.lease or task.due)):
+            continue
+        held.append((shard, attempt))
+        items += stage.shards.items_of(shard)
+    if not held:
+        return []
+    adopted = replace(
+        grant, lease=job.next_lease, tasks=tuple(held), time=now, deadline=now + deadline_s(job, stage, items)
+    )
+    return [LeaseAdopted(adopted)]
+
+
+def _return(job: JobRun, event: TasksReturned) -> list[Change]:
+    lease = job.leases.get(event.lease)
+    if lease is None:
+        return []
+    shards = tuple(shard for shard in event.shards if shard in lease.tasks)
+    return [TasksGivenUp(lease=event.lease, shards=shards)] if shards else []
+
+
+def _lose(job: JobRun, event: LeaseLost, now: float) -> list[Change]:
+    lease = job.leases.get(event.lease)
+    if lease is None:
+        return []
+    stage = job.stages[lease.stage]
+    changes: list[Change] = [
+        lose_task(job, stage, shard, attempt, lease=lease, reason=event.reason, detail=event.detail, now=now)
+        for shard, attempt in lease.tasks.items()
+    ]
+    changes.append(LeaseDropped(event.lease))
+    return changes
+
+
+def _report(job: JobRun, event: TasksReported, now: float, costs: Costs) -> list[Change]:
+    lease = job.leases.get(event.lease)
+    if lease is None:
+        return []
+    stage = _open_stage(job, lease.stage)
+    if stage is None:
+        return []
+    seen: set[int] = set()
+    changes: list[Change] = []
+    for result in event.results:
+        shard = result.shard
+        if shard in seen or lease.tasks.get(shard) != result.attempt:
+            continue
+        seen.add(shard)
+        changes.append(end_attempt(job, stage, result, lease=lease, now=now, costs=costs))
+    return changes
+
+
+def _resolve(job: JobRun, event: NodeResolved, now: float) -> list[Change]:
+    stage = job.stages[event.stage]
+    if stage.released or stage.ended or not stage.resolving:
+        return []
+    if event.failure is not None:
+        reason, detail = event.failure
+        first, *rest = stage.plan.nodes
+        skipped = f"node {job.plan.nodes[first].id} failed"
+        return [
+            NodeEnded(node=first, state=NodeState.FAILED, reason=reason, detail=detail, time=now),
+            *(
+                NodeEnded(node=node, state=NodeState.SKIPPED, reason="UPSTREAM_FAILED", detail=skipped, time=now)
+                for node in rest
+            ),
+        ]
+    if not event.run:
+        when = job.plan.nodes[stage.plan.nodes[0]].when
+        return [
+            NodeEnded(
+                node=node,
+                state=NodeState.SKIPPED,
+                reason="WHEN_FALSE",
+                detail=f"its condition `{when}` was false",
+                time=now,
+            )
+            for node in stage.plan.nodes
+        ]
+    return [NodeReleased(stage=event.stage, params=event.params)]
+
+

@@ -1,0 +1,258 @@
+"""What may happen to a job, in the past tense: the input of `decide`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pixloom_scheduler.core.changes import NodeTally, TasksGranted
+from pixloom_scheduler.core.states import Outcome
+
+__all__ = [
+    "BackoffEnded",
+    "CancelRequested",
+    "DispatchFilled",
+    "DispatchVanished",
+    "Event",
+    "LeaseAnnounced",
+    "LeaseLost",
+    "NodeResolved",
+    "PauseRequested",
+    "Result",
+    "ResumeRequested",
+    "StartRequested",
+    "TasksClaimed",
+    "TasksReported",
+    "TasksReturned",
+    "TimeRanOut",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequested:
+    """Somebody wants the job to run."""
+
+
+@dataclass(frozen=True, slots=True)
+class PauseRequested:
+    """Somebody wants nothing new to start."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeRequested:
+    """Somebody wants a paused job to go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """Somebody wants the job to end.
+
+    Attributes:
+        detail: Why, for people.
+        now: Whether running tasks are given up as well.
+        failure: Reason, sentence and node if the job is to end FAILED instead of CANCELLED.
+    """
+
+    detail: str = ""
+    now: bool = False
+    failure: tuple[str, str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimeRanOut:
+    """The job's own time limit has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeResolved:
+    """The condition and references of a stage were worked out.
+
+    Attributes:
+        stage: The stage.
+        run: Whether its condition holds.
+        params: Params by node index, for nodes that refer to values of other nodes.
+        failure: Reason and sentence if that was not possible; None otherwise.
+    """
+
+    stage: int
+    run: bool
+    params: dict[int, dict[str, Any]] = field(default_factory=dict)
+    failure: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchFilled:
+    """There is room for work in a pool.
+
+    Attributes:
+        stage: The stage to take from.
+        most: Most tasks to take.
+    """
+
+    stage: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchVanished:
+    """A dispatch can no longer be claimed.
+
+    Attributes:
+        stage: The stage.
+        shards: Its tasks.
+    """
+
+    stage: int
+    shards: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BackoffEnded:
+    """The back-off of tasks is over.
+
+    Attributes:
+        stage: The stage.
+        shards: The tasks.
+    """
+
+    stage: int
+    shards: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TasksClaimed:
+    """An executor asks for tasks of a dispatch.
+
+    Attributes:
+        executor: The executor.
+        generation: Generation of the dispatch.
+        stage: The stage.
+        tasks: Shard and attempt of each, as offered.
+        mint: Makes the token for the tasks that are granted.
+    """
+
+    executor: str
+    generation: int
+    stage: int
+    tasks: tuple[tuple[int, int], ...]
+    mint: Callable[[tuple[tuple[int, int], ...]], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseAnnounced:
+    """An executor shows a lease granted by an earlier owner; its token was found genuine.
+
+    Attributes:
+        generation: Generation of the grant.
+        grant: The grant; its `lease`, `time` and `deadline` are decided anew.
+        held: Shards of it that are still held.
+    """
+
+    generation: int
+    grant: TasksGranted
+    held: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class TasksReturned:
+    """An executor hands tasks back that it has not started.
+
+    Attributes:
+        lease: The lease.
+        shards: The tasks.
+    """
+
+    lease: int
+    shards: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost:
+    """Whoever held a lease is gone, or its deadline has passed.
+
+    Attributes:
+        lease: The lease.
+        reason: Machine reason.
+        detail: Sentence for people.
+    """
+
+    lease: int
+    reason: str = "EXECUTOR_LOST"
+    detail: str = "the executor that ran it is gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How an attempt ended, as its executor tells it.
+
+    Attributes:
+        shard: The shard.
+        attempt: Number of the attempt.
+        outcome: How it ended.
+        reason: Machine reason; empty for OK.
+        detail: Sentence for people.
+        start: When it started, seconds.
+        end: When it ended, seconds.
+        items_out: Items that the last node gave.
+        tallies: Counts for each node; empty means `items_out` passed every one of them.
+        retry_indexes: For PARTIAL: indexes into its input items to be tried again.
+        retry_after_s: Not before this many seconds.
+        retryable: Whether trying again can help.
+        cursor: For a source: where the next page begins.
+        end_of_source: For a source: there is no next page.
+        value: Its value for conditions and references.
+        has_value: Whether `value` is set.
+        payload: Where its outputs and rejects lie, opaque here.
+        warnings: Things worth knowing that are no failure.
+    """
+
+    shard: int
+    attempt: int
+    outcome: Outcome
+    reason: str = ""
+    detail: str = ""
+    start: float = 0.0
+    end: float = 0.0
+    items_out: int = 0
+    tallies: tuple[NodeTally, ...] = ()
+    retry_indexes: tuple[int, ...] = ()
+    retry_after_s: float = 0.0
+    retryable: bool = True
+    cursor: str = ""
+    end_of_source: bool = False
+    value: Any = None
+    has_value: bool = False
+    payload: bytes | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TasksReported:
+    """An executor reports attempts of one lease.
+
+    Attributes:
+        lease: The lease.
+        results: The outcomes.
+    """
+
+    lease: int
+    results: tuple[Result, ...]
+
+
+Event = (
+    StartRequested
+    | PauseRequested
+    | ResumeRequested
+    | CancelRequested
+    | TimeRanOut
+    | NodeResolved
+    | DispatchFilled
+    | DispatchVanished
+    | BackoffEnded
+    | TasksClaimed
+    | LeaseAnnounced
+    | TasksReturned
+    | LeaseLost
+    | TasksReported
+)

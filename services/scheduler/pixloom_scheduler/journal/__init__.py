@@ -1,0 +1,1 @@
+"""Postgres, the truth: tables, the group commit, loading and reading. Nothing else imports SQLAlchemy or asyncpg."""

@@ -1,0 +1,103 @@
+"""What one group commit writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from pixloom_scheduler.job import JobHeader
+
+__all__ = ["Batch", "JobEnding", "NewJob", "NodeEnding", "Stamp"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Proof of ownership of a partition.
+
+    Attributes:
+        epoch: Epoch of the ownership.
+        seq: Commit number that this batch takes.
+    """
+
+    epoch: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job row to insert.
+
+    Attributes:
+        header: Its fixed facts.
+        spec: The document as JSON.
+        plan: The plan as JSON.
+        state: Its first state.
+    """
+
+    header: JobHeader
+    spec: bytes
+    plan: bytes
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnding:
+    """A job row to update.
+
+    Attributes:
+        id: The job.
+        state: Its state.
+        generation: Its generation.
+        end_time: When it ended; None while it has not.
+        record: The job as served; None while it has not ended.
+    """
+
+    id: str
+    state: str
+    generation: int
+    end_time: datetime | None
+    record: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEnding:
+    """A node row to insert; the columns of the table without `record`'s parts."""
+
+    job_id: str
+    generation: int
+    index: int
+    project: str
+    id: str
+    state: str
+    reason: str
+    ok: int
+    filtered: int
+    rejected: int
+    record: bytes
+
+
+@dataclass(slots=True)
+class Batch:
+    """Everything that becomes durable at once.
+
+    Attributes:
+        stamps: Proof of ownership by partition; every partition written to is in it.
+        jobs: Jobs accepted.
+        rows: Journal rows in the order of `rows.COLUMNS`.
+        endings: Jobs whose row changes; the last one of a job counts.
+        nodes: Nodes that ended.
+    """
+
+    stamps: dict[int, Stamp] = field(default_factory=dict)
+    jobs: list[NewJob] = field(default_factory=list)
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+    endings: dict[str, JobEnding] = field(default_factory=dict)
+    nodes: list[NodeEnding] = field(default_factory=list)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing but ownership would be written."""
+        return not (self.jobs or self.rows or self.endings or self.nodes)

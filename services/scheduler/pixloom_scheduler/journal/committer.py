@@ -1,0 +1,243 @@
+"""The group commit: one connection, one transaction at a time, fenced by epoch and commit number.
+
+The first statement of each transaction updates the partitions it writes to, and only where epoch and commit number are
+the expected ones. The row locks make a takeover wait for it; the number makes an unknown commit decidable. When the
+connection breaks with COMMIT under way, the identical batch is sent again on a new one: if the fence then finds no
+row, the partition row tells which of three things happened. Same epoch and our number: it was committed. Another
+epoch: somebody took over. A lower number: Postgres lost commits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import asyncpg
+import orjson
+import structlog
+from pixloom_scheduler.journal.rows import COLUMNS
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from pixloom_scheduler.journal.batch import Batch, JobEnding, NewJob
+
+__all__ = ["BadRowError", "Committer", "CommitsLostError", "JournalWriter", "OwnershipLostError"]
+
+_FENCE: Final = """
+UPDATE pixloom.partition p SET commit_seq = v.n, expires_at = clock_timestamp() + $4
+FROM (SELECT * FROM unnest($1::smallint[], $2::bigint[], $3::bigint[]) AS v(id, epoch, n) ORDER BY id) v
+WHERE p.id = v.id AND p.epoch = v.epoch AND p.commit_seq = v.n - 1
+RETURNING p.id, extract(epoch FROM clock_timestamp())
+"""
+_STANDING: Final = "SELECT id, epoch, commit_seq FROM pixloom.partition WHERE id = ANY($1::smallint[])"
+_END_JOBS: Final = """
+UPDATE pixloom.job j SET state = v.state, generation = v.generation, end_time = v.end_time, record = v.record
+FROM unnest($1::text[], $2::text[], $3::int[], $4::timestamptz[], $5::bytea[]) AS v(id, state, generation, end_time, record)
+WHERE j.id = v.id
+"""
+_JOB_COLUMNS: Final = (
+    "id", "partition", "project", "day", "name", "workflow", "version", "sha256", "spec", "plan", "params", "tags",
+    "metadata", "priority", "external_id", "request_id", "request_digest", "state", "generation",
+    "recovery_attempts", "max_recovery_attempts", "trace_context", "create_time", "end_time", "record",
+)  # fmt: skip
+_NODE_COLUMNS: Final = (
+    "job_id", "generation", "index", "project", "id", "state", "reason", "ok", "filtered", "rejected", "record",
+)  # fmt: skip
+
+_CONNECTION_ERRORS: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.TransactionTimeoutError,
+)
+_DATA_ERRORS: Final = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    ValueError,
+    TypeError,
+    OverflowError,
+)
+
+
+class OwnershipLostError(Exception):
+    """Another replica took partitions over; nothing of the batch was written.
+
+    Attributes:
+        partitions: The partitions that are gone.
+    """
+
+    def __init__(self, partitions: frozenset[int]) -> None:
+        super().__init__(f"partitions {sorted(partitions)} belong to another replica")
+        self.partitions = partitions
+
+
+class CommitsLostError(Exception):
+    """Postgres is at an earlier commit than we saw; memory must be thrown away.
+
+    Attributes:
+        partitions: The partitions concerned.
+    """
+
+    def __init__(self, partitions: frozenset[int]) -> None:
+        super().__init__(f"Postgres lost commits of partitions {sorted(partitions)}")
+        self.partitions = partitions
+
+
+class BadRowError(Exception):
+    """Postgres refused a value in the batch; nothing of it was written."""
+
+
+class JournalWriter(Protocol):
+    """The port through which state becomes durable."""
+
+    async def commit(self, batch: Batch) -> float:
+        """Make a batch durable and return the time by the database's clock, seconds.
+
+        Raises:
+            OwnershipLostError: If a partition belongs to somebody else.
+            CommitsLostError: If the database went back in time.
+            BadRowError: If a value is refused; the batch can be tried in parts.
+        """
+
+
+class Committer:
+    """Commits batches on a connection of its own, and makes a new one when it breaks."""
+
+    def __init__(
+        self,
+        *,
+        connect: Callable[[], Awaitable[asyncpg.Connection[Any]]],
+        lease_s: float,
+        retry_delay_s: float = 0.05,
+    ) -> None:
+        self._connect = connect
+        self._lease = timedelta(seconds=lease_s)
+        self._retry_delay_s = retry_delay_s
+        self._connection: asyncpg.Connection[Any] | None = None
+        self._log = structlog.get_logger("committer")
+
+    async def commit(self, batch: Batch) -> float:
+        """Make a batch durable; see `JournalWriter`."""
+        delay = self._retry_delay_s
+        while True:
+            try:
+                return await asyncio.shield(self._commit_once(batch))
+            except _DATA_ERRORS as error:
+                if isinstance(error, _CONNECTION_ERRORS):
+                    raise
+                raise BadRowError(str(error)) from error
+            except _CONNECTION_ERRORS as error:
+                self._log.warning("commit_retried", error=type(error).__name__, rows=len(batch.rows))
+                await self._drop_connection()
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 1.0)
+
+    async def _commit_once(self, batch: Batch) -> float:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await self._connect()
+        connection = self._connection
+        ids = sorted(batch.stamps)
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            fenced = await connection.fetch(
+                _FENCE,
+                ids,
+                [batch.stamps[i].epoch for i in ids],
+                [batch.stamps[i].seq for i in ids],
+                self._lease,
+            )
+            if len(fenced) != len(ids):
+                await transaction.rollback()
+                return await self._judge(connection, batch, ids)
+            await self._write(connection, batch)
+        except BaseException:
+            if not connection.is_closed():
+                await transaction.rollback()
+            raise
+        await transaction.commit()
+        return float(fenced[0][1])
+
+    async def _judge(self, connection: asyncpg.Connection[Any], batch: Batch, ids: list[int]) -> float:
+        """Tell what became of a batch whose fence did not hold."""
+        standing = {row["id"]: (row["epoch"], row["commit_seq"]) for row in await connection.fetch(_STANDING, ids)}
+        foreign = frozenset(i for i in ids if standing[i][0] != batch.stamps[i].epoch)
+        if foreign:
+            raise OwnershipLostError(foreign)
+        behind = frozenset(i for i in ids if standing[i][1] < batch.stamps[i].seq)
+        if behind:
+            raise CommitsLostError(behind)
+        return float(await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())"))
+
+    async def _write(self, connection: asyncpg.Connection[Any], batch: Batch) -> None:
+        if batch.jobs:
+            await connection.copy_records_to_table(
+                "job", schema_name="pixloom", records=[_job_row(job) for job in batch.jobs], columns=_JOB_COLUMNS
+            )
+        if batch.rows:
+            await connection.copy_records_to_table(
+                "journal", schema_name="pixloom", records=batch.rows, columns=COLUMNS
+            )
+        if batch.nodes:
+            rows = [tuple(getattr(ending, column) for column in _NODE_COLUMNS) for ending in batch.nodes]
+            await connection.copy_records_to_table("node", schema_name="pixloom", records=rows, columns=_NODE_COLUMNS)
+        if batch.endings:
+            endings: list[JobEnding] = list(batch.endings.values())
+            await connection.execute(
+                _END_JOBS,
+                [ending.id for ending in endings],
+                [ending.state for ending in endings],
+                [ending.generation for ending in endings],
+                [ending.end_time for ending in endings],
+                [ending.record for ending in endings],
+            )
+
+    async def _drop_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+
+    async def close(self) -> None:
+        """Close the connection; idempotent."""
+        connection, self._connection = self._connection, None
+        if connection is not None and not connection.is_closed():
+            await connection.close()
+
+
+def _job_row(new: NewJob) -> tuple[Any, ...]:
+    header = new.header
+    return (
+        header.id,
+        header.partition,
+        header.project,
+        header.day,
+        header.name,
+        header.workflow,
+        header.version,
+        header.sha256,
+        new.spec,
+        new.plan,
+        header.params_json,
+        orjson.dumps(header.tags).decode(),
+        header.metadata_json,
+        header.priority,
+        header.external_id,
+        header.request_id,
+        header.request_digest,
+        new.state,
+        1,
+        header.recovery_attempts,
+        header.max_recovery_attempts,
+        orjson.dumps(header.trace_context).decode(),
+        header.create_time,
+        None,
+        None,
+    )

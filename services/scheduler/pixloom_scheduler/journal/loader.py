@@ -1,0 +1,103 @@
+"""Loads unfinished jobs into memory: the job's row, then its journal through the core's `apply`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import orjson
+from pixloom.graph.plan import plan_from_json
+from pixloom_scheduler.core.apply import apply
+from pixloom_scheduler.core.model import JobRun
+from pixloom_scheduler.job import JobHeader
+from pixloom_scheduler.journal.rows import decode
+from sqlalchemy import select
+
+from pixloom_scheduler.journal import tables
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import RowMapping
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+__all__ = ["LoadedJob", "Loader"]
+
+_REPLAYED: Final = [column for column in tables.journal.c if column.name not in {"payload", "project", "time"}]
+_JOB_COLUMNS: Final = [column for column in tables.job.c if column.name not in {"spec", "record"}]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedJob:
+    """A job as it stands in the database."""
+
+    header: JobHeader
+    run: JobRun
+
+
+def header_of(row: RowMapping) -> JobHeader:
+    """Return the fixed facts in a job row."""
+    return JobHeader(
+        id=row["id"],
+        partition=row["partition"],
+        project=row["project"],
+        day=row["day"],
+        name=row["name"],
+        workflow=row["workflow"],
+        version=row["version"],
+        sha256=row["sha256"],
+        params_json=row["params"],
+        metadata_json=row["metadata"],
+        create_time=row["create_time"],
+        external_id=row["external_id"],
+        request_id=row["request_id"],
+        request_digest=row["request_digest"],
+        max_recovery_attempts=row["max_recovery_attempts"],
+        trace_context=row["trace_context"],
+        tags=row["tags"],
+        priority=row["priority"],
+        recovery_attempts=row["recovery_attempts"],
+    )
+
+
+class Loader:
+    """Reads jobs for the owner of their partitions."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def unfinished(self, partitions: Sequence[int]) -> list[LoadedJob]:
+        """Return the unfinished jobs of `partitions`, oldest first."""
+        query = (
+            select(*_JOB_COLUMNS)
+            .where(tables.job.c.partition.in_(partitions), tables.job.c.end_time.is_(None))
+            .order_by(tables.job.c.create_time)
+        )
+        async with self._engine.connect() as connection:
+            rows = (await connection.execute(query)).mappings().all()
+        return [await self._replay(row) for row in rows]
+
+    async def load(self, job_id: str) -> LoadedJob | None:
+        """Return one job, finished or not; None if there is none."""
+        query = select(*_JOB_COLUMNS).where(tables.job.c.id == job_id)
+        async with self._engine.connect() as connection:
+            row = (await connection.execute(query)).mappings().first()
+        return None if row is None else await self._replay(row)
+
+    async def _replay(self, row: RowMapping) -> LoadedJob:
+        header = header_of(row)
+        run = JobRun.of(header.id, header.partition, plan_from_json(orjson.loads(row["plan"])), priority=header.priority)
+        journal = tables.journal
+        query = (
+            select(*_REPLAYED)
+            .where(journal.c.day == header.day, journal.c.job_id == header.id)
+            .order_by(journal.c.seq)
+            .execution_options(yield_per=5000)
+        )
+        async with self._engine.connect() as connection:
+            result = await connection.stream(query)
+            async for entry in result.mappings():
+                apply(run, [decode(dict(entry))])
+        run.unsettled.update(range(len(run.stages)))
+        return LoadedJob(header, run)

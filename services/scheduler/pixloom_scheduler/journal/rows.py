@@ -1,0 +1,233 @@
+"""Durable changes as journal rows and back."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+from pixloom_scheduler.core.changes import (
+    AttemptEnded,
+    CancelAccepted,
+    Cut,
+    Durable,
+    JobAccepted,
+    JobEnded,
+    JobStarted,
+    NodeEnded,
+    NodeReleased,
+    NodeTally,
+    PauseAccepted,
+    ResumeAccepted,
+    Split,
+)
+from pixloom_scheduler.core.states import JobState, NodeState, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["COLUMNS", "KINDS", "decode", "encode", "is_event"]
+
+COLUMNS: Final = (
+    "day",
+    "job_id",
+    "seq",
+    "project",
+    "kind",
+    "generation",
+    "stage",
+    "shard",
+    "attempt",
+    "outcome",
+    "executor",
+    "reason",
+    "detail",
+    "start_time",
+    "end_time",
+    "items_out",
+    "flags",
+    "counts",
+    "cuts",
+    "payload",
+    "data",
+)
+
+KINDS: Final[dict[type[object], int]] = {
+    JobAccepted: 1,
+    JobStarted: 2,
+    PauseAccepted: 3,
+    ResumeAccepted: 4,
+    CancelAccepted: 5,
+    NodeReleased: 6,
+    AttemptEnded: 7,
+    NodeEnded: 8,
+    JobEnded: 9,
+}
+_BY_KIND: Final = {kind: cls for cls, kind in KINDS.items()}
+_OUTCOMES: Final = (Outcome.OK, Outcome.PARTIAL, Outcome.FAILED, Outcome.LOST, Outcome.CANCELLED)
+_OUTCOME_NUMBER: Final = {outcome: number for number, outcome in enumerate(_OUTCOMES, start=1)}
+
+_ENDS_SHARD, _FAILED, _SEALS, _CARRIED, _HAS_VALUE = 1, 2, 4, 8, 16
+
+Row = tuple[Any, ...]
+
+
+def is_event(change: Durable) -> bool:
+    """Return whether watchers see a change: everything but attempts, which come as counts."""
+    return not isinstance(change, AttemptEnded)
+
+
+def _time(seconds: float) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if seconds else None
+
+
+def encode(change: Durable, *, day: date, job_id: str, seq: int, project: str, generation: int) -> Row:
+    """Return the journal row of a change, in the order of `COLUMNS`."""
+    head = (day, job_id, seq, project, KINDS[type(change)], generation)
+    match change:
+        case AttemptEnded():
+            return head + _attempt(change)
+        case NodeEnded():
+            data = {"node": change.node, "state": change.state}
+            return head + _event(data, reason=change.reason, detail=change.detail, end=change.time)
+        case JobEnded():
+            data = {"state": change.state, "node": change.node}
+            return head + _event(data, reason=change.reason, detail=change.detail, end=change.time)
+        case JobStarted():
+            return head + _event({"deadline": change.deadline}, start=change.time)
+        case CancelAccepted():
+            return head + _event({"now": change.now, "failure": change.failure}, detail=change.detail)
+        case NodeReleased():
+            params = {str(node): value for node, value in change.params.items()}
+            return head + _event({"stage": change.stage, "params": params})
+        case _:
+            return head + _event({})
+
+
+def _event(
+    data: dict[str, Any], *, reason: str = "", detail: str = "", start: float = 0.0, end: float = 0.0
+) -> Row:
+    encoded = orjson.dumps(data).decode() if data else None
+    empty = (None,) * 5
+    return (*empty, reason or None, detail or None, _time(start), _time(end), None, None, None, None, None, encoded)
+
+
+def _attempt(change: AttemptEnded) -> Row:
+    data: dict[str, Any] = {}
+    counts: list[int] | None = None
+    if change.tallies:
+        counts = [n for tally in change.tallies for n in (tally.ok, tally.filtered, tally.rejected)]
+        if any(tally.reasons for tally in change.tallies):
+            data["reasons"] = [tally.reasons for tally in change.tallies]
+    if change.due:
+        data["due"] = change.due
+    if change.split is not None:
+        split = change.split
+        data["split"] = [split.subsets, split.attempt, split.failures, split.lost, split.due]
+    if change.cursor is not None:
+        data["cursor"] = change.cursor
+    if change.has_value:
+        data["value"] = change.value
+    if change.warnings:
+        data["warnings"] = change.warnings
+    flags = (
+        (_ENDS_SHARD if change.ends_shard else 0)
+        | (_FAILED if change.failed else 0)
+        | (_SEALS if change.seals else 0)
+        | (_CARRIED if change.carried else 0)
+        | (_HAS_VALUE if change.has_value else 0)
+    )
+    cuts = [n for cut in change.cuts for n in (cut.stage, cut.edge, cut.items, cut.size)] if change.cuts else None
+    return (
+        change.stage,
+        change.shard,
+        change.attempt,
+        _OUTCOME_NUMBER[change.outcome],
+        change.executor,
+        change.reason or None,
+        change.detail or None,
+        _time(change.start),
+        _time(change.end),
+        change.items_out,
+        flags,
+        counts,
+        cuts,
+        change.payload,
+        orjson.dumps(data).decode() if data else None,
+    )
+
+
+def decode(row: Mapping[str, Any]) -> Durable:
+    """Return the change that a journal row was made of; its payload stays in the database."""
+    data: dict[str, Any] = row["data"] or {}
+    kind = _BY_KIND[row["kind"]]
+    if kind is AttemptEnded:
+        return _decode_attempt(row, data)
+    end = row["end_time"].timestamp() if row["end_time"] else 0.0
+    if kind is NodeEnded:
+        return NodeEnded(
+            node=data["node"],
+            state=NodeState(data["state"]),
+            reason=row["reason"] or "",
+            detail=row["detail"] or "",
+            time=end,
+        )
+    if kind is JobEnded:
+        return JobEnded(
+            state=JobState(data["state"]),
+            reason=row["reason"] or "",
+            detail=row["detail"] or "",
+            node=data["node"],
+            time=end,
+        )
+    if kind is JobStarted:
+        return JobStarted(time=row["start_time"].timestamp(), deadline=data["deadline"])
+    if kind is CancelAccepted:
+        failure = data["failure"]
+        return CancelAccepted(
+            detail=row["detail"] or "", now=data["now"], failure=(failure[0], failure[1], failure[2]) if failure else None
+        )
+    if kind is NodeReleased:
+        return NodeReleased(
+            stage=data["stage"], params={int(node): params for node, params in data["params"].items()}
+        )
+    if kind is PauseAccepted:
+        return PauseAccepted()
+    if kind is ResumeAccepted:
+        return ResumeAccepted()
+    return JobAccepted()
+
+
+def _decode_attempt(row: Mapping[str, Any], data: dict[str, Any]) -> AttemptEnded:
+    flags: int = row["flags"]
+    counts: list[int] = row["counts"] or []
+    reasons = data.get("reasons") or [None] * (len(counts) // 3)
+    cuts: list[int] = row["cuts"] or []
+    split = data.get("split")
+    return AttemptEnded(
+        stage=row["stage"],
+        shard=row["shard"],
+        attempt=row["attempt"],
+        outcome=_OUTCOMES[row["outcome"] - 1],
+        executor=row["executor"] or "",
+        reason=row["reason"] or "",
+        detail=row["detail"] or "",
+        start=row["start_time"].timestamp() if row["start_time"] else 0.0,
+        end=row["end_time"].timestamp() if row["end_time"] else 0.0,
+        ends_shard=bool(flags & _ENDS_SHARD),
+        failed=bool(flags & _FAILED),
+        items_out=row["items_out"],
+        tallies=tuple(
+            NodeTally(ok=counts[i], filtered=counts[i + 1], rejected=counts[i + 2], reasons=reasons[i // 3])
+            for i in range(0, len(counts), 3)
+        ),
+        cuts=tuple(Cut(*cuts[i : i + 4]) for i in range(0, len(cuts), 4)),
+        split=Split(tuple(tuple(subset) for subset in split[0]), *split[1:]) if split else None,
+        due=data.get("due", 0.0),
+        cursor=data.get("cursor"),
+        seals=bool(flags & _SEALS),
+        value=data.get("value"),
+        has_value=bool(flags & _HAS_VALUE),
+        carried=bool(flags & _CARRIED),
+        warnings=tuple(data.get("warnings", ())),
+    )

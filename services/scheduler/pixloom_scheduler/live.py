@@ -1,0 +1,40 @@
+"""A job in memory, with those who wait for news of it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pixloom.v1 import job_pb2
+    from pixloom_scheduler.core.changes import Durable
+    from pixloom_scheduler.core.model import JobRun
+    from pixloom_scheduler.job import JobHeader
+
+__all__ = ["LiveJob"]
+
+
+@dataclass(slots=True)
+class LiveJob:
+    """An unfinished job, or one that ended a moment ago.
+
+    Attributes:
+        header: Its fixed facts.
+        run: Its state; may be ahead of the database while a commit is under way.
+        committed_seq: Journal number up to which the database has it.
+        events: Committed events in order, as watchers see them.
+        news: Set and replaced whenever something was committed.
+    """
+
+    header: JobHeader
+    run: JobRun
+    committed_seq: int = 0
+    events: list[job_pb2.JobEvent] = field(default_factory=list)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    pending: list[tuple[int, Durable]] = field(default_factory=list)
+
+    def announce(self) -> None:
+        """Wake everybody who waits for news."""
+        news, self.news = self.news, asyncio.Event()
+        news.set()
