@@ -1,0 +1,52 @@
+"""JSON pointers (RFC 6901), and problems in the order of the document."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pixloom.errors import Problem
+from pixloom.graph.limits import MAX_PROBLEMS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["in_document_order", "pointer", "pointer_parts"]
+
+
+def pointer(*parts: str | int) -> str:
+    """Return the JSON pointer that leads through `parts`; no parts give the whole document."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+
+
+def pointer_parts(text: str) -> tuple[str, ...]:
+    """Return the parts of a JSON pointer, unescaped."""
+    return tuple(part.replace("~1", "/").replace("~0", "~") for part in text.split("/")[1:])
+
+
+def in_document_order(problems: Iterable[Problem], document: Any) -> tuple[Problem, ...]:
+    """Return the problems without repetitions, in the order of the places in `document`.
+
+    At most `MAX_PROBLEMS` are returned; if there are more, the last one says how many were left out.
+    """
+    unique = list(dict.fromkeys(problems))
+    unique.sort(key=lambda problem: _place(pointer_parts(problem.pointer), document))
+    if len(unique) <= MAX_PROBLEMS:
+        return tuple(unique)
+    left_out = len(unique) - MAX_PROBLEMS + 1
+    more = Problem("", f"{left_out} further problems are not listed; mend these first", "TOO_MANY_PROBLEMS")
+    return (*unique[: MAX_PROBLEMS - 1], more)
+
+
+def _place(parts: Sequence[str], document: Any) -> tuple[int, ...]:
+    places: list[int] = []
+    value = document
+    for part in parts:
+        if isinstance(value, dict) and part in value:
+            places.append(list(value).index(part))
+            value = value[part]
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            places.append(int(part))
+            value = value[int(part)]
+        else:
+            break
+    return tuple(places)
