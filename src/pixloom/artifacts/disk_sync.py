@@ -7,6 +7,7 @@ round flushes its files from a few threads, then every folder once, and all who 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
@@ -19,16 +20,6 @@ __all__ = ["SyncRounds", "sync_files"]
 _THREADS: Final = 8
 
 
-class _Round:
-    """Keys to flush together, and the task that does it."""
-
-    __slots__ = ("keys", "task")
-
-    def __init__(self, keys: set[str]) -> None:
-        self.keys = keys
-        self.task: asyncio.Task[dict[str, OSError]] | None = None
-
-
 class SyncRounds:
     """Flushes files below a root; for one event loop at a time."""
 
@@ -36,28 +27,26 @@ class SyncRounds:
         self._root = root
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turn = asyncio.Lock()
-        self._gathering: _Round | None = None
+        # Keys of the round that has not begun, and the task that will flush them.
+        self._keys: set[str] = set()
+        self._task: asyncio.Task[dict[str, OSError]] | None = None
 
     async def sync(self, keys: set[str]) -> dict[str, OSError]:
         """Return when the files below the root are on disk, with the error of each of them that failed."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
-            self._loop, self._turn, self._gathering = loop, asyncio.Lock(), None
-        turn = self._gathering
-        if turn is None:
-            turn = self._gathering = _Round(set())
-            turn.task = loop.create_task(self._run(turn))
-        turn.keys |= keys
-        if turn.task is None:
-            return {}
+            self._loop, self._turn, self._keys, self._task = loop, asyncio.Lock(), set(), None
+        if self._task is None:
+            self._task = loop.create_task(self._run())
+        self._keys |= keys
         # Shielded: a caller that gives up must not take the round from the others.
-        failed = await asyncio.shield(turn.task)
+        failed = await asyncio.shield(self._task)
         return {key: failed[key] for key in keys & failed.keys()}
 
-    async def _run(self, turn: _Round) -> dict[str, OSError]:
+    async def _run(self) -> dict[str, OSError]:
         async with self._turn:
-            self._gathering = None
-            return await asyncio.to_thread(sync_files, self._root, turn.keys)
+            keys, self._keys, self._task = self._keys, set(), None
+            return await asyncio.to_thread(sync_files, self._root, keys)
 
 
 def sync_files(root: str, keys: Iterable[str]) -> dict[str, OSError]:
@@ -83,11 +72,20 @@ def _folders_above(key: str) -> list[str]:
     return ["/".join(parts[:depth]) for depth in range(len(parts), -1, -1)]
 
 
+def _flush(handle: int) -> None:
+    # macOS: fsync leaves the bytes in the drive's cache; only this command of fcntl(2) empties it.
+    full = getattr(fcntl, "F_FULLFSYNC", None)
+    if full is None:
+        os.fsync(handle)
+    else:
+        fcntl.fcntl(handle, full)
+
+
 def _fsync(path: str) -> OSError | None:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            os.fsync(handle)
+            _flush(handle)
         finally:
             os.close(handle)
     except OSError as error:

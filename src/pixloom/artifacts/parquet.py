@@ -45,6 +45,8 @@ _COLUMNS: Final[dict[str, str]] = {
     "node": "string",
     "intermediate": "bool",
 }
+# A task reads a slice: it decodes the groups that hold it, not the whole.
+_GROUP_ROWS: Final = 2048
 _STATE_PREFIX: Final = "ITEM_STATE_"
 _STATE_NAMES: Final = {value.number: value.name.removeprefix(_STATE_PREFIX) for value in pb.ItemState.DESCRIPTOR.values}
 _STATE_NUMBERS: Final = {name: number for number, name in _STATE_NAMES.items()}
@@ -89,6 +91,7 @@ def encode_items_table(items: Sequence[pb.Item]) -> bytes:
         compression="zstd",
         use_dictionary=["format", "state", "reason", "detail", "op_digest", "node"],
         write_statistics=False,
+        row_group_size=_GROUP_ROWS,
     )
     return sink.getvalue()
 
@@ -125,10 +128,13 @@ def decode_table(data: bytes, *, offset: int = 0, count: int | None = None) -> l
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(pa.BufferReader(data), columns=list(_COLUMNS), use_threads=False)
+        # No threads: they would not survive the fork of a child that inherits this library.
+        file = pq.ParquetFile(pa.BufferReader(data))
+        skipped, groups = _groups_of(file.metadata, offset, count)
+        table = file.read_row_groups(groups, columns=list(_COLUMNS), use_threads=False)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise InternalError(f"A manifest of {len(data)} bytes is no Parquet file with items: {error}") from error
-    table = table.slice(offset, count).combine_chunks()
+    table = table.slice(offset - skipped, count).combine_chunks()
     names: list[str] = []
     columns: list[Iterable[Any]] = []
     for name, kind in _COLUMNS.items():
@@ -142,6 +148,20 @@ def decode_table(data: bytes, *, offset: int = 0, count: int | None = None) -> l
         return [pb.Item() for _ in range(table.num_rows)]
     make = pb.Item
     return [make(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+
+
+def _groups_of(metadata: Any, offset: int, count: int | None) -> tuple[int, list[int]]:
+    """Return how many rows lie before the row groups that hold a range, and these groups."""
+    end = metadata.num_rows if count is None else offset + count
+    skipped, start, groups = 0, 0, []
+    for group in range(metadata.num_row_groups):
+        rows = metadata.row_group(group).num_rows
+        if start + rows <= offset:
+            skipped = start + rows
+        elif start < end:
+            groups.append(group)
+        start += rows
+    return skipped, groups
 
 
 def _column_values(column: Any, kind: str) -> list[Any]:
