@@ -28,7 +28,7 @@ from pixloom.local.directory import (
     require_room,
     write_private,
 )
-from pixloom.local.processes import end, end_leftover, find, spawn
+from pixloom.local.processes import end, end_leftover, find, spawn, wait_exit
 
 if TYPE_CHECKING:
     import subprocess
@@ -44,7 +44,7 @@ DEFAULT_MAX_FILE_STORE_BYTES: Final = 2 * 1024**3
 class EmbeddedNats:
     """One NATS server with JetStream in a data directory.
 
-    `start` and `stop` may be called again and again; `start` after a crash keeps the `url`.
+    `start` and `stop` may be called again and again; the `url` stays the same after the first start.
     """
 
     def __init__(
@@ -83,6 +83,11 @@ class EmbeddedNats:
         """The server process; None before the first `start` and after `stop`."""
         return self._process
 
+    @property
+    def where(self) -> str:
+        """Where it listens, for people; without the password."""
+        return f"127.0.0.1:{self._bound_port}"
+
     async def start(self, *, timeout_s: float = 20.0) -> None:
         """Start the server and return once JetStream answers.
 
@@ -92,11 +97,14 @@ class EmbeddedNats:
         Raises:
             MachineError: The machine is at fault; the message says how and what to do.
         """
-        if self._process is not None and self._process.poll() is None:
-            return
+        crashed = self._process
+        if crashed is not None:
+            if find(crashed.pid) is not None:
+                return
+            await wait_exit(crashed)
         deadline = time.monotonic() + timeout_s
         make_private_directory(self._data_dir)
-        if self._process is None:
+        if crashed is None:
             self._lock.acquire()
         try:
             require_room(self._data_dir)
@@ -111,7 +119,11 @@ class EmbeddedNats:
             write_private(self._data_dir / "nats.pid", f"{process.pid}\n")
             await self._wait_ready(process, deadline)
         except BaseException:
-            await self.stop()
+            if crashed is None:
+                await self.stop()
+            elif self._process is not None:
+                # Clients hold on to the address, so it is kept for the next attempt.
+                await end(self._process, ask_with=signal.SIGTERM, timeout_s=10)
             raise
 
     async def stop(self, *, immediate: bool = False) -> None:
@@ -125,15 +137,12 @@ class EmbeddedNats:
             await end(process, ask_with=signal.SIGKILL if immediate else signal.SIGTERM, timeout_s=10)
             (self._data_dir / f"nats-server_{process.pid}.ports").unlink(missing_ok=True)
             (self._data_dir / "nats.pid").unlink(missing_ok=True)
-        self._bound_port = 0
         self._lock.release()
 
     async def wipe(self) -> None:
         """Stop the server, forget every stream and start again under the same `url`."""
-        bound = self._bound_port
         await self.stop(immediate=True)
         await asyncio.to_thread(shutil.rmtree, self._data_dir / "jetstream", ignore_errors=True)
-        self._bound_port = bound
         await self.start()
 
     async def __aenter__(self) -> Self:

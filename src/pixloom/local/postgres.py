@@ -63,7 +63,8 @@ _SHARED_MEMORY_IN_USE: Final = "pre-existing shared memory block"
 class EmbeddedPostgres:
     """One PostgreSQL cluster in a data directory, with its server process.
 
-    `start` and `stop` may be called again and again; `start` after a crash recovers the cluster under the same `url`.
+    `start` and `stop` may be called again and again; the `url` stays the same after the first start. A start after a
+    crash recovers the cluster.
     """
 
     def __init__(self, data_dir: Path, *, port: int | None = None, log: Path | None = None) -> None:
@@ -93,6 +94,11 @@ class EmbeddedPostgres:
         """The server process; None before the first `start` and after `stop`."""
         return self._process
 
+    @property
+    def where(self) -> str:
+        """Where it listens, for people; without the password."""
+        return f"unix:{self._socket_dir}" + (f", 127.0.0.1:{self._port}" if self._port else "")
+
     def url_of(self, database: str) -> str:
         """Return the address of one database of this cluster.
 
@@ -112,22 +118,29 @@ class EmbeddedPostgres:
         Raises:
             MachineError: The machine is at fault; the message says how and what to do.
         """
-        if self._process is not None and self._process.poll() is None:
-            return
+        crashed = self._process
+        if crashed is not None:
+            if find(crashed.pid) is not None:
+                return
+            await wait_exit(crashed)
         deadline = time.monotonic() + timeout_s
         make_private_directory(self._data_dir)
-        if self._process is None:
+        if crashed is None:
             self._lock.acquire()
         try:
             require_room(self._data_dir)
             await asyncio.to_thread(self._clean_up)
             await self._make_cluster(deadline)
             require_free_port(self._port or 0, what="PostgreSQL", option="another port")
-            self._socket_dir = self._socket_dir or _make_socket_directory()
+            self._socket_dir = _make_socket_directory(self._socket_dir)
             await self._launch(deadline)
             await self._make_database()
         except BaseException:
-            await self.stop(immediate=True)
+            if crashed is None:
+                await self.stop(immediate=True)
+            elif self._process is not None:
+                # Clients hold on to the address, so it is kept for the next attempt.
+                await end(self._process, ask_with=signal.SIGQUIT, timeout_s=_SHUTDOWN_S)
             raise
 
     async def stop(self, *, immediate: bool = False) -> None:
@@ -142,7 +155,6 @@ class EmbeddedPostgres:
             await end(process, ask_with=signal.SIGQUIT if immediate else signal.SIGINT, timeout_s=_SHUTDOWN_S)
         if self._socket_dir is not None:
             shutil.rmtree(self._socket_dir, ignore_errors=True)
-            self._socket_dir = None
         self._lock.release()
 
     async def __aenter__(self) -> Self:
@@ -298,7 +310,11 @@ def _binary(name: str) -> Path:
     )
 
 
-def _make_socket_directory() -> Path:
+def _make_socket_directory(earlier: Path | None) -> Path:
+    """Return a private folder with a short path: the earlier one, since clients hold on to it, or a new one."""
+    if earlier is not None:
+        earlier.mkdir(mode=0o700, exist_ok=True)
+        return earlier
     parent = Path(tempfile.gettempdir())
     if len(os.fsencode(parent)) + len("/pixloom-12345678") > _MAX_SOCKET_DIRECTORY_BYTES:
         parent = Path("/tmp")  # noqa: S108 - the folder made in it is random and private

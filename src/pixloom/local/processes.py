@@ -13,7 +13,8 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,9 +23,10 @@ from pixloom.local import launcher
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["ProcessIdentity", "end", "end_leftover", "find", "spawn", "wait_exit"]
+__all__ = ["ProcessIdentity", "end", "end_leftover", "find", "identify", "spawn", "wait_exit"]
 
-_POLL_S: Final = 0.01
+_POLL_S: Final = 0.02
+_LAUNCHER_WORDS: Final = 7  # of the command line in `spawn`, before the program
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class ProcessIdentity:
 
     Attributes:
         pid: Process id.
-        started: Start time as the system tells it, opaque; only compared.
+        started: Boot and start time as the system tells them, opaque; only compared.
         command: Command line, words joined by blanks.
     """
 
@@ -59,7 +61,17 @@ def _find_linux(pid: int) -> ProcessIdentity | None:
     fields = stat.rpartition(")")[2].split()
     if fields[0] in {"Z", "X"}:
         return None
-    return ProcessIdentity(pid, fields[19], command.replace(b"\0", b" ").decode("utf-8", "replace").strip())
+    return ProcessIdentity(
+        pid, f"{_boot_id()} {fields[19]}", command.replace(b"\0", b" ").decode("utf-8", "replace").strip()
+    )
+
+
+@cache
+def _boot_id() -> str:
+    # Start times count from the boot, so without this the same pid and time may come again after one.
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return ""
 
 
 def _find_ps(pid: int) -> ProcessIdentity | None:
@@ -116,14 +128,61 @@ def spawn(
         os.close(descriptor)
 
 
-async def wait_exit(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
-    """Wait until `process` ended; False when it still runs after `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
-    while process.poll() is None:
-        if time.monotonic() >= deadline:
-            return False
-        await asyncio.sleep(_POLL_S)
+def identify(process: subprocess.Popen[bytes]) -> ProcessIdentity | None:
+    """Return who a process started by `spawn` is, or None when it has ended.
+
+    The command is its arguments without the program: what `ps` shows ends with them before and after the launcher
+    became the program, and whatever the system makes of the program's path.
+    """
+    words = process.args
+    running = find(process.pid)
+    if running is None or not isinstance(words, list):
+        return None
+    return replace(running, command=" ".join(words[_LAUNCHER_WORDS + 1 :]))
+
+
+async def wait_exit(process: subprocess.Popen[bytes], timeout_s: float | None = None) -> bool:
+    """Wait until a process of ours ended, and end what is left of its session's process group.
+
+    Args:
+        process: Started by `spawn`, so it leads a group of its own.
+        timeout_s: How long to wait; None for ever.
+
+    Returns:
+        False when it still runs after `timeout_s`.
+    """
+    if process.returncode is not None:
+        return True
+    try:
+        async with asyncio.timeout(timeout_s):
+            await _wait_zombie(process)
+    except TimeoutError:
+        return False
+    # The group's number cannot be given out again as long as the zombie has not been collected.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     return True
+
+
+async def _wait_zombie(process: subprocess.Popen[bytes]) -> None:
+    """Return when a process ended; it is not collected where the system can tell without."""
+    try:
+        descriptor = os.pidfd_open(process.pid) if hasattr(os, "pidfd_open") else None
+    except OSError:
+        descriptor = None
+    if descriptor is None:
+        while process.poll() is None:  # noqa: ASYNC110 - nothing here tells of the end by itself
+            await asyncio.sleep(_POLL_S)
+        return
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
 
 
 async def end(
@@ -134,12 +193,14 @@ async def end(
     Returns:
         Whether it ended when asked.
     """
-    if process.poll() is None:
-        process.send_signal(ask_with)
+    if process.returncode is None:
+        # Not send_signal, which would collect a zombie before its group was ended. Until it is collected the pid is its.
+        os.kill(process.pid, ask_with)
     if await wait_exit(process, timeout_s):
         return True
-    process.kill()
-    await wait_exit(process, timeout_s)
+    if process.returncode is None:
+        os.kill(process.pid, signal.SIGKILL)
+    await wait_exit(process)
     return False
 
 

@@ -1,0 +1,307 @@
+"""The whole of Pixloom on one machine: PostgreSQL, NATS, scheduler, gateway and executors as child processes.
+
+Order of a start: refuse what cannot work (ports, room on the disk, a directory in use) before anything is written; end
+what an abrupt end of the last run left; start both servers side by side, then all services at once, since each waits
+for the ones it needs; be ready when the gateway says so. A stop goes the other way round and is complete: gateway,
+executors, scheduler, then NATS and PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Final, Self
+
+from pixloom.errors import InternalError, MachineError, NotFoundError
+from pixloom.local.directory import (
+    MIN_FREE_BYTES,
+    DirectoryLock,
+    last_lines,
+    make_private_directory,
+    require_free_port,
+    require_room,
+)
+from pixloom.local.nats import EmbeddedNats
+from pixloom.local.options import LocalStackOptions, PartSpec, Wiring, default_parts
+from pixloom.local.postgres import EmbeddedPostgres
+from pixloom.local.supervision import ServicePart, Supervisor, clean_up_records
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+__all__ = ["LocalStack"]
+
+_MAX_EXITS_BEFORE_READY: Final = 3
+_USAGE: Final = 2  # exit code of a part whose settings are not valid; trying again does not help
+_MAX_LOG_BYTES: Final = 10 * 1024 * 1024
+_KEPT_LOGS: Final = 3
+
+
+class LocalStack:
+    """One stack in one data directory.
+
+    Attributes:
+        options: What was asked for.
+    """
+
+    def __init__(
+        self,
+        options: LocalStackOptions,
+        *,
+        make_parts: Callable[[LocalStackOptions, Wiring], Sequence[PartSpec]] = default_parts,
+        announce: Callable[[str], None] = lambda _: None,
+        min_free_bytes: int = MIN_FREE_BYTES,
+    ) -> None:
+        """Name the place; nothing is touched before `start`.
+
+        Args:
+            options: What is asked for.
+            make_parts: Returns the services to run, the gateway among them.
+            announce: Shows one line to people.
+            min_free_bytes: Room on the disk below which a start is refused.
+        """
+        self.options = options
+        self._make_parts = make_parts
+        self._announce = announce
+        self._min_free_bytes = min_free_bytes
+        self._dir = options.data_dir.absolute()
+        self._logs = self._dir / "logs"
+        self._lock = DirectoryLock(self._dir / "up.lock", what="pixloom up")
+        self._wiring: Wiring | None = None
+        self._supervisors: dict[str, Supervisor] = {}
+
+    @property
+    def wiring(self) -> Wiring:
+        """The addresses of this stack; valid once it was started.
+
+        Raises:
+            InternalError: It was not.
+        """
+        if self._wiring is None:
+            raise InternalError("The stack was not started, so it has no addresses yet.")
+        return self._wiring
+
+    @property
+    def http_url(self) -> str:
+        """Base of the REST address."""
+        return f"http://127.0.0.1:{self.wiring.http_port}"
+
+    @property
+    def grpc_address(self) -> str:
+        """Address of the gateway's gRPC, host:port."""
+        return f"127.0.0.1:{self.wiring.grpc_port}"
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the parts in the order in which they were started."""
+        return tuple(self._supervisors)
+
+    def pid(self, part: str) -> int | None:
+        """Return the pid of a part, None while it does not run."""
+        return self._supervisor(part).pid
+
+    def log(self, part: str) -> Path:
+        """Return where a part writes its log."""
+        return self._logs / f"{part}.log"
+
+    def kill(self, part: str, number: signal.Signals = signal.SIGKILL) -> int:
+        """Send a signal to a part, which is started again if it ends from it.
+
+        Returns:
+            The pid that got it.
+        """
+        return self._supervisor(part).kill(number)
+
+    async def wait_replaced(self, part: str, pid: int, *, timeout_s: float = 15.0) -> int:
+        """Wait until another process than `pid` runs for a part, and return its pid.
+
+        Raises:
+            TimeoutError: It took longer than `timeout_s`.
+        """
+        return await self._supervisor(part).wait_replaced(pid, timeout_s)
+
+    async def stop_part(self, part: str) -> None:
+        """Stop one part and leave it stopped until `start_part` or the end of the stack."""
+        await self._supervisor(part).stop()
+
+    async def start_part(self, part: str) -> None:
+        """Start a part that `stop_part` stopped; its address stays the same."""
+        await self._supervisor(part).start()
+
+    async def start(self) -> None:
+        """Start everything and return when the stack is ready.
+
+        Raises:
+            MachineError: The machine is at fault; everything was stopped again, the message says what to do.
+        """
+        deadline = time.monotonic() + self.options.ready_timeout_s
+        begun = time.monotonic()
+        try:
+            await self._prepare()
+            database_url, nats_url = await self._start_servers()
+            self._wiring = _wire(self.options, database_url=database_url, nats_url=nats_url)
+            await self._start_services(self._wiring)
+            await self._wait_ready(deadline)
+        except BaseException:
+            await self.stop()
+            raise
+        self._announce(f"Ready in {time.monotonic() - begun:.1f} s at {self.http_url} (gRPC {self.grpc_address}).")
+
+    async def stop(self) -> None:
+        """Stop everything and leave no process behind; does nothing when it is stopped."""
+        supervisors, self._supervisors = self._supervisors, {}
+        for names in _stop_order(list(supervisors)):
+            await asyncio.gather(*(supervisors[name].stop() for name in names))
+        self._lock.release()
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop."""
+        await self.stop()
+
+    def _supervisor(self, part: str) -> Supervisor:
+        try:
+            return self._supervisors[part]
+        except KeyError:
+            known = ", ".join(self._supervisors) or "none"
+            raise NotFoundError(f"The stack has no part {part}; it has: {known}.") from None
+
+    async def _prepare(self) -> None:
+        if not self._dir.exists():
+            # Nothing can be left over in a directory that is not there, so refusals come before it is made.
+            self._refuse_what_cannot_work()
+        make_private_directory(self._dir)
+        self._lock.acquire()
+        for folder in (self._logs, self._dir / "run", self._dir / "artifacts"):
+            make_private_directory(folder)
+        ended = await asyncio.to_thread(clean_up_records, self._dir / "run")
+        if ended:
+            self._announce(f"Ended {ended} processes that an earlier run left in {self._dir}.")
+        self._refuse_what_cannot_work()
+
+    def _refuse_what_cannot_work(self) -> None:
+        existing = next(path for path in (self._dir, *self._dir.parents) if path.exists())
+        require_room(existing, min_free_bytes=self._min_free_bytes)
+        require_free_port(self.options.http_port, what="REST", option="--http-port")
+        require_free_port(self.options.grpc_port, what="gRPC", option="--grpc-port")
+
+    async def _start_servers(self) -> tuple[str, str]:
+        postgres = EmbeddedPostgres(self._dir / "postgres", log=self._fresh_log("postgres"))
+        nats = EmbeddedNats(self._dir / "nats", log=self._fresh_log("nats"))
+        # The order in which they enter is the order in which `parts` names them.
+        starts = []
+        if self.options.database_url is None:
+            starts.append(
+                self._add("postgres", postgres, describe=lambda: postgres.where, ask_with=signal.SIGINT).start()
+            )
+        if self.options.nats_url is None:
+            starts.append(self._add("nats", nats, describe=lambda: nats.where).start())
+        results = await asyncio.gather(*starts, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return self.options.database_url or postgres.url, self.options.nats_url or nats.url
+
+    async def _start_services(self, wiring: Wiring) -> None:
+        for spec in self._make_parts(self.options, wiring):
+            part = ServicePart(spec, log=self._fresh_log(spec.name))
+            await self._add(spec.name, part, describe=partial(str, spec.address)).start()
+
+    def _add(
+        self,
+        name: str,
+        server: EmbeddedPostgres | EmbeddedNats | ServicePart,
+        *,
+        describe: Callable[[], str],
+        ask_with: signal.Signals = signal.SIGTERM,
+    ) -> Supervisor:
+        supervisor = self._supervisors[name] = Supervisor(
+            name, server, run_dir=self._dir / "run", describe=describe, announce=self._announce, ask_with=ask_with
+        )
+        return supervisor
+
+    async def _wait_ready(self, deadline: float) -> None:
+        answer = "nothing"
+        while True:
+            for supervisor in self._supervisors.values():
+                if supervisor.exits >= _MAX_EXITS_BEFORE_READY or supervisor.last_exit == _USAGE:
+                    log = self.log(supervisor.name)
+                    raise MachineError(
+                        f"{supervisor.name} does not stay up. Its log {log} ends with:\n{last_lines(log, 15)}"
+                    )
+            state, answer = await _ask_ready(self.wiring.http_port)
+            if state == 200:
+                return
+            if time.monotonic() > deadline:
+                raise MachineError(
+                    f"The stack was not ready after {self.options.ready_timeout_s:.0f} s; the gateway answered: {answer}. "
+                    f"The logs are in {self._logs}."
+                )
+            await asyncio.sleep(0.02)
+
+    def _fresh_log(self, part: str) -> Path:
+        """Return the log of a part, the old one moved aside when it is large."""
+        log = self.log(part)
+        with contextlib.suppress(FileNotFoundError):
+            if log.stat().st_size > _MAX_LOG_BYTES:
+                for number in range(_KEPT_LOGS - 1, 0, -1):
+                    with contextlib.suppress(FileNotFoundError):
+                        log.with_suffix(f".log.{number}").rename(log.with_suffix(f".log.{number + 1}"))
+                log.rename(log.with_suffix(".log.1"))
+        return log
+
+
+def _wire(options: LocalStackOptions, *, database_url: str, nats_url: str) -> Wiring:
+    """Choose the ports that were left open; all at once, so that none is chosen twice."""
+    with contextlib.ExitStack() as held:
+        ports = []
+        for wanted in (0, options.http_port, options.grpc_port):
+            if wanted:
+                ports.append(wanted)
+                continue
+            probe = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            probe.bind(("127.0.0.1", 0))
+            ports.append(probe.getsockname()[1])
+    return Wiring(database_url, nats_url, scheduler_port=ports[0], http_port=ports[1], grpc_port=ports[2])
+
+
+def _stop_order(names: list[str]) -> list[list[str]]:
+    """Return the parts to stop, those of one list side by side."""
+    last = ["scheduler", "nats", "postgres"]
+    first = [name for name in names if name not in last and not name.startswith("executor")]
+    executors = [name for name in names if name.startswith("executor")]
+    return [first, executors, *([name] for name in last if name in names)]
+
+
+async def _ask_ready(port: int) -> tuple[int, str]:
+    """Ask the gateway whether it is ready; returns the HTTP status, 0 for none, and the start of the answer."""
+    request = f"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n"
+    try:
+        async with asyncio.timeout(5):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                writer.write(request.encode("ascii"))
+                head, _, body = (await reader.read(4096)).partition(b"\r\n\r\n")
+            finally:
+                writer.close()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
+    except TimeoutError:
+        return 0, "nothing"
+    except OSError as error:
+        return 0, error.strerror or "nothing"
+    words = head.split(b" ", 2)
+    state = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
+    return state, body.decode("utf-8", "replace").strip() or f"HTTP {state}"
