@@ -1,0 +1,1 @@
+"""The demo: photographs from two wheels, broken and doubled on purpose, through the photo-catalog workflow."""

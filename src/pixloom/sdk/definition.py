@@ -1,0 +1,175 @@
+"""Jobs written in Python: a workflow with a name, and `execute`, which runs it and returns the results."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pixloom.errors import PixloomError
+from pixloom.resources import JobState, OutputKind
+from pixloom.sdk.aio import AsyncClient
+from pixloom.sdk.client import Client
+from pixloom.sdk.connection import connect
+from pixloom.sdk.result import NodeResult, Reader, node_results
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping
+
+    from pixloom.artifacts import ArtifactStore
+    from pixloom.resources import Item, Job, Results
+    from pixloom.sdk.dag import DAG
+
+__all__ = ["JobDefinition", "JobFailedError"]
+
+
+class JobFailedError(PixloomError):
+    """A job ended without being COMPLETED.
+
+    Attributes:
+        job: The job as it ended.
+    """
+
+    reason = "STATE_CONFLICT"
+
+    def __init__(self, job: Job) -> None:
+        why = f": {job.error.detail}" if job.error else ""
+        where = f" at node {job.error.node}" if job.error and job.error.node else ""
+        super().__init__(
+            f"Job {job.id} ended {job.state}{where}{why} `pixloom get {job.id}` shows its nodes.",
+            metadata={"job": job.id, "state": job.state},
+        )
+        self.job = job
+
+
+class JobDefinition:
+    """A workflow that is run under a name; every `execute` is a new job of it.
+
+    Args:
+        name: Names the workflow: 1 to 128 of letters, digits, `.`, `_` and `-`.
+        dag: The nodes.
+        description: What it does.
+        tags: Tags of workflow and jobs.
+        metadata: Metadata of workflow and jobs.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        dag: DAG,
+        *,
+        description: str = "",
+        tags: Mapping[str, str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.name = name
+        self.dag = dag
+        self.description = description
+        self.tags = dict(tags or {})
+        self.metadata = dict(metadata or {})
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the workflow document."""
+        return self.dag.to_document(
+            name=self.name, description=self.description, tags=self.tags, metadata=self.metadata
+        )
+
+    async def execute(
+        self, client: AsyncClient | Client | str | None = None, *, params: Mapping[str, Any] | None = None
+    ) -> dict[str, NodeResult]:
+        """Store the workflow, run a job of it and wait for its end.
+
+        Args:
+            client: A client, or the address of a server. None takes the server of the settings or the one that answers
+                at 127.0.0.1:7301, and starts an embedded stack for this run if there is neither; it may read the
+                folders that the workflow's sources name.
+            params: Params of the run.
+
+        Returns:
+            Results by node id: JSON values, `ArtifactResult` or `CollectionResult`.
+
+        Raises:
+            InvalidError: If the workflow or the params are not valid; `problems` has every place.
+            JobFailedError: If the job FAILED or was CANCELLED.
+            PixloomError: If the server answered otherwise or not at all.
+        """
+        async with self._session(client, params or {}) as (session, artifacts):
+            applied = await session.apply_workflow(self.to_document())
+            created = await session.create_job(self.name, version=applied.workflow.version, params=params)
+            job = await session.wait_job(created.id)
+            if job.state is not JobState.COMPLETED:
+                raise JobFailedError(job)
+            results = await session.get_results(job.id)
+            reader: Reader = (
+                _Remote(session.address) if artifacts is None else await _left(session, job.id, results, artifacts)
+            )
+            return node_results(job.id, results, reader)
+
+    @contextlib.asynccontextmanager
+    async def _session(
+        self, client: AsyncClient | Client | str | None, params: Mapping[str, Any]
+    ) -> AsyncIterator[tuple[AsyncClient, str | None]]:
+        """Give a client, and the URL of the object store if it belongs to a stack that ends with the run."""
+        if isinstance(client, AsyncClient):
+            yield client, None
+            return
+        server = client.address if isinstance(client, Client) else client
+        async with connect(server, source_roots=tuple(self._folders(params))) as connection:
+            stack = connection.stack
+            if stack is None:
+                yield connection.client, None
+            else:
+                folder = stack.options.data_dir.absolute() / "artifacts"
+                yield connection.client, stack.options.artifacts_url or folder.as_uri()
+
+    def _folders(self, params: Mapping[str, Any]) -> Iterator[Path]:
+        """Yield the folders that sources of the workflow read, for a stack that is started for them."""
+        for step in self.dag.nodes:
+            if step.op.startswith("source."):
+                for value in step.params.values():
+                    given = (
+                        params.get(value[9:-1]) if isinstance(value, str) and value.startswith("${params.") else value
+                    )
+                    if isinstance(given, str) and Path(given).is_dir():
+                        yield Path(given).absolute()
+
+
+class _Remote:
+    """Reads results from a server, each time over a connection of its own."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def read_artifact(self, sha256: str) -> bytes:
+        with Client(self._address) as client:
+            return client.read_artifact(sha256)
+
+    def iter_items(self, job_id: str, node: str) -> Iterator[Item]:
+        with Client(self._address) as client:
+            yield from client.iter_items(job_id, node)
+
+
+class _Left:
+    """Reads what an embedded stack left in its object store, and the items fetched before it ended."""
+
+    def __init__(self, items: Mapping[str, list[Item]], store: ArtifactStore) -> None:
+        self._items = items
+        self._store = store
+
+    def read_artifact(self, sha256: str) -> bytes:
+        return self._store.get(sha256)
+
+    def iter_items(self, job_id: str, node: str) -> Iterator[Item]:
+        del job_id
+        return iter(self._items[node])
+
+
+async def _left(client: AsyncClient, job_id: str, results: Results, artifacts_url: str) -> _Left:
+    from pixloom.artifacts import open_store
+
+    items = {
+        output.node: [item async for item in client.iter_items(job_id, output.node, page_size=1000)]
+        for output in results.nodes.values()
+        if output.kind is OutputKind.COLLECTION
+    }
+    return _Left(items, open_store(artifacts_url))
