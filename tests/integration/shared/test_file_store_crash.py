@@ -1,0 +1,182 @@
+"""The file store when processes die, disks fill and machines crash."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pixloom.artifacts.file_store import FileStore
+from pixloom.errors import InternalError, MachineError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DATA = bytes(range(256)) * 4096
+DIGEST = hashlib.sha256(DATA).hexdigest()
+LIMIT = 65_536
+
+
+def _run(script: str, root: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(root)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def _everything_below(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+def test_writer_killed_in_the_middle_of_a_write_leaves_nothing_visible(tmp_path: Path) -> None:
+    # Beyond the limit on file sizes the kernel kills the writer, after exactly so many bytes.
+    done = _run(
+        f"""
+        import resource, signal, sys
+        from pixloom.artifacts.file_store import FileStore
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, ({LIMIT}, {LIMIT}))
+        FileStore(sys.argv[1]).put(bytes(range(256)) * 4096, "x/y")
+        """,
+        tmp_path,
+    )
+    assert done.returncode == -signal.SIGXFSZ
+    store = FileStore(tmp_path)
+    (left,) = (tmp_path / "tmp").iterdir()
+    assert left.stat().st_size == LIMIT
+    assert (store.head(DIGEST), store.path(DIGEST)) == (None, None)
+    assert store.discard_unfinished(before_s=left.stat().st_mtime) == 0
+    assert store.discard_unfinished(before_s=left.stat().st_mtime + 1) == 1
+    assert store.put(DATA, "x/y").sha256 == DIGEST
+    assert _everything_below(tmp_path) == [f"cas/{DIGEST[:2]}/{DIGEST}"]
+
+
+def test_file_too_large_for_the_machine_is_a_machine_error_and_leaves_nothing(tmp_path: Path) -> None:
+    done = _run(
+        f"""
+        import resource, sys
+        from pixloom.artifacts.file_store import FileStore
+        from pixloom.errors import MachineError
+        resource.setrlimit(resource.RLIMIT_FSIZE, ({LIMIT}, {LIMIT}))
+        try:
+            FileStore(sys.argv[1]).put(bytes(range(256)) * 4096, "x/y")
+        except MachineError as error:
+            print(error.message)
+        """,
+        tmp_path,
+    )
+    assert "no room" in done.stdout
+    assert _everything_below(tmp_path) == []
+
+
+def test_full_disk_is_a_machine_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    written: list[int] = []
+
+    def write_a_part_then_fail(handle: int, data: memoryview) -> int:
+        if written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(write(handle, data[:1000]))
+        return written[0]
+
+    store = FileStore(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", write_a_part_then_fail)
+        with pytest.raises(MachineError, match=r"no room in .*PIXLOOM_ARTIFACTS_URL"):
+            store.put(DATA, "x/y")
+    assert written == [1000]
+    assert _everything_below(tmp_path) == []
+    assert store.put(DATA, "x/y").size_bytes == len(DATA)
+
+
+def test_folder_that_cannot_be_made_is_a_machine_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    store = FileStore(tmp_path / "file" / "artifacts")
+    with pytest.raises(MachineError, match="Check the folder"):
+        store.put(DATA, "x/y")
+
+
+@pytest.mark.parametrize("torn", [b"", DATA[:-1], b"\x00" * len(DATA)], ids=["empty", "short", "zeros"])
+def test_file_torn_by_a_crash_of_the_machine_is_found_and_mended(tmp_path: Path, torn: bytes) -> None:
+    store = FileStore(tmp_path)
+    store.put(DATA, "x/y")
+    path = store.path(DIGEST)
+    assert path is not None
+    path.write_bytes(torn)
+    with pytest.raises(InternalError, match="damaged"):
+        store.get(DIGEST)
+    store.put(DATA, "x/y")
+    assert store.get(DIGEST) == DATA
+
+
+def test_bytes_that_are_there_are_not_written_again(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    store.put(DATA, "x/y")
+    path = store.path(DIGEST)
+    assert path is not None
+    before = path.stat()
+    store.put(DATA, "x/y")
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+async def test_sync_flushes_each_file_and_every_folder_above_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FileStore(tmp_path)
+    digests = [store.put(bytes([number]), "x/y").sha256 for number in range(20)]
+    flushed: list[int] = []
+    fsync = os.fsync
+
+    def record(handle: int) -> None:
+        flushed.append(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", record)
+    await store.sync(digests * 3)
+    files = [tmp_path / "cas" / digest[:2] / digest for digest in digests]
+    folders = {path.parent for path in files} | {tmp_path / "cas", tmp_path}
+    assert sorted(flushed) == sorted(path.stat().st_ino for path in {*files, *folders})
+
+
+async def test_sync_that_fails_is_a_machine_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FileStore(tmp_path)
+    digest = store.put(DATA, "x/y").sha256
+
+    def fail(handle: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(MachineError, match="flushed to disk"):
+        await store.sync([digest])
+
+
+@pytest.mark.parametrize("url", ["file", "memory"])
+def test_stores_work_in_children_forked_from_a_process_that_opened_them(tmp_path: Path, url: str) -> None:
+    done = _run(
+        f"""
+        import os, pathlib, sys
+        from pixloom.artifacts import open_store
+        store = open_store(pathlib.Path(sys.argv[1]).as_uri() if {url!r} == "file" else "memory://")
+        children = []
+        for number in range(3):
+            child = os.fork()
+            if child == 0:
+                ref = store.put(bytes([number]) * 20_000, "x/y")
+                os._exit(0 if store.get(ref.sha256) == bytes([number]) * 20_000 else 1)
+            children.append(child)
+        print([os.waitpid(child, 0)[1] for child in children])
+        """,
+        tmp_path,
+    )
+    assert (done.stdout.strip(), done.stderr) == ("[0, 0, 0]", "")

@@ -1,0 +1,78 @@
+"""Health, reflection and size limits of a real server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from pixloom.rpc.channel import aio_channel
+from pixloom.rpc.server import build_server, listen, publish_services
+from pixloom.v1 import op_pb2, op_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import grpc
+    from opentelemetry.sdk.trace import TracerProvider
+
+NAME = "pixloom.v1.OpService"
+
+
+class Ops(op_pb2_grpc.OpServiceServicer):
+    async def GetOp(self, request: op_pb2.GetOpRequest, context: Any) -> op_pb2.GetOpResponse:  # noqa: N802
+        return op_pb2.GetOpResponse()
+
+    async def ListOps(self, request: op_pb2.ListOpsRequest, context: Any) -> op_pb2.ListOpsResponse:  # noqa: N802
+        return op_pb2.ListOpsResponse(ops=[op_pb2.Op(documentation="x" * 6_000_000)])
+
+
+async def test_server_is_not_serving_until_it_is_told_so_and_shows_its_services(
+    socket_folder: Any, provider: TracerProvider, span_log: Any
+) -> None:
+    server = build_server(tracer_provider=provider)
+    op_pb2_grpc.add_OpServiceServicer_to_server(Ops(), server)
+    health = await publish_services(server, [NAME])
+    address = f"unix:{socket_folder}/health"
+    listen(server, address)
+    await server.start()
+    states = health_pb2.HealthCheckResponse
+    async with aio_channel(address, tracer_provider=provider) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        for name in ("", NAME):
+            assert (
+                await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=10)
+            ).status == states.NOT_SERVING
+            await health.set(name, states.SERVING)
+            assert (await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=10)).status == states.SERVING
+
+        async def ask() -> Any:
+            yield reflection_pb2.ServerReflectionRequest(list_services="")
+
+        reflection: Any = reflection_pb2_grpc.ServerReflectionStub(cast("Any", channel))
+        async for answer in reflection.ServerReflectionInfo(ask(), timeout=10):
+            assert {entry.name for entry in answer.list_services_response.service} == {
+                NAME,
+                "grpc.health.v1.Health",
+                "grpc.reflection.v1alpha.ServerReflection",
+            }
+    await server.stop(None)
+    assert span_log.spans == [], "probes leave no spans"
+
+
+async def test_messages_of_several_megabytes_pass(
+    serve: Callable[[Callable[[grpc.aio.Server], object]], Awaitable[str]],
+) -> None:
+    address = await serve(lambda server: op_pb2_grpc.add_OpServiceServicer_to_server(Ops(), server))
+    async with aio_channel(address) as channel:
+        response = await op_pb2_grpc.OpServiceStub(channel).ListOps(op_pb2.ListOpsRequest(), timeout=20)
+    assert len(response.ops[0].documentation) == 6_000_000
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "localhost:0"])
+async def test_port_zero_takes_a_free_port(address: str, provider: TracerProvider) -> None:
+    server = build_server(tracer_provider=provider)
+    assert listen(server, address) > 1024
+    await server.stop(None)
