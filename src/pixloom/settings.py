@@ -63,7 +63,7 @@ def _default_artifacts_url() -> str:
 class ProcessSettings(BaseSettings):
     """What every process has."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="ignore", frozen=True, env_ignore_empty=True)
 
     log_format: Literal["console", "json"] | None = Field(
         default=None, description="How log lines look; console on a terminal and json elsewhere if not given."
@@ -122,7 +122,7 @@ class ExecutorSettings(StoreSettings):
 
     nats_url: str = Field(default="nats://127.0.0.1:4222", repr=False, description="NATS server as a URL.")
     scheduler_addresses: CommaList = Field(
-        default=("127.0.0.1:7311",), description="Schedulers as host:port, separated by commas."
+        default=("127.0.0.1:7311",), min_length=1, description="Schedulers as host:port, separated by commas."
     )
     executor_pools: CommaList = Field(
         default=("cpu", "net"), min_length=1, description="Pools that the executor serves, separated by commas."
@@ -139,7 +139,7 @@ class GatewaySettings(StoreSettings):
     """Settings of the gateway."""
 
     scheduler_addresses: CommaList = Field(
-        default=("127.0.0.1:7311",), description="Schedulers as host:port, separated by commas."
+        default=("127.0.0.1:7311",), min_length=1, description="Schedulers as host:port, separated by commas."
     )
     gateway_http_listen: str = Field(
         default="127.0.0.1:7300", description="Loopback address, host:port, on which the gateway serves REST."

@@ -32,7 +32,9 @@ def _options(more: Sequence[tuple[str, Any]]) -> tuple[tuple[str, Any], ...]:
         "grpc.enable_retries": 1,
         "grpc.max_receive_message_length": _MAX_MESSAGE_BYTES,
         "grpc.max_send_message_length": _MAX_MESSAGE_BYTES,
-        "grpc.max_metadata_size": 16 * 1024,
+        # Room for the problems of a document, which travel in the trailers of an error.
+        "grpc.max_metadata_size": 64 * 1024,
+        "grpc.absolute_max_metadata_size": 128 * 1024,
         # Notice a peer that is gone without a word, but do not disturb idle ones.
         "grpc.keepalive_time_ms": 10_000,
         "grpc.keepalive_timeout_ms": 5_000,
@@ -48,7 +50,11 @@ def _options(more: Sequence[tuple[str, Any]]) -> tuple[tuple[str, Any], ...]:
 
 
 def aio_channel(
-    address: str, *, options: Sequence[tuple[str, Any]] = (), tracer_provider: TracerProvider | None = None
+    address: str,
+    *,
+    options: Sequence[tuple[str, Any]] = (),
+    tracer_provider: TracerProvider | None = None,
+    is_traced: bool = True,
 ) -> grpc.aio.Channel:
     """Open a channel for asyncio; it connects with the first call.
 
@@ -56,10 +62,11 @@ def aio_channel(
         address: `host:port` or `unix:/path`.
         options: More channel arguments; they win over the default ones.
         tracer_provider: Who makes the client spans; the process's own if not given.
+        is_traced: Whether calls carry the trace context. A session of an executor does without: its messages carry
+            their own, and gRPC sends each message of an intercepted stream through a queue and two tasks.
     """
-    return grpc.aio.insecure_channel(
-        address, options=_options(options), interceptors=tuple(tracing_client_interceptors(tracer_provider))
-    )
+    interceptors = tuple(tracing_client_interceptors(tracer_provider)) if is_traced else ()
+    return grpc.aio.insecure_channel(address, options=_options(options), interceptors=interceptors)
 
 
 def sync_channel(address: str, *, options: Sequence[tuple[str, Any]] = ()) -> grpc.Channel:

@@ -16,7 +16,7 @@ from opentelemetry import trace
 
 from pixloom.errors import InternalError, OurError, PixloomError
 from pixloom.rpc.handlers import wrap_handler
-from pixloom.rpc.status import abort
+from pixloom.rpc.status import PROBLEMS_BYTES, abort
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -27,7 +27,8 @@ __all__ = ["ErrorInterceptor"]
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Turns exceptions of handlers into statuses; put it after tracing."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, problems_bytes: int = PROBLEMS_BYTES) -> None:
+        self._problems_bytes = problems_bytes
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("pixloom.rpc")
 
     async def intercept_service(
@@ -50,7 +51,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             except PixloomError as error:
                 if isinstance(error, OurError):
                     self._log.exception("rpc_failed", method=method, reason=error.reason)
-                await abort(context, error)
+                await abort(context, error, problems_bytes=self._problems_bytes)
             except Exception:  # noqa: BLE001 (whatever a handler raises must not reach the caller)
                 self._log.exception("rpc_crashed", method=method)
                 await abort(context, _defect())

@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 
 from pixloom.errors import MachineError
 from pixloom.rpc.error_interceptor import ErrorInterceptor
+from pixloom.rpc.status import PROBLEMS_BYTES
 from pixloom.settings import loopback_only
 from pixloom.telemetry.grpc_interceptors import TracingServerInterceptor
 
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import TracerProvider
 
-__all__ = ["MAX_MESSAGE_BYTES", "build_server", "listen", "publish_services"]
+__all__ = ["INTERNAL_PROBLEMS_BYTES", "MAX_MESSAGE_BYTES", "build_server", "listen", "publish_services"]
 
 MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
+# What fits into the trailers that `pixloom.rpc.channel` accepts, base64 and the rest of them counted in.
+INTERNAL_PROBLEMS_BYTES: Final = 40 * 1024
 
 _OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -41,8 +44,6 @@ _OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
-    # Room for the places in a document that `BadRequest` names.
-    ("grpc.max_metadata_size", 16 * 1024),
 )
 
 
@@ -52,6 +53,7 @@ def build_server(
     options: Sequence[tuple[str, Any]] = (),
     maximum_concurrent_rpcs: int | None = None,
     tracer_provider: TracerProvider | None = None,
+    problems_bytes: int = PROBLEMS_BYTES,
 ) -> grpc.aio.Server:
     """Make a server that traces its calls and turns errors into statuses.
 
@@ -60,12 +62,18 @@ def build_server(
         options: More channel arguments; they win over the default ones.
         maximum_concurrent_rpcs: Calls beyond are answered RESOURCE_EXHAUSTED; None means no limit.
         tracer_provider: Who makes the spans; the process's own if not given.
+        problems_bytes: Room for the problems of an error. A server that only channels of `pixloom.rpc.channel` call
+            may give up to `INTERNAL_PROBLEMS_BYTES`, so that none is left out on the way to the gateway.
 
     Returns:
         The server, without services and addresses yet.
     """
     return grpc.aio.server(
-        interceptors=(TracingServerInterceptor(tracer_provider), ErrorInterceptor(), *interceptors),
+        interceptors=(
+            TracingServerInterceptor(tracer_provider),
+            ErrorInterceptor(problems_bytes=problems_bytes),
+            *interceptors,
+        ),
         options=tuple({**dict(_OPTIONS), **dict(options)}.items()),
         maximum_concurrent_rpcs=maximum_concurrent_rpcs,
     )

@@ -21,15 +21,16 @@ from pixloom.errors import REASONS, PixloomError, Problem, error_from_reason
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["DOMAIN", "abort", "from_rpc_error", "status_from_error"]
+__all__ = ["DOMAIN", "PROBLEMS_BYTES", "abort", "from_rpc_error", "status_from_error"]
 
 DOMAIN: Final = "pixloom"
 _STATUS_KEY: Final = "grpc-status-details-bin"
 # gRFC A6: tells the retrying client when to try again.
 _PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
-# HTTP/2 headers are capped at 8 KiB by most peers, so the message and the list of places are capped below that.
-_MESSAGE_CHARS: Final = 1500
-_DETAILS_BYTES: Final = 5000
+# Trailers must stay below 8 KiB, which is where gRPC begins to refuse them unless the caller's channel allows more.
+# The message is in them twice: percent-encoded (up to three times as long), and in the details, which are in base64.
+_MESSAGE_BYTES: Final = 800
+PROBLEMS_BYTES: Final = 3_000
 
 # Codes without our details come from gRPC itself or from a proxy in between.
 _REASON_OF_CODE: Final[dict[grpc.StatusCode, str]] = {
@@ -49,34 +50,45 @@ _REASON_OF_CODE: Final[dict[grpc.StatusCode, str]] = {
 }
 
 
-def status_from_error(error: PixloomError) -> status_pb2.Status:
-    """Return the status that an error travels as."""
+def status_from_error(error: PixloomError, *, problems_bytes: int = PROBLEMS_BYTES) -> status_pb2.Status:
+    """Return the status that an error travels as.
+
+    Args:
+        error: The error.
+        problems_bytes: Room for its problems. If they need more, the first ones are sent, and the metadata say under
+            `problems_omitted` how many are missing.
+    """
     code = grpc.StatusCode[error.wire.grpc_code]
     status = status_pb2.Status(code=code.value[0], message=_clip(error.message))
-    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
-    status.details.append(_pack(info))
+    bad_request = _bad_request(error.problems, problems_bytes)
+    omitted = len(error.problems) - len(bad_request.field_violations)
+    metadata = {**error.metadata, "problems_omitted": str(omitted)} if omitted else error.metadata
+    status.details.append(_pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)))
     if error.retry_after_s is not None:
         delay = Duration()
         delay.FromNanoseconds(int(error.retry_after_s * 1e9))
         status.details.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
-    if error.problems:
-        status.details.append(_pack(_bad_request(error.problems)))
+    if bad_request.field_violations:
+        status.details.append(_pack(bad_request))
     return status
 
 
-def _bad_request(problems: Iterable[Problem]) -> error_details_pb2.BadRequest:
-    """Return the problems, as many of them from the first on as fit into the trailers."""
+def _bad_request(problems: Iterable[Problem], room_bytes: int) -> error_details_pb2.BadRequest:
+    """Return the problems, as many of them from the first on as fit."""
     request = error_details_pb2.BadRequest()
     for problem in problems:
         request.field_violations.add(field=problem.pointer, description=_clip(problem.detail), reason=problem.reason)
-        if request.ByteSize() > _DETAILS_BYTES:
+        if request.ByteSize() > room_bytes:
             del request.field_violations[-1]
             break
     return request
 
 
 def _clip(text: str) -> str:
-    return text if len(text) <= _MESSAGE_CHARS else text[: _MESSAGE_CHARS - 1] + "…"
+    encoded = text.encode()
+    if len(encoded) <= _MESSAGE_BYTES:
+        return text
+    return encoded[: _MESSAGE_BYTES - 3].decode(errors="ignore") + "…"
 
 
 def _pack(message: Any) -> AnyMessage:
@@ -85,13 +97,20 @@ def _pack(message: Any) -> AnyMessage:
     return packed
 
 
-async def abort(context: grpc.aio.ServicerContext[Any, Any], error: PixloomError) -> NoReturn:
+async def abort(
+    context: grpc.aio.ServicerContext[Any, Any], error: PixloomError, *, problems_bytes: int = PROBLEMS_BYTES
+) -> NoReturn:
     """End an RPC with the status of an error, keeping trailers set before.
+
+    Args:
+        context: The context of the RPC.
+        error: The error.
+        problems_bytes: Room for its problems, as in `status_from_error`.
 
     Raises:
         grpc.aio.AbortError: Always.
     """
-    status = status_from_error(error)
+    status = status_from_error(error, problems_bytes=problems_bytes)
     trailers: list[tuple[str, str | bytes]] = list(cast("Any", context.trailing_metadata()) or ())
     trailers.append((_STATUS_KEY, status.SerializeToString()))
     if error.retry_after_s is not None:

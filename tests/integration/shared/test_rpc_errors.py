@@ -11,11 +11,13 @@ import pytest
 
 from pixloom.errors import REASONS, InternalError, PixloomError, Problem, UnavailableError, error_from_reason
 from pixloom.rpc.channel import aio_channel, sync_channel
-from pixloom.rpc.server import build_server, listen
+from pixloom.rpc.server import INTERNAL_PROBLEMS_BYTES, build_server, listen
 from pixloom.rpc.status import from_rpc_error
 from pixloom.v1 import artifact_pb2, artifact_pb2_grpc, op_pb2, op_pb2_grpc
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from opentelemetry.sdk.trace import TracerProvider
 
 Serve = Callable[[Callable[[grpc.aio.Server], object]], Awaitable[str]]
@@ -155,19 +157,40 @@ async def test_time_to_come_back_arrives(address: str, ops: Ops) -> None:
     assert from_rpc_error(caught.value).retry_after_s == 1.5
 
 
-async def test_thousands_of_problems_still_arrive_as_an_error(address: str, ops: Ops) -> None:
-    many = tuple(Problem(f"/nodes/{number}", "x" * 200) for number in range(3000))
-    ops.error = error_from_reason("INVALID_WORKFLOW", "y" * 100_000, problems=many)
+MANY = tuple(Problem(f"/nodes/{number}", "ß" * 30) for number in range(3000))
+
+
+async def test_worst_case_of_problems_still_arrives_at_a_client_with_default_options(address: str, ops: Ops) -> None:
+    ops.error = error_from_reason("INVALID_WORKFLOW", "ß" * 100_000, problems=MANY)
+    async with grpc.aio.insecure_channel(address) as channel:
+        for _ in range(20):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await op_pb2_grpc.OpServiceStub(channel).GetOp(op_pb2.GetOpRequest(name="crash"), timeout=10)
+            error = from_rpc_error(caught.value)
+            assert error.reason == "INVALID_WORKFLOW"
+            assert error.problems == MANY[: len(error.problems)]
+            assert error.metadata == {"problems_omitted": str(len(MANY) - len(error.problems))}
+            assert len(error.problems) > 10
+
+
+async def test_hundreds_of_problems_arrive_between_our_own_parts(
+    socket_folder: Path, provider: TracerProvider, ops: Ops
+) -> None:
+    server = build_server(tracer_provider=provider, problems_bytes=INTERNAL_PROBLEMS_BYTES)
+    op_pb2_grpc.add_OpServiceServicer_to_server(ops, server)
+    address = f"unix:{socket_folder}/own"
+    listen(server, address)
+    await server.start()
+    ops.error = error_from_reason("INVALID_WORKFLOW", "x", problems=MANY)
     async with aio_channel(address) as channel:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await op_pb2_grpc.OpServiceStub(channel).GetOp(op_pb2.GetOpRequest(name="crash"), timeout=10)
-    error = from_rpc_error(caught.value)
-    assert error.reason == "INVALID_WORKFLOW"
-    assert error.problems == many[: len(error.problems)]
-    assert len(error.problems) > 10
+        for _ in range(20):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await op_pb2_grpc.OpServiceStub(channel).GetOp(op_pb2.GetOpRequest(name="crash"), timeout=10)
+            assert len(from_rpc_error(caught.value).problems) > 300
+    await server.stop(None)
 
 
-async def test_peer_that_is_not_there_is_unavailable(socket_folder: Any) -> None:
+async def test_peer_that_is_not_there_is_unavailable(socket_folder: Path) -> None:
     async with aio_channel(f"unix:{socket_folder}/none", options=[("grpc.enable_retries", 0)]) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await op_pb2_grpc.OpServiceStub(channel).ListOps(op_pb2.ListOpsRequest(), timeout=10)

@@ -69,6 +69,13 @@ def test_lists_may_be_arrays_in_the_file(tmp_path: Path) -> None:
     assert settings.source_roots == (Path("/a"),)
 
 
+def test_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIXLOOM_LOG_FORMAT", "")
+    monkeypatch.setenv("PIXLOOM_SCHEDULER_ADDRESSES", "")
+    settings = load_settings(ExecutorSettings)
+    assert (settings.log_format, settings.scheduler_addresses) == (None, ("127.0.0.1:7311",))
+
+
 def test_unknown_key_of_the_file_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "pixloom.toml").write_text('databse_url = "x"\n')
     with pytest.raises(InvalidError, match="databse_url: did you mean database_url"):
