@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -68,3 +69,11 @@ async def fresh_nats(nats: EmbeddedNats) -> EmbeddedNats:
     """The session's NATS server with an empty store."""
     await nats.wipe()
     return nats
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A TCP port of 127.0.0.1 on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -50,8 +50,8 @@ def services(options: LocalStackOptions, wiring: Wiring) -> Sequence[PartSpec]:
     )
 
 
-def options_in(path: Path, **given: int) -> LocalStackOptions:
-    return LocalStackOptions(data_dir=path / "data", **{"http_port": 0, "grpc_port": 0, "executors": 1, **given})
+def options_in(path: Path, *, http_port: int = 0, executors: int = 1) -> LocalStackOptions:
+    return LocalStackOptions(data_dir=path / "data", http_port=http_port, grpc_port=0, executors=executors)
 
 
 async def test_stack_starts_every_part_and_leaves_no_process(tmp_path: Path) -> None:
@@ -120,9 +120,9 @@ async def test_a_part_that_ignores_sigterm_is_killed_with_its_children(tmp_path:
     await stack.start()
     log = stack.log("executor-1")
     async with asyncio.timeout(10):
-        while not log.read_text():  # noqa: ASYNC110, ASYNC240 - a log has no signal to wait on
+        while not log.read_text():  # noqa: ASYNC110 - a log has no signal to wait on
             await asyncio.sleep(0.01)
-    child = int(log.read_text())  # noqa: ASYNC240
+    child = int(log.read_text())
     assert find(child) is not None
     await stack.stop()
     async with asyncio.timeout(10):
