@@ -1,0 +1,1 @@
+"""The gateway: REST and gRPC for everybody, passed on to the scheduler; it holds no state and decodes no image."""

@@ -1,0 +1,129 @@
+"""Routes that control jobs. A verb that does not fit the state is answered 409, naming the state."""
+
+# ruff: noqa: FAST003, TC002 - FastAPI reads annotations at run time, and `{id}` is the alias in `JobId`
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from pixloom.resources import Job
+from pixloom.v1 import job_pb2
+from pixloom_gateway.rest.bodies import (
+    CancelAllBody,
+    CancelBody,
+    PauseBody,
+    RecoverBody,
+    RerunBody,
+    RetryBody,
+    TriggerBody,
+    document_body,
+    json_bytes,
+    read_body,
+)
+from pixloom_gateway.rest.jobs import IdempotencyKey, JobId, accepted
+from pixloom_gateway.rest.replies import PROBLEMS, reply
+from pixloom_gateway.upstream import methods
+
+if TYPE_CHECKING:
+    from pixloom_gateway.rest.context import RouteContext
+
+__all__ = ["verb_routes"]
+
+
+class Cancelled(BaseModel):
+    """How many jobs a call cancelled."""
+
+    cancelled: int
+
+
+def verb_routes(context: RouteContext) -> APIRouter:
+    """Return the routes `/jobs/{id}:verb` and `/jobs:cancelAll`."""
+    routes = APIRouter(tags=["job control"], responses=PROBLEMS)
+    scheduler = context.scheduler
+
+    @routes.post(
+        "/jobs:cancelAll", response_model=Cancelled, openapi_extra=document_body(CancelAllBody, required=False)
+    )
+    async def cancel_all_jobs(request: Request) -> Response:
+        """Cancel every unfinished job that matches."""
+        chosen = (await read_body(request, CancelAllBody)).filter
+        answer = await scheduler.call(
+            methods.CANCEL_ALL_JOBS, job_pb2.CancelAllJobsRequest(workflow=chosen.workflow, tags=chosen.tags)
+        )
+        return reply(Cancelled(cancelled=answer.cancelled))
+
+    @routes.post("/jobs/{id}:start", response_model=Job, openapi_extra=document_body(TriggerBody, required=False))
+    async def start_job(request: Request, job_id: JobId) -> Response:
+        """Start a job that was created with `start: false`."""
+        body = await read_body(request, TriggerBody)
+        answer = await scheduler.call(
+            methods.START_JOB, job_pb2.StartJobRequest(id=job_id, params_json=json_bytes(body.params))
+        )
+        return reply(Job.from_proto(answer.job))
+
+    @routes.post("/jobs/{id}:pause", response_model=Job, openapi_extra=document_body(PauseBody, required=False))
+    async def pause_job(request: Request, job_id: JobId) -> Response:
+        """Stop dispatching; results of running tasks are still accepted."""
+        body = await read_body(request, PauseBody)
+        answer = await scheduler.call(methods.PAUSE_JOB, job_pb2.PauseJobRequest(id=job_id, now=body.now))
+        return reply(Job.from_proto(answer.job))
+
+    @routes.post("/jobs/{id}:resume", response_model=Job)
+    async def resume_job(job_id: JobId) -> Response:
+        """Dispatch again after a pause."""
+        answer = await scheduler.call(methods.RESUME_JOB, job_pb2.ResumeJobRequest(id=job_id))
+        return reply(Job.from_proto(answer.job))
+
+    @routes.post("/jobs/{id}:cancel", response_model=Job, openapi_extra=document_body(CancelBody, required=False))
+    async def cancel_job(request: Request, job_id: JobId) -> Response:
+        """End a job; nothing new starts."""
+        body = await read_body(request, CancelBody)
+        answer = await scheduler.call(
+            methods.CANCEL_JOB, job_pb2.CancelJobRequest(id=job_id, now=body.now, reason=body.reason)
+        )
+        return reply(Job.from_proto(answer.job))
+
+    @routes.post("/jobs/{id}:recover", response_model=Job, openapi_extra=document_body(RecoverBody, required=False))
+    async def recover_job(request: Request, job_id: JobId) -> Response:
+        """Open the next generation of a job that failed or was cancelled."""
+        body = await read_body(request, RecoverBody)
+        answer = await scheduler.call(
+            methods.RECOVER_JOB, job_pb2.RecoverJobRequest(id=job_id, from_node=body.from_node)
+        )
+        return reply(Job.from_proto(answer.job))
+
+    @routes.post("/jobs/{id}:retry", response_model=Job, openapi_extra=document_body(RetryBody, required=False))
+    async def retry_job(request: Request, job_id: JobId) -> Response:
+        """Open the next generation with failed nodes and rejected items only."""
+        body = await read_body(request, RetryBody)
+        answer = await scheduler.call(
+            methods.RETRY_JOB, job_pb2.RetryJobRequest(id=job_id, nodes=body.nodes, reasons=body.reasons)
+        )
+        return reply(Job.from_proto(answer.job))
+
+    @routes.post(
+        "/jobs/{id}:rerun",
+        status_code=201,
+        response_model=Job,
+        openapi_extra=document_body(RerunBody, required=False),
+    )
+    async def rerun_job(request: Request, job_id: JobId, key: IdempotencyKey = None) -> Response:
+        """Create a new job from an old one, with other params or from a node on."""
+        body = await read_body(request, RerunBody)
+        answer = await scheduler.call(
+            methods.RERUN_JOB,
+            job_pb2.RerunJobRequest(
+                id=job_id,
+                from_node=body.from_node,
+                params_json=json_bytes(body.params),
+                request_id=key or context.new_id(),
+            ),
+            repeatable=True,
+        )
+        return accepted(answer.job)
+
+    return routes

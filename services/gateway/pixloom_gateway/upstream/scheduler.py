@@ -1,0 +1,198 @@
+"""Calls to the scheduler over one or several addresses.
+
+Every replica takes every call, so one that answers is kept; when it does not answer, the next address is tried. A
+call that may already have taken effect is sent again only if that is harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import grpc
+from grpc_health.v1 import health_pb2
+
+from pixloom.errors import DeadlineError, InternalError, PixloomError, UnavailableError
+from pixloom.rpc.channel import aio_channel
+from pixloom.rpc.status import from_rpc_error
+from pixloom_gateway.upstream.methods import is_repeatable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Sequence
+
+    from google.protobuf.message import Message
+    from opentelemetry.trace import TracerProvider
+
+    from pixloom_gateway.upstream.methods import Method
+
+__all__ = ["Metadata", "Scheduler", "error_of"]
+
+Metadata = tuple[tuple[str, str | bytes], ...]
+Request = TypeVar("Request", bound="Message")
+Response = TypeVar("Response", bound="Message")
+
+_CALL_TIMEOUT_S: Final = 20.0
+# Waits between rounds over all addresses: long enough for a scheduler that restarts to be missed once, not twice.
+_ROUND_DELAYS_S: Final = (0.1, 0.3)
+_HEALTH_CHECK: Final = "/grpc.health.v1.Health/Check"
+
+
+class Scheduler:
+    """A client of the scheduler; make it, use it and close it in one event loop."""
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        *,
+        tracer_provider: TracerProvider | None = None,
+        timeout_s: float = _CALL_TIMEOUT_S,
+        round_delays_s: Sequence[float] = _ROUND_DELAYS_S,
+        observe: Callable[[str, str], None] | None = None,
+    ) -> None:
+        """Open channels; they connect with the first call.
+
+        Args:
+            addresses: Replicas as `host:port` or `unix:/path`, tried in this order.
+            tracer_provider: Who makes the client spans; the process's own if not given.
+            timeout_s: Time limit of a call that brings none of its own.
+            round_delays_s: Waits before a repeatable call goes round all addresses again.
+            observe: Told method and gRPC code of every call that ended.
+        """
+        # Retries are made here, where the next address is known.
+        options = (("grpc.enable_retries", 0),)
+        self._channels = [
+            aio_channel(address, options=options, tracer_provider=tracer_provider) for address in addresses
+        ]
+        self._current = 0
+        self._timeout_s = timeout_s
+        self._round_delays_s = tuple(round_delays_s)
+        self._observe = observe or (lambda _method, _code: None)
+
+    async def close(self) -> None:
+        """Close the channels; calls under way end."""
+        for channel in self._channels:
+            await channel.close()
+
+    async def call(
+        self, method: Method[Request, Response], request: Request, *, repeatable: bool | None = None
+    ) -> Response:
+        """Make a call.
+
+        Args:
+            method: One of `pixloom_gateway.upstream.methods`.
+            request: Its request.
+            repeatable: Whether it may be sent twice; by its method if not given. True for creates with a request_id.
+
+        Raises:
+            PixloomError: What the scheduler raised, or UNAVAILABLE or DEADLINE_EXCEEDED if it does not answer.
+        """
+        again = is_repeatable(method.path) if repeatable is None else repeatable
+        try:
+            data, _ = await self.forward(method.path, request.SerializeToString(), repeatable=again)
+        except grpc.aio.AioRpcError as error:
+            raise error_of(error) from error
+        return method.response.FromString(data)
+
+    async def forward(
+        self,
+        path: str,
+        data: bytes,
+        *,
+        metadata: Metadata = (),
+        timeout_s: float | None = None,
+        repeatable: bool = False,
+    ) -> tuple[bytes, Metadata]:
+        """Pass a unary call on as it is.
+
+        Returns:
+            The response and the trailing metadata.
+
+        Raises:
+            grpc.aio.AioRpcError: The status of the last attempt.
+        """
+        deadline = asyncio.get_running_loop().time() + (self._timeout_s if timeout_s is None else timeout_s)
+        tries = len(self._channels)
+        for round_number in range(len(self._round_delays_s) + 1):
+            for turn in range(tries):
+                left_s = max(deadline - asyncio.get_running_loop().time(), 0.001)
+                index = self._current
+                call = self._unary(index, path)(data, metadata=metadata, timeout=left_s)
+                try:
+                    response: Any = await call
+                except grpc.aio.AioRpcError as error:
+                    self._observe(path, error.code().name)
+                    last = round_number == len(self._round_delays_s) and turn == tries - 1
+                    if last or not repeatable or not _does_not_answer(error):
+                        raise
+                    self._leave(index)
+                    continue
+                self._observe(path, "OK")
+                return response, tuple((key, value) for key, value in (await call.trailing_metadata()) or ())
+            await asyncio.sleep(self._round_delays_s[round_number])
+        raise AssertionError  # pragma: no cover - the last attempt returns or raises
+
+    async def stream(self, method: Method[Request, Response], request: Request) -> AsyncGenerator[Response]:
+        """Make a call with a stream of responses, once, at the address that answered last.
+
+        Raises:
+            PixloomError: As `call`.
+        """
+        index = self._current
+        start: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = self._channels[index].unary_stream(method.path)
+        stream = start(request.SerializeToString())
+        code = "OK"
+        try:
+            async for data in stream:
+                yield method.response.FromString(data)
+        except grpc.aio.AioRpcError as error:
+            code = error.code().name
+            if _does_not_answer(error):
+                self._leave(index)
+            raise error_of(error) from error
+        finally:
+            stream.cancel()
+            self._observe(method.path, code)
+
+    async def is_serving(self, *, timeout_s: float) -> bool:
+        """Return whether the health service of a replica says SERVING, trying each once."""
+        request = health_pb2.HealthCheckRequest().SerializeToString()
+        for _ in self._channels:
+            index = self._current
+            try:
+                data: Any = await self._unary(index, _HEALTH_CHECK)(request, timeout=timeout_s)
+            except grpc.aio.AioRpcError:
+                self._leave(index)
+                continue
+            if health_pb2.HealthCheckResponse.FromString(data).status == health_pb2.HealthCheckResponse.SERVING:
+                return True
+            self._leave(index)
+        return False
+
+    def _unary(self, index: int, path: str) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
+        return self._channels[index].unary_unary(path)
+
+    def _leave(self, index: int) -> None:
+        # Several calls may fail at once on one address; only the first of them moves on.
+        if self._current == index:
+            self._current = (index + 1) % len(self._channels)
+
+
+def _does_not_answer(error: grpc.aio.AioRpcError) -> bool:
+    """Return whether another address may answer: an overloaded scheduler did answer."""
+    return error.code() is grpc.StatusCode.UNAVAILABLE and from_rpc_error(error).reason == "UNAVAILABLE"
+
+
+def error_of(error: grpc.aio.AioRpcError) -> PixloomError:
+    """Return the error for a failed call, without the texts of the transport."""
+    known = from_rpc_error(error)
+    if "grpc_code" not in known.metadata:
+        return known
+    match error.code():
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
+            return UnavailableError("The scheduler does not answer; try again in a moment.", retry_after_s=1.0)
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DeadlineError("The scheduler did not answer in time; try again.", retry_after_s=1.0)
+        case grpc.StatusCode.UNIMPLEMENTED | grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return known
+        case _:
+            return InternalError("The scheduler failed; its log says why.")
