@@ -58,7 +58,7 @@ class Context:
         job_id: Id of the job; empty outside one.
         node: Id of the node.
         warnings: Things worth knowing that are no failure; ops append to it.
-        open_bytes: Reads the bytes of an item (of a lossless intermediate: those of the intermediate).
+        open_bytes: Reads the file of an item; pixels between two ops are encoded as they would be delivered.
         open_image: Opens an item's pixels, with the node's limits checked on the header first.
     """
 

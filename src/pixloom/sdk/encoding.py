@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pixloom.sdk.outcome import Reject
 
-__all__ = ["MEDIA_TYPES", "Encoded", "Encoding", "decode_file", "encode_for_delivery"]
+__all__ = ["MEDIA_TYPES", "Encoded", "Encoding", "decode_file", "encode_for_delivery", "rejection_from"]
 
 MEDIA_TYPES: Final = MappingProxyType(
     {
@@ -70,11 +70,12 @@ class Encoded:
     has_alpha: bool | None = None
 
 
-def decode_file(data: bytes, *, fail_on: str = "error") -> Any:
+def decode_file(data: bytes, *, format: str = "", fail_on: str = "error") -> Any:  # noqa: A002 - the record's name
     """Decode the first frame of a file whole into memory.
 
     Args:
         data: The bytes of the file; its header was probed before.
+        format: Format that the probe found; empty lets libvips look for itself.
         fail_on: Lowest kind of damage that fails: none, truncated, error or warning.
 
     Returns:
@@ -86,14 +87,22 @@ def decode_file(data: bytes, *, fail_on: str = "error") -> Any:
     import pyvips
 
     try:
+        if format:
+            return pyvips.Operation.call(f"{format}load_buffer", data, fail_on=fail_on).copy_memory()
         return pyvips.Image.new_from_buffer(data, "", fail_on=fail_on).copy_memory()
     except pyvips.Error as error:
         raise rejection_from(error) from error
 
 
 def rejection_from(error: Exception) -> Reject:
-    """Return the rejection that an error of libvips while decoding means."""
+    """Return the rejection that an error of libvips while decoding means.
+
+    Raises:
+        MemoryError: if libvips ran out of memory, which says nothing about the image alone.
+    """
     text = " ".join(str(error).split())[:500]
+    if "out of memory" in text.lower():
+        raise MemoryError(text) from error
     truncated = any(word in text.lower() for word in _TRUNCATION_WORDS)
     if truncated:
         return Reject("TRUNCATED", f"the file ends before the image does: {text}")

@@ -32,9 +32,10 @@ class Image:
         source_bytes: The file the pixels come from; None when they no longer equal a file.
         load: Gives the pixels as a pyvips image when they are first asked for.
         encoding: How they are to be delivered; None means in the format of the record with default quality.
+        identity: Shared by images with the same pixels and the same delivery.
     """
 
-    __slots__ = ("_encoded", "_load", "_vips", "encoding", "record", "source_bytes")
+    __slots__ = ("_encoded", "_load", "_vips", "encoding", "identity", "record", "source_bytes")
 
     def __init__(
         self,
@@ -43,7 +44,9 @@ class Image:
         load: Callable[[], Any],
         source_bytes: bytes | None = None,
         encoding: Encoding | None = None,
+        identity: object = None,
     ) -> None:
+        self.identity = identity or object()
         self.record = record
         self.source_bytes = source_bytes
         self.encoding = encoding
@@ -91,10 +94,13 @@ class Image:
             self._vips = self._load()
         return self._vips
 
-    @property
-    def changed(self) -> bool:
-        """Whether the image no longer equals the file it was opened from."""
-        return self.source_bytes is None
+    def materialise(self) -> None:
+        """Compute pixels that a lazy libvips pipeline has only described so far.
+
+        Raises:
+            pyvips.Error: if that fails.
+        """
+        self._vips = self.vips.copy_memory()
 
     def array(self) -> NDArray[np.generic]:
         """Return the pixels as an array of shape height x width x bands."""
@@ -103,7 +109,8 @@ class Image:
 
     def with_vips(self, vips: Any) -> Image:
         """Return an image with the pixels of `vips`; its record describes them and names no bytes yet."""
-        return Image(_described(_without_bytes(self.record), vips), load=lambda: vips, encoding=self.encoding)
+        record = _described(_without_bytes(self.record), vips)
+        return Image(record, load=lambda: vips, encoding=self.encoding)
 
     def with_encoding(self, format: str, **options: Any) -> Image:  # noqa: A002 - the name the record uses
         """Return an image that is delivered as `format`.
@@ -121,7 +128,13 @@ class Image:
 
     def with_record(self, record: Item) -> Image:
         """Return an image with the same pixels and another record."""
-        image = Image(record, load=lambda: self.vips, source_bytes=self.source_bytes, encoding=self.encoding)
+        image = Image(
+            record,
+            load=lambda: self.vips,
+            source_bytes=self.source_bytes,
+            encoding=self.encoding,
+            identity=self.identity,
+        )
         image._vips, image._encoded = self._vips, self._encoded
         return image
 

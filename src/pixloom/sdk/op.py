@@ -18,7 +18,6 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib import metadata
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from pixloom.errors import InvalidError
@@ -273,6 +272,8 @@ def _source_of(function: Callable[..., Any]) -> str:
 
 @cache
 def _codec_versions() -> tuple[str, ...]:
+    from importlib import metadata
+
     versions = []
     for package in _CODEC_PACKAGES:
         try:

@@ -1,0 +1,1 @@
+"""The built-in ops: every module in this package is loaded by the registry."""
