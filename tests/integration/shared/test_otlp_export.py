@@ -29,8 +29,11 @@ class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
     def __init__(self) -> None:
         self.spans: dict[str, list[trace_pb2.Span]] = {}
         self.instances: dict[str, str] = {}
+        self.answering = asyncio.Event()
+        self.answering.set()
 
     async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self.answering.wait()
         for resource in request.resource_spans:
             facts = {entry.key: entry.value.string_value for entry in resource.resource.attributes}
             service = facts["service.name"]
@@ -117,3 +120,12 @@ async def test_name_of_the_service_may_be_given_by_the_environment(
     provider.get_tracer("t").start_span("s").end()
     assert await asyncio.to_thread(shutdown_tracing, provider)
     assert list(receiver.spans) == ["mine"]
+
+
+async def test_collector_that_does_not_answer_delays_the_end_no_longer_than_told(receiver: Receiver) -> None:
+    receiver.answering.clear()
+    provider = configure_tracing("pixloom-gateway", install=False)
+    provider.get_tracer("t").start_span("s").end()
+    assert not await asyncio.to_thread(shutdown_tracing, provider, timeout_s=0.2)
+    receiver.answering.set()
+    assert await asyncio.to_thread(shutdown_tracing, provider)
