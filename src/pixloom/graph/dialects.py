@@ -78,8 +78,8 @@ class Conversion:
         if parts[0] != "nodes":
             return pointer(*_replaced(parts[:1], dict(self.top)), *parts[1:])
         renamed = [*parts[:2], *_replaced(parts[2:3], dict(self.fields)), *parts[3:]]
-        if parts[2:3] == ("inputs",):
-            # The list of dependencies became the list of one port; its elements are not the same.
+        if parts[2:3] in {("inputs",), ("dependencies",)}:
+            # One list was split in two; the places in them are not those of the given document.
             renamed = renamed[:3]
         return pointer(*self.nodes_at, *renamed[1:])
 
@@ -166,7 +166,7 @@ def _nodes(given: Any, op_field: str, catalogue: Catalogue, notes: list[str]) ->
 
 
 def _node(raw: dict[str, Any], op_field: str, catalogue: Catalogue, notes: list[str]) -> dict[str, Any]:
-    node = dict(raw)
+    node = {key: value for key, value in raw.items() if key != "dependencies" or value != []}
     label = raw.get("id", "?")
     if "op" not in node and isinstance(node.get(op_field), str):
         written = node.pop(op_field)

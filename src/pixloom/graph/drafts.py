@@ -49,9 +49,20 @@ def read_draft(document: dict[str, Any], suggester: Suggester) -> tuple[Draft, l
         spec = WorkflowSpec.model_validate(document)
     except ValidationError as error:
         problems = [_problem(detail, document, suggester) for detail in error.errors(include_url=False)]
-        return _partial(document), list(dict.fromkeys(problems))
+        return _partial(document), _joined(problems)
     ids = tuple(node.id for node in spec.nodes)
     return Draft(spec, tuple(spec.nodes), ids, spec.params, spec.outputs), []
+
+
+def _joined(problems: list[Problem]) -> list[Problem]:
+    """Return the problems with the several complaints about one value (one for each type it may have) made one."""
+    found: dict[tuple[str, str], Problem] = {}
+    for problem in problems:
+        key = (problem.pointer, problem.detail if problem.reason != "INVALID_FIELD" else "")
+        known = found.get(key)
+        detail = problem.detail if known is None else f"{known.detail}, or {problem.detail}"
+        found[key] = Problem(problem.pointer, detail, problem.reason)
+    return list(found.values())
 
 
 def _partial(document: dict[str, Any]) -> Draft:

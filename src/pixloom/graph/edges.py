@@ -152,10 +152,12 @@ def _check_reference(
 def _check_ports(node: NodeSpec, op: OpSpec, at: tuple[str | int, ...], suggester: Suggester) -> Iterator[Problem]:
     names = [port.name for port in op.inputs]
     fed: dict[str, str] = {}
+    misspelt = False
     for written in node.inputs:
         port = find_port(op, written)
         here = pointer(*at, "inputs", written)
         if port is None:
+            misspelt = True
             takes = f"; it takes {', '.join(names)}" if names else "; it takes none"
             hint = suggester.hint(written, names) or takes
             yield Problem(here, f"{op.ref} has no input `{written}`{hint}", "UNKNOWN_PORT")
@@ -170,7 +172,7 @@ def _check_ports(node: NodeSpec, op: OpSpec, at: tuple[str | int, ...], suggeste
         if sources:
             fed[port.name] = written
     for port in op.inputs:
-        if port.name not in fed and not port.optional:
+        if port.name not in fed and not port.optional and not misspelt:
             detail = f"{op.ref} needs the input `{port.name}`; name the node that feeds it"
             yield Problem(pointer(*at, "inputs") if node.inputs else pointer(*at), detail, "MISSING_INPUT")
 

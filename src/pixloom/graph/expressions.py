@@ -117,11 +117,15 @@ class Expression:
             InvalidError: It cannot be decided, say because a field is missing or has another type.
         """
         try:
-            value = self._program.eval(data=dict(bindings)).plain_value()
-        except (RuntimeError, TypeError, ValueError) as error:
+            answer = self._program.eval(data=dict(bindings))
+            value = answer.plain_value()
+        except (RuntimeError, TypeError, ValueError, OverflowError) as error:
             raise InvalidError(f"the condition `{self.text}` cannot be decided: {error}") from error
         if not isinstance(value, bool):
-            raise InvalidError(f"the condition `{self.text}` cannot be decided: it gives {value}, not true or false")
+            # What goes wrong during the evaluation comes back as a value of the type ERROR.
+            failed = answer.type().name() == "ERROR"
+            why = value if failed else f"it gives {answer.type().name()}, not true or false"
+            raise InvalidError(f"the condition `{self.text}` cannot be decided: {why}")
         return value
 
     def caret(self, offset: int) -> str:
@@ -165,7 +169,7 @@ def _compiled(text: str, kind: ConditionKind) -> Expression:
     try:
         program = environment.compile(text)
     except RuntimeError as error:
-        raise InvalidError(_complaint(str(error), text)) from error
+        raise InvalidError(_complaint(str(error), text, kind)) from error
     given = program.return_type().name()
     if given not in {"BOOL", "DYN"}:
         raise InvalidError(f"the condition gives {given}, not true or false: `{text}`")
@@ -181,21 +185,30 @@ def _environment(kind: ConditionKind) -> cel.Env:
     return cel.NewEnv(config=cel.NewEnvConfigFromYaml(_ENVIRONMENT), variables=variables)
 
 
-def _complaint(message: str, text: str) -> str:
-    """Return the compiler's message without its prefixes, followed by what is known to help."""
-    # A comprehension macro that is off is reported at its variable as well; the last complaint names the macro itself.
-    errors = message.replace(" [INVALID_ARGUMENT]", "").removeprefix("INVALID_ARGUMENT: ").split("ERROR: <input>:")
-    parts = [part.strip() for part in errors if part.strip()]
-    shown = "\n".join(f"column {part.split(':', 1)[-1]}" for part in parts) or message
-    shown = re.sub(r" \(in container ''\)", "", shown)
-    shown = re.sub(r" expecting \{.*\}", "", shown)
-    if re.search(r"\.(all|exists|exists_one|map|filter|matches)\s*\(", text):
-        shown += "\n`matches` and the macros all, exists, exists_one, map and filter are not available"
-    if "$" in text:
-        shown += "\nwrite `params.x` instead of `${params.x}` inside a condition"
-    return f"the condition does not compile: {shown}"
+def _complaint(message: str, text: str, kind: ConditionKind) -> str:
+    """Return the compiler's complaints with places and carets, followed by what is known to help."""
+    found = [(int(line), int(column), what) for line, column, what in _COMPILER_ERROR.findall(message)]
+    # A macro that is off is complained about at its variable as well; only the macro itself helps a person.
+    found = [error for error in found if _OFF.search(error[2])] or found
+    lines = text.split("\n")
+    shown = [
+        f"line {line}, column {column}: {_EXPECTING.sub('', what)}\n{lines[line - 1]}\n{' ' * (column - 1)}^"
+        for line, column, what in found
+        if line <= len(lines)
+    ]
+    if any(_OFF.search(error[2]) for error in found):
+        shown.append("`matches` and the macros all, exists, exists_one, map and filter are not available")
+    elif any(what.startswith("undeclared reference") for _, _, what in found):
+        names = "`nodes` and `params`" if kind is ConditionKind.WHEN else "`item`"
+        shown.append(f"a condition can read {names} here")
+    if "${" in text:
+        shown.append("write `params.x` instead of `${params.x}` inside a condition")
+    return "the condition does not compile: " + "\n".join(shown or [message])
 
 
+_COMPILER_ERROR: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*?)(?: \(in container ''\))?$", re.MULTILINE)
+_OFF: Final = re.compile(r"undeclared reference to '(?:all|exists|exists_one|map|filter|matches)'")
+_EXPECTING: Final = re.compile(r" expecting \{.*\}")
 _LEXEMES: Final = re.compile(
     r"""(?P<text>[rRbB]{0,2}(?:\"\"\"(?:\\.|[^\\])*?\"\"\"|'''(?:\\.|[^\\])*?'''|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'))
     |(?P<comment>//[^\n]*)|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<space>\s+)|(?P<other>.)""",

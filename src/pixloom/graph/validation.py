@@ -69,13 +69,16 @@ class ValidationResult:
         raise InvalidError(f"{place}{first.detail}{more}", reason=reason, problems=self.problems)
 
 
-def validate(document: dict[str, Any], catalogue: Catalogue) -> ValidationResult:
+def validate(document: Any, catalogue: Catalogue) -> ValidationResult:
     """Return everything there is to say about a document.
 
     Args:
         document: The document as plain JSON values, as `parse_json` or `parse_yaml` gives it.
         catalogue: The ops it may use.
     """
+    if not isinstance(document, dict):
+        problem = Problem("", "a workflow document is one JSON object", "NOT_AN_OBJECT")
+        return ValidationResult(None, (problem,), (), "", {})
     problems = check_values(document) or list(_check_size(document))
     if problems:
         return ValidationResult(None, in_document_order(problems, document), (), "", document)
@@ -129,11 +132,17 @@ def _check_params(
     node: NodeSpec, place: int, op: OpSpec | None, draft: Draft, suggester: Suggester
 ) -> Iterator[Problem]:
     at = ("nodes", place, "params")
-    for name, value in node.params.items():
-        if isinstance(value, dict) and set(value) == {"secret_ref"}:
-            yield Problem(pointer(*at, name), "references to secrets are not supported yet", "NOT_SUPPORTED")
+    secrets = {
+        pointer(*at, name)
+        for name, value in node.params.items()
+        if isinstance(value, dict) and set(value) == {"secret_ref"}
+    }
+    for here in secrets:
+        yield Problem(here, "references to secrets are not supported yet", "NOT_SUPPORTED")
     if op is not None:
-        yield from check_op_params(op, node.params, at=at, suggester=suggester)
+        for problem in check_op_params(op, node.params, at=at, suggester=suggester):
+            if problem.pointer not in secrets:
+                yield problem
     yield from check_references(op, node.params, at=at, declared=draft.params, suggester=suggester)
 
 
