@@ -125,9 +125,13 @@ class ItemChain:
             self._run_from(0, flow, index, outcome)
         except Retry as retry:
             outcome.retry = retry
-        finally:
-            self._current = None
+        except MemoryError:
+            raise  # this process ends, and the marker still names the item
+        except BaseException:
             self._marker.leave()
+            raise
+        self._current = None
+        self._marker.leave()
         return outcome
 
     def reject(self, record: Item, verdict: Verdict) -> ItemOutcome:

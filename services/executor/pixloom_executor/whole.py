@@ -81,8 +81,12 @@ class WholeRun:
                 assert outcome.spent is not None  # noqa: S101 - set above
                 outcome.spent.append(ended - started)
             self._take(self._calls[-1], task, result, outcome)
-        finally:
+        except MemoryError:
+            raise  # this process ends, and the marker still says where
+        except BaseException:
             self._marker.leave()
+            raise
+        self._marker.leave()
         return outcome
 
     def _call(self, call: BoundCall, task: pb.Task, arguments: list[Any]) -> Any:

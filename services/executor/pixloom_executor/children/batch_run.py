@@ -1,0 +1,156 @@
+"""One batch on its way through children, and who is to blame when one is lost.
+
+An item that a child was on when it died or hung is suspect. The first time it runs again, alone in a fresh child and
+before everything else; the second time it is rejected and not run any more. Everything that has been reported stays;
+tasks that were not reported run again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from pixloom.v1 import executor_pb2 as pb
+from pixloom.v1 import job_pb2
+from pixloom_executor.children.frames import RunFrame
+from pixloom_executor.item_chain import Verdict
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterable
+
+    from pixloom_executor.marker import Position
+
+__all__ = ["BatchRun"]
+
+_MOST_LOSSES: Final = 2
+
+
+class BatchRun:
+    """A batch that was handed to the pool.
+
+    Args:
+        batch: The batch.
+        deliver: Takes each result, once.
+        done: Set when every task has a result.
+    """
+
+    def __init__(
+        self, *, batch: pb.LeaseBatch, deliver: Callable[[pb.TaskResult], None], done: asyncio.Future[None]
+    ) -> None:
+        self.batch = batch
+        self.done = done
+        self.number = 0
+        self.sent_s = 0.0
+        self.cancelled = False
+        self._deliver = deliver
+        self._pending = {task.shard: task for task in batch.tasks}
+        self._sent: list[int] = []
+        self._alone: dict[int, list[int]] = {}
+        self._verdicts: dict[int, dict[int, Verdict]] = {}
+        self._losses: Counter[tuple[int, int | None]] = Counter()
+        timeouts = [call.timeout.ToNanoseconds() for call in batch.calls if call.HasField("timeout")]
+        self.shortest_timeout_ns = min(timeouts, default=0)
+        self.deadline_ns = batch.deadline.ToNanoseconds() if batch.HasField("deadline") else 0
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether a task has no result yet."""
+        return bool(self._pending)
+
+    def frame(self, number: int) -> RunFrame:
+        """Return what to send to a child: the tasks without result, under a new number."""
+        self.number = number
+        self._sent = list(self._pending)
+        batch = self.batch
+        if len(self._pending) != len(batch.tasks):
+            batch = pb.LeaseBatch()
+            batch.CopyFrom(self.batch)
+            del batch.tasks[:]
+            batch.tasks.extend(self._pending.values())
+        return RunFrame(number=number, batch=batch, alone=self._alone, verdicts=self._verdicts)
+
+    def take(self, results: Iterable[pb.TaskResult]) -> None:
+        """Deliver results of tasks that have none yet."""
+        for result in results:
+            if self._pending.pop(result.shard, None) is not None:
+                self._deliver(result)
+
+    def take_failed(self, results: Iterable[pb.TaskResult], *, reason: str, detail: str) -> None:
+        """Deliver failures in place of results that could not be made durable."""
+        for result in results:
+            failed = self._ended(result.shard, job_pb2.ATTEMPT_OUTCOME_FAILED, reason, detail, 0)
+            failed.retryable = True
+            self.take([failed])
+
+    def cancel_pending(self) -> None:
+        """Give every task without result the outcome CANCELLED."""
+        for shard in list(self._pending):
+            self.take(
+                [self._ended(shard, job_pb2.ATTEMPT_OUTCOME_CANCELLED, "CANCELLED", "ended before it was finished", 0)]
+            )
+
+    def blame(self, position: Position, reason: str, detail: str) -> None:
+        """Note what a child was doing when it was lost.
+
+        Args:
+            position: What it was doing in this batch.
+            reason: CRASHED, TIMEOUT or OUT_OF_MEMORY.
+            detail: How it ended, for people.
+        """
+        if position.task >= len(self._sent) or self._sent[position.task] not in self._pending:
+            return
+        shard = self._sent[position.task]
+        if position.in_op and position.item is not None:
+            self._blame_item(shard, position, reason, detail)
+            return
+        if position.in_op:
+            node = self.batch.calls[position.call].node
+            failed = self._ended(
+                shard,
+                job_pb2.ATTEMPT_OUTCOME_FAILED,
+                reason,
+                f"node {node}: the process {detail}",
+                position.task_start_ns,
+            )
+            failed.retryable = True
+            self.take([failed])
+            return
+        self._losses[shard, None] += 1
+        if self._losses[shard, None] >= _MOST_LOSSES:
+            self.take(
+                [
+                    self._ended(
+                        shard,
+                        job_pb2.ATTEMPT_OUTCOME_LOST,
+                        reason,
+                        f"outside of any op the process {detail}",
+                        position.task_start_ns,
+                    )
+                ]
+            )
+
+    def _blame_item(self, shard: int, position: Position, reason: str, detail: str) -> None:
+        item = position.item
+        assert item is not None  # noqa: S101 - checked by the caller
+        self._losses[shard, item] += 1
+        if self._losses[shard, item] < _MOST_LOSSES:
+            self._alone.setdefault(shard, []).insert(0, item)
+            return
+        self._alone[shard] = [index for index in self._alone.get(shard, []) if index != item]
+        text = f"twice, the process that worked on the item {detail}"
+        self._verdicts.setdefault(shard, {})[item] = Verdict(position.call, reason, text)
+
+    def _ended(
+        self, shard: int, outcome: job_pb2.AttemptOutcome.ValueType, reason: str, detail: str, start_ns: int
+    ) -> pb.TaskResult:
+        now_ns = time.time_ns()
+        began_ns = now_ns - (time.monotonic_ns() - start_ns) if start_ns else now_ns
+        task = self._pending.get(shard)
+        result = pb.TaskResult(
+            shard=shard, attempt=task.attempt if task else 0, outcome=outcome, reason=reason, detail=detail
+        )
+        result.start_time.FromNanoseconds(began_ns)
+        result.end_time.FromNanoseconds(now_ns)
+        return result

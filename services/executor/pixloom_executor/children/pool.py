@@ -1,0 +1,142 @@
+"""The pool of children that an executor's supervisor runs its batches in."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pixloom.artifacts import open_store
+from pixloom_executor.children.batch_run import BatchRun
+from pixloom_executor.children.fork_client import ForkServer
+from pixloom_executor.children.slot import Slot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pixloom.graph.catalogue import OpSpec
+    from pixloom.v1 import executor_pb2 as pb
+    from pixloom_executor.children.settings import ChildSettings
+
+__all__ = ["ChildPool"]
+
+
+class ChildPool:
+    """Runs lease batches in child processes; one event loop may use it.
+
+    Args:
+        slots: Number of children, at least 1.
+        settings: How children run.
+    """
+
+    def __init__(self, *, slots: int, settings: ChildSettings) -> None:
+        self._settings = settings
+        self._fork_server = ForkServer(settings)
+        self._store = open_store(settings.artifacts_url)
+        self._slots = [
+            Slot(
+                fork_server=self._fork_server,
+                store=self._store,
+                scratch_dir=Path(settings.scratch_dir),
+                on_room=self._dispatch,
+            )
+            for _ in range(slots)
+        ]
+        self._waiting: deque[BatchRun] = deque()
+        self._serving: asyncio.Task[None] | None = None
+
+    @property
+    def busy(self) -> int:
+        """Number of slots that are working."""
+        return sum(1 for slot in self._slots if slot.load)
+
+    async def start(self) -> list[OpSpec]:
+        """Load the ops, start the children and return the ops that they serve, built-in and imported.
+
+        Raises:
+            InvalidError: if a module with users' ops cannot be loaded.
+            MachineError: if processes cannot be started.
+        """
+        await asyncio.to_thread(_clear, Path(self._settings.scratch_dir))
+        specs = await self._fork_server.start()
+        self._serving = asyncio.get_running_loop().create_task(self._serve(), name="children")
+        return specs
+
+    async def run(self, batch: pb.LeaseBatch, deliver: Callable[[pb.TaskResult], None]) -> None:
+        """Run the tasks of a batch one after another in one child and return when each has a result.
+
+        A batch waits until a slot is free; batches start in the order of the calls. Cancelling the caller ends it.
+
+        Args:
+            batch: The granted tasks, with paged inputs put in place. It must not be changed before this returns.
+            deliver: Takes each result once its artifacts are durable. Must not raise or block.
+        """
+        run = BatchRun(batch=batch, deliver=deliver, done=asyncio.get_running_loop().create_future())
+        self._waiting.append(run)
+        self._dispatch()
+        try:
+            await run.done
+        except asyncio.CancelledError:
+            self._end(run, running=True)
+            raise
+
+    def end(self, predicate: Callable[[pb.LeaseBatch], bool], *, running: bool = True) -> None:
+        """End batches; tasks of theirs without result are delivered with the outcome CANCELLED.
+
+        Args:
+            predicate: Tells which batches.
+            running: Also end the task that is running, by killing its child; otherwise it is finished.
+        """
+        runs = [*self._waiting, *(run for slot in self._slots for run in slot.runs())]
+        for run in runs:
+            if predicate(run.batch):
+                self._end(run, running=running)
+
+    async def stop(self) -> None:
+        """End all children and the template; batches that are under way end CANCELLED. Idempotent."""
+        serving, self._serving = self._serving, None
+        if serving is not None:
+            serving.cancel()
+            await asyncio.wait([serving])
+        await self._fork_server.stop()
+        runs = [*self._waiting, *(run for slot in self._slots for run in slot.runs())]
+        self._waiting.clear()
+        for run in runs:
+            _close(run)
+
+    def _end(self, run: BatchRun, *, running: bool) -> None:
+        if run in self._waiting:
+            self._waiting.remove(run)
+            _close(run)
+            return
+        for slot in self._slots:
+            if slot.end(run, running=running):
+                return
+
+    def _dispatch(self) -> None:
+        while self._waiting:
+            slot = min(self._slots, key=lambda slot: slot.load)
+            if not slot.has_room:
+                return
+            slot.submit(self._waiting.popleft())
+
+    async def _serve(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for slot in self._slots:
+                group.create_task(slot.serve())
+                group.create_task(slot.watch())
+
+
+def _clear(scratch_dir: Path) -> None:
+    """Make the folder, without what children left there whose supervisor was killed."""
+    scratch_dir.mkdir(parents=True, exist_ok=True)
+    for folder in scratch_dir.glob("child-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _close(run: BatchRun) -> None:
+    run.cancel_pending()
+    if not run.done.done():
+        run.done.set_result(None)

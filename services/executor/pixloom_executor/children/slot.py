@@ -1,0 +1,210 @@
+"""One slot of the pool: a child, the batches it has been sent, and what to do when it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from pixloom.errors import MachineError, PixloomError
+from pixloom.v1 import executor_pb2 as pb
+from pixloom_executor.children.child import EXIT_OUT_OF_MEMORY
+from pixloom_executor.children.frames import LENGTH, ResultFrame
+from pixloom_executor.marker import read_position, request_stop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pixloom.artifacts import ArtifactStore
+    from pixloom_executor.children.batch_run import BatchRun
+    from pixloom_executor.children.fork_client import ChildProcess, ForkServer
+
+__all__ = ["Slot"]
+
+# A second batch is sent ahead only while batches are short: it must not wait behind a long one in the wrong slot.
+_SHORT_BATCH_S: Final = 0.2
+_WATCH_S: Final = (0.02, 1.0)
+_RESPAWN_S: Final = (0.05, 2.0)
+
+_log = structlog.get_logger("pixloom.executor.children")
+
+
+class Slot:
+    """Feeds one child after another.
+
+    Args:
+        fork_server: Where children come from.
+        store: The artifact store, for making results durable.
+        scratch_dir: Folder below which children have their own.
+        on_room: Called when another batch may be submitted.
+    """
+
+    def __init__(
+        self, *, fork_server: ForkServer, store: ArtifactStore, scratch_dir: Path, on_room: Callable[[], None]
+    ) -> None:
+        self._fork_server = fork_server
+        self._store = store
+        self._scratch_dir = scratch_dir
+        self._on_room = on_room
+        self._runs: deque[BatchRun] = deque()
+        self._child: ChildProcess | None = None
+        self._number = 0
+        self._killed: tuple[str, str] | None = None
+        self._batch_s = 1.0
+        self._working = asyncio.Event()
+
+    @property
+    def load(self) -> int:
+        """Number of batches it has been given and not finished."""
+        return len(self._runs)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another batch may be submitted."""
+        return not self._runs or (len(self._runs) == 1 and self._batch_s < _SHORT_BATCH_S)
+
+    def submit(self, run: BatchRun) -> None:
+        """Take a batch; it starts when those before it have ended."""
+        self._runs.append(run)
+        self._working.set()
+        if self._child is not None:
+            self._send(self._child, run)
+
+    def end(self, run: BatchRun, *, running: bool) -> bool:
+        """End a batch if it is here: tasks not started, and if `running` also the one that is."""
+        if run not in self._runs:
+            return False
+        child = self._child
+        run.cancelled = run.cancelled or running
+        if child is not None:
+            request_stop(child.page, run.number)
+            if running and read_position(child.page).batch == run.number:
+                self._kill("CANCELLED", "was ended because the task was cancelled")
+        return True
+
+    def runs(self) -> tuple[BatchRun, ...]:
+        """Return the batches it has been given and not finished."""
+        return tuple(self._runs)
+
+    async def serve(self) -> None:
+        """Feed children until cancelled."""
+        delay_s = _RESPAWN_S[0]
+        while True:
+            try:
+                child = await self._fork_server.spawn()
+            except MachineError as error:
+                _log.error("child not started", error=str(error), retry_s=delay_s)
+                await asyncio.sleep(delay_s)
+                delay_s = min(2 * delay_s, _RESPAWN_S[1])
+                continue
+            delay_s = _RESPAWN_S[0]
+            code = -signal.SIGKILL
+            try:
+                self._child, self._killed = child, None
+                for run in self._runs:
+                    self._send(child, run)
+                await self._read(child)
+            finally:
+                self._child = None
+                child.kill()
+                code = await asyncio.shield(self._fork_server.reap(child))
+                await asyncio.to_thread(shutil.rmtree, self._scratch_dir / f"child-{child.pid}", ignore_errors=True)
+            self._after_loss(child, code)
+
+    async def watch(self) -> None:
+        """Kill the child when an item or a task takes longer than it may, until cancelled."""
+        while True:
+            await self._working.wait()
+            shortest_ns = min((run.shortest_timeout_ns for run in self._runs if run.shortest_timeout_ns), default=0)
+            await asyncio.sleep(min(max(shortest_ns / 4e9, _WATCH_S[0]), _WATCH_S[1]) if shortest_ns else _WATCH_S[1])
+            child = self._child
+            if child is None or self._killed is not None:
+                continue
+            position = read_position(child.page)
+            now_ns = time.monotonic_ns()
+            run = next((run for run in self._runs if run.number == position.batch), None)
+            if run is None:
+                continue
+            if position.deadline_ns and now_ns > position.deadline_ns:
+                self._kill("TIMEOUT", "took longer than the time limit and was ended")
+            elif run.deadline_ns and now_ns > position.task_start_ns + run.deadline_ns:
+                self._kill("TIMEOUT", f"was ended at the task's deadline of {run.deadline_ns / 1e9:g} s")
+
+    def _kill(self, reason: str, detail: str) -> None:
+        if self._child is not None and self._killed is None:
+            self._killed = (reason, detail)
+            self._child.kill()
+
+    def _send(self, child: ChildProcess, run: BatchRun) -> None:
+        self._number += 1
+        run.sent_s = time.monotonic()
+        child.writer.write(run.frame(self._number).encode())
+
+    async def _read(self, child: ChildProcess) -> None:
+        """Take results until the child's socket closes."""
+        ended_s = 0.0
+        while True:
+            try:
+                (size,) = LENGTH.unpack(await child.reader.readexactly(LENGTH.size))
+                frame = ResultFrame.decode(await child.reader.readexactly(size))
+            except (asyncio.IncompleteReadError, ConnectionError):
+                return
+            if not self._runs or frame.number != self._runs[0].number:
+                _log.error("child reports another batch", number=frame.number, pid=child.pid)
+                return
+            run = self._runs[0]
+            await self._take(run, frame)
+            if frame.done:
+                now_s = time.monotonic()
+                took_s = now_s - max(run.sent_s, ended_s)
+                ended_s = now_s
+                self._batch_s += (took_s - self._batch_s) / 4
+                self._finish(run)
+
+    async def _take(self, run: BatchRun, frame: ResultFrame) -> None:
+        results = [pb.TaskResult.FromString(result) for result in frame.results]
+        try:
+            if frame.digests:
+                await self._store.sync(frame.digests)
+        except PixloomError as error:
+            _log.error("results not durable", error=str(error), tasks=len(results))
+            run.take_failed(results, reason=error.reason, detail=str(error))
+        else:
+            run.take(results)
+
+    def _finish(self, run: BatchRun) -> None:
+        run.cancel_pending()
+        self._runs.remove(run)
+        if not self._runs:
+            self._working.clear()
+        if not run.done.done():
+            run.done.set_result(None)
+        self._on_room()
+
+    def _after_loss(self, child: ChildProcess, code: int) -> None:
+        position = read_position(child.page)
+        reason, detail = self._killed or _cause(code)
+        if reason != "CANCELLED":
+            _log.warning("child lost", reason=reason, detail=detail, pid=child.pid, batch=position.batch)
+        for run in tuple(self._runs):
+            if reason != "CANCELLED" and run.number == position.batch:
+                run.blame(position, reason, detail)
+            if run.cancelled or not run.has_pending:
+                self._finish(run)
+
+
+def _cause(code: int) -> tuple[str, str]:
+    """Return reason and detail of a child that ended by itself."""
+    if code == EXIT_OUT_OF_MEMORY:
+        return "OUT_OF_MEMORY", "ran out of the memory it may have"
+    if code == -signal.SIGKILL:
+        return "OUT_OF_MEMORY", "was killed, most likely because the machine ran out of memory"
+    if code < 0:
+        return "CRASHED", f"died by signal {signal.Signals(-code).name}"
+    return "CRASHED", f"exited with code {code}"
