@@ -26,6 +26,7 @@ from pydantic_settings import (
 from pixloom.errors import InvalidError, MachineError, Problem
 
 __all__ = [
+    "ALL_SETTINGS",
     "ClientSettings",
     "ExecutorSettings",
     "GatewaySettings",
@@ -155,7 +156,7 @@ class ClientSettings(ProcessSettings):
     server: str = Field(default="127.0.0.1:7301", description="gRPC address of the gateway, host:port.")
 
 
-_CLASSES: Final[tuple[type[ProcessSettings], ...]] = (
+ALL_SETTINGS: Final[tuple[type[ProcessSettings], ...]] = (
     SchedulerSettings,
     ExecutorSettings,
     GatewaySettings,
@@ -206,7 +207,7 @@ def _read_file() -> dict[str, Any]:
         raise InvalidError(f"{FILE_NAME} is not valid TOML: {error}. Mend it or move it away.") from error
     except OSError as error:
         raise MachineError(f"{FILE_NAME} cannot be read: {error.strerror}. Check its permissions.") from error
-    known = sorted({name for cls in _CLASSES for name in cls.model_fields})
+    known = sorted({name for cls in ALL_SETTINGS for name in cls.model_fields})
     for key in content:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)

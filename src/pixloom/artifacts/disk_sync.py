@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SyncRounds", "sync_files"]
 
-_THREADS: Final = 8
+_THREADS: Final = 4
 
 
 class SyncRounds:

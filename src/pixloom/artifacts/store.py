@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pixloom.v1 import item_pb2 as pb
 
-__all__ = ["CHUNK_BYTES", "ArtifactStore", "cas_key", "open_store"]
+__all__ = ["CHUNK_BYTES", "ArtifactStore", "absent", "cas_key", "check_digest", "check_range", "open_store"]
 
 # Most bytes of a chunk of `astream`: what a gRPC message of a download may carry.
 CHUNK_BYTES: Final = 1024 * 1024

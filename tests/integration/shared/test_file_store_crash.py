@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import hashlib
 import os
@@ -147,6 +148,34 @@ async def test_sync_flushes_each_file_and_every_folder_above_it_once(
     files = [tmp_path / "cas" / digest[:2] / digest for digest in digests]
     folders = {path.parent for path in files} | {tmp_path / "cas", tmp_path}
     assert sorted(flushed) == sorted(path.stat().st_ino for path in {*files, *folders})
+
+
+async def test_calls_that_come_together_share_their_flushes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FileStore(tmp_path)
+    digests = [store.put(bytes([number]), "x/y").sha256 for number in range(10)]
+    flushed: list[int] = []
+    fsync = os.fsync
+
+    def record(handle: int) -> None:
+        flushed.append(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", record)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(50):
+            group.create_task(store.sync(digests))
+    path = store.path(digests[0])
+    assert path is not None
+    assert flushed.count(path.stat().st_ino) == 1
+
+
+async def test_caller_that_gives_up_takes_nothing_from_the_others(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    digest = store.put(DATA, "x/y").sha256
+    impatient, patient = asyncio.create_task(store.sync([digest])), asyncio.create_task(store.sync([digest]))
+    asyncio.get_running_loop().call_soon(impatient.cancel)
+    await patient
+    assert impatient.cancelled()
 
 
 async def test_sync_that_fails_is_a_machine_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

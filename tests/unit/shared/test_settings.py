@@ -7,17 +7,17 @@ import pytest
 
 from pixloom.errors import InvalidError
 from pixloom.settings import (
+    ALL_SETTINGS,
     ClientSettings,
     ExecutorSettings,
     GatewaySettings,
+    ProcessSettings,
     SchedulerSettings,
     StoreSettings,
     load_settings,
     loopback_only,
     split_address,
 )
-
-ALL = (SchedulerSettings, ExecutorSettings, GatewaySettings, ClientSettings)
 
 
 @pytest.fixture(autouse=True)
@@ -102,8 +102,8 @@ def test_addresses_with_secrets_stay_out_of_the_representation() -> None:
     assert "hunter2" not in repr(settings)
 
 
-@pytest.mark.parametrize("cls", ALL)
-def test_every_field_has_a_description(cls: type[StoreSettings]) -> None:
+@pytest.mark.parametrize("cls", ALL_SETTINGS)
+def test_every_field_has_a_description(cls: type[ProcessSettings]) -> None:
     assert [name for name, field in cls.model_fields.items() if not field.description] == []
 
 
