@@ -179,7 +179,7 @@ def test_the_nats_server_reads_its_configuration_whatever_the_password_looks_lik
     program = Path(sysconfig.get_path("scripts")) / "nats-server"
     for password in ("12e5", "10k", "true", "0x1f", "abc"):
         env = {"NATS_PASSWORD": re.sub(r"\$\{[^}]*\}", password, given)}
-        words = [program, "-t", "-c", DEPLOY / "nats.conf"]
+        words: list[str | Path] = [program, "-t", "-c", DEPLOY / "nats.conf"]
         shown = subprocess.run(words, env=env, capture_output=True, text=True, timeout=20, check=False)
         assert "configuration file" in shown.stderr, shown.stderr
         assert shown.returncode == 0, shown.stderr
