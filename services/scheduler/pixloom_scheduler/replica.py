@@ -148,6 +148,7 @@ class Replica:
         for loaded in jobs:
             live = LiveJob(loaded.header, loaded.run, committed_seq=loaded.run.seq)
             self.jobs[loaded.header.id] = live
+            self._effects.committed(live, [])
             self._post(live.header.id, None)
         self._wake.set()
 

@@ -1,0 +1,45 @@
+"""Learns what ops cost, so that batches and shards hold about the right amount of work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pixloom.v1 import executor_pb2
+    from pixloom_scheduler.core.model import JobRun
+
+__all__ = ["CostModel"]
+
+WEIGHT: Final = 0.3
+MIN_S: Final = 1e-6
+
+
+class CostModel:
+    """Moving averages of seconds an item by op. Volatile: after a restart it is learned again from the hints."""
+
+    def __init__(self, costs: dict[str, float]) -> None:
+        self.costs = costs
+
+    def learn(self, run: JobRun, stage_index: int, results: Sequence[executor_pb2.TaskResult]) -> None:
+        """Take in the times of one report."""
+        nodes = run.stages[stage_index].plan.nodes
+        elapsed = [0.0] * len(nodes)
+        items = [0] * len(nodes)
+        for result in results:
+            if result.counts:
+                for place, counts in enumerate(result.counts[: len(nodes)]):
+                    elapsed[place] += counts.elapsed.seconds + counts.elapsed.nanos / 1e9
+                    items[place] += counts.ok + sum(counts.filtered.values()) + sum(counts.rejected.values())
+            elif len(nodes) == 1:
+                start, end = result.start_time, result.end_time
+                elapsed[0] += max(0.0, end.seconds - start.seconds + (end.nanos - start.nanos) / 1e9)
+                items[0] += 1
+        for place, node in enumerate(nodes):
+            if items[place] and elapsed[place] > 0:
+                self._mix(run.plan.nodes[node].op, elapsed[place] / items[place])
+
+    def _mix(self, op: str, item_s: float) -> None:
+        known = self.costs.get(op)
+        self.costs[op] = max(MIN_S, item_s if known is None else known + WEIGHT * (item_s - known))

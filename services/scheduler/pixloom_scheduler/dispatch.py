@@ -1,0 +1,316 @@
+"""Keeps a small window of ready work of each pool on NATS.
+
+Work is offered only while less than about 50 ms of it for each slot waits to be claimed, so that a job with a million
+items never stands in the way of a small one, and pause, cancel and priority act at once. A message carries several
+tasks of one stage, about 25 ms of expected work.
+
+Tasks are chosen when everything in memory is durable (`fill`), right after a commit; composing and publishing the
+message then takes its time. A dispatch that can no longer be claimed (the stream was wiped, the message is behind the
+consumer's acknowledgements, five minutes have passed) is offered again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import nats.errors
+import nats.js.errors
+import structlog
+from pixloom.queue import LANES, STREAM, consumer_name, declare_consumers, declare_stream, subject
+from pixloom_scheduler.core.changes import (
+    AttemptEnded,
+    Change,
+    JobStarted,
+    LeaseDropped,
+    NodeReleased,
+    ResumeAccepted,
+    StageReleased,
+    TasksGivenUp,
+    TasksOffered,
+    TasksReadied,
+)
+from pixloom_scheduler.core.events import DispatchFilled, DispatchVanished
+from pixloom_scheduler.core.states import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from nats.js import JetStreamContext
+    from pixloom_scheduler.clock import DatabaseClock
+    from pixloom_scheduler.executors import ExecutorRegistry
+    from pixloom_scheduler.live import LiveJob
+    from pixloom_scheduler.messages import MessageComposer
+    from pixloom_scheduler.replica import Replica
+
+__all__ = ["Dispatcher"]
+
+WINDOW_S: Final = 0.05
+BATCH_S: Final = 0.025
+MAX_BATCH_TASKS: Final = 512
+LOOK_EVERY_S: Final = 10.0
+FORGET_AFTER_S: Final = 300.0
+PUBLISHERS: Final = 4
+PUBLISH_TIMEOUT_S: Final = 2.0
+
+
+@dataclass(slots=True)
+class _Offer:
+    """A dispatch that nobody has claimed.
+
+    Attributes:
+        live: Its job.
+        stage: Its stage.
+        generation: Generation of the job.
+        shards: Its tasks.
+        pool: Its pool.
+        lane: Its lane.
+        expected_s: Expected work.
+        published: When it was published, seconds; 0 while it is not.
+        seq: Its place in the stream; 0 while it is not published.
+    """
+
+    live: LiveJob
+    stage: int
+    generation: int
+    shards: tuple[int, ...]
+    pool: str
+    lane: str
+    expected_s: float
+    published: float = 0.0
+    seq: int = 0
+
+
+class Dispatcher:
+    """Chooses, composes and publishes."""
+
+    def __init__(
+        self,
+        *,
+        js: JetStreamContext,
+        replica: Replica,
+        executors: ExecutorRegistry,
+        composer: MessageComposer,
+        clock: DatabaseClock,
+        costs: dict[str, float],
+        new_id: Callable[[], str],
+    ) -> None:
+        self._js = js
+        self._replica = replica
+        self._executors = executors
+        self._composer = composer
+        self._clock = clock
+        self._costs = costs
+        self._new_id = new_id
+        self._ready: dict[str, dict[str, set[int]]] = {}
+        self._offers: dict[str, _Offer] = {}
+        self._offered_s: dict[str, float] = {}
+        self._outbox: deque[str] = deque()
+        self._has_outbox = asyncio.Event()
+        self._declared: set[str] = set()
+        self._log = structlog.get_logger("dispatch")
+
+    # -- What is ready --------------------------------------------------------------------------------------------
+
+    def note(self, live: LiveJob, changes: Iterable[Change]) -> None:
+        """Take in which stages may have become ready."""
+        for change in changes:
+            match change:
+                case AttemptEnded():
+                    if not change.ends_shard or change.split is not None or change.cursor is not None:
+                        self._mark(live, change.stage)
+                    for cut in change.cuts:
+                        self._mark(live, cut.stage)
+                case StageReleased() | NodeReleased() | TasksReadied():
+                    self._mark(live, change.stage)
+                case JobStarted() | ResumeAccepted() | LeaseDropped() | TasksGivenUp():
+                    self.note_all(live)
+                case _:
+                    pass
+
+    def note_all(self, live: LiveJob) -> None:
+        """Take in that any stage of a job may be ready."""
+        for stage in live.run.stages:
+            if stage.has_ready:
+                self._mark(live, stage.plan.index)
+
+    def _mark(self, live: LiveJob, stage: int) -> None:
+        pool = live.run.stages[stage].plan.pool
+        self._ready.setdefault(pool, {}).setdefault(live.header.id, set()).add(stage)
+
+    # -- Choosing -------------------------------------------------------------------------------------------------
+
+    def fill(self) -> None:
+        """Offer what the windows have room for; only while memory and database agree."""
+        if self._replica.is_committing or not self._replica.is_inside_lease:
+            return
+        for pool, jobs in self._ready.items():
+            slots = self._executors.slots(pool)
+            while jobs and slots and self._offered_s.get(pool, 0.0) < WINDOW_S * slots:
+                live = self._next_job(jobs)
+                if live is None:
+                    break
+                if not self._offer_from(live, jobs, pool):
+                    continue
+
+    def _next_job(self, jobs: dict[str, set[int]]) -> LiveJob | None:
+        """Return the job whose turn it is: highest priority, then the least work under way, then the oldest."""
+        best: LiveJob | None = None
+        best_key: tuple[int, int, str] | None = None
+        for job_id in list(jobs):
+            live = self._replica.find(job_id)
+            if live is None or live.run.state.is_terminal:
+                del jobs[job_id]
+                continue
+            if live.run.state is not JobState.RUNNING:
+                continue
+            key = (-live.run.priority, sum(live.run.stages[stage].active for stage in jobs[job_id]), job_id)
+            if best_key is None or key < best_key:
+                best, best_key = live, key
+        return best
+
+    def _offer_from(self, live: LiveJob, jobs: dict[str, set[int]], pool: str) -> bool:
+        """Offer one batch of a job; False if it had none after all."""
+        stages = jobs[live.header.id]
+        # The stage nearest to the end goes first: finished items leave, intermediate ones do not pile up.
+        index = max(stages)
+        run = live.run
+        stage = run.stages[index]
+        item_s = sum(self._costs.get(run.plan.nodes[node].op, run.plan.nodes[node].cost_s) for node in stage.plan.nodes)
+        items = stage.shards.items_of(stage.cursor) if stage.cursor < len(stage.shards) else 1
+        task_s = max(item_s * max(items, 1), 1e-6)
+        most = max(1, min(MAX_BATCH_TASKS, int(BATCH_S / task_s)))
+        first = stage.done == 0 and stage.active == 0
+        changes = self._replica.handle_now(live, DispatchFilled(stage=index, most=most))
+        shards = tuple(
+            shard for change in changes if isinstance(change, TasksOffered) for shard in change.shards
+        )
+        if not stage.has_ready:
+            stages.discard(index)
+            if not stages:
+                del jobs[live.header.id]
+        if not shards:
+            stages.discard(index)
+            if not stages:
+                jobs.pop(live.header.id, None)
+            return False
+        lane = LANES[0] if first or run.priority >= 7 else LANES[1]
+        offer = _Offer(live, index, run.generation, shards, pool, lane, min(task_s * len(shards), 1.0))
+        dispatch_id = self._new_id()
+        self._offers[dispatch_id] = offer
+        self._offered_s[pool] = self._offered_s.get(pool, 0.0) + offer.expected_s
+        self._outbox.append(dispatch_id)
+        self._has_outbox.set()
+        return True
+
+    def claimed(self, dispatch_id: str) -> None:
+        """Take in that somebody came for a dispatch: room for the next one."""
+        self._forget(dispatch_id)
+        self.fill()
+
+    def _forget(self, dispatch_id: str) -> _Offer | None:
+        offer = self._offers.pop(dispatch_id, None)
+        if offer is not None:
+            left = self._offered_s[offer.pool] - offer.expected_s
+            self._offered_s[offer.pool] = left if left > 1e-9 else 0.0
+        return offer
+
+    def _withdraw(self, dispatch_id: str) -> None:
+        """Make the tasks of a dispatch ready again."""
+        offer = self._forget(dispatch_id)
+        if offer is None or offer.live.run.generation != offer.generation:
+            return
+        self._replica.handle_now(offer.live, DispatchVanished(stage=offer.stage, shards=offer.shards))
+        self._mark(offer.live, offer.stage)
+
+    # -- Publishing -----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Publish, and look after what was published, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(PUBLISHERS):
+                tasks.create_task(self._publish_forever())
+            tasks.create_task(self._look_forever())
+
+    async def _publish_forever(self) -> None:
+        delay = 0.05
+        while True:
+            while not self._outbox:
+                self._has_outbox.clear()
+                await self._has_outbox.wait()
+            dispatch_id = self._outbox.popleft()
+            offer = self._offers.get(dispatch_id)
+            if offer is None:
+                continue
+            try:
+                await self._publish(dispatch_id, offer)
+                delay = 0.05
+            except (nats.errors.Error, OSError, TimeoutError) as error:
+                self._log.warning("publish_failed", error=type(error).__name__, dispatch=dispatch_id)
+                self._declared.clear()
+                self._withdraw(dispatch_id)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 1.0)
+                self.fill()
+
+    async def _publish(self, dispatch_id: str, offer: _Offer) -> None:
+        message, headers = await self._composer.compose(
+            offer.live, offer.stage, offer.shards, dispatch_id=dispatch_id
+        )
+        if offer.pool not in self._declared:
+            await declare_stream(self._js)
+            await declare_consumers(self._js, offer.pool)
+            self._declared.add(offer.pool)
+        ack = await self._js.publish(
+            subject(offer.pool, offer.lane),
+            message,
+            timeout=PUBLISH_TIMEOUT_S,
+            headers={**headers, "Nats-Msg-Id": dispatch_id},
+        )
+        offer.published, offer.seq = self._clock.now(), ack.seq
+
+    async def _look_forever(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            try:
+                await self.look()
+            except (nats.errors.Error, OSError, TimeoutError) as error:
+                self._log.warning("look_failed", error=type(error).__name__)
+
+    async def look(self) -> None:
+        """Offer again what can no longer be claimed."""
+        now = self._clock.now()
+        old = [
+            (dispatch_id, offer)
+            for dispatch_id, offer in self._offers.items()
+            if offer.published and now - offer.published > LOOK_EVERY_S
+        ]
+        for dispatch_id, offer in old:
+            if offer.live.run.state.is_terminal or now - offer.published > FORGET_AFTER_S:
+                self._withdraw(dispatch_id)
+        lanes = {(offer.pool, offer.lane) for _, offer in old}
+        for pool, lane in lanes:
+            try:
+                info = await self._js.consumer_info(STREAM, consumer_name(pool, lane))
+                floor = info.ack_floor.stream_seq if info.ack_floor is not None else 0
+                last = (await self._js.stream_info(STREAM)).state.last_seq
+            except nats.js.errors.NotFoundError:
+                self._declared.clear()
+                floor, last = 0, 0
+            for dispatch_id, offer in old:
+                if (offer.pool, offer.lane) == (pool, lane) and (offer.seq <= floor or offer.seq > last):
+                    self._withdraw(dispatch_id)
+        self.fill()
+
+    async def reconnected(self) -> None:
+        """Declare the stream again if NATS came back without it, and offer again what it forgot."""
+        try:
+            if await declare_stream(self._js):
+                self._declared.clear()
+                for dispatch_id in list(self._offers):
+                    self._withdraw(dispatch_id)
+                self.fill()
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            self._log.warning("declare_failed", error=type(error).__name__)

@@ -1,0 +1,162 @@
+"""Finds what a task reads: manifests of the shards before it, from memory if they were just reported."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, Protocol
+
+import orjson
+from pixloom.graph.plan import StageKind
+from pixloom.v1 import executor_pb2, item_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pixloom.graph.plan import Edge
+    from pixloom_scheduler.core.model import JobRun
+    from pixloom_scheduler.live import LiveJob
+
+__all__ = ["InputReader", "OutputCache", "PayloadReader"]
+
+Place = tuple[str, int, int, int]
+"""Job, generation, stage and shard."""
+
+MAX_INLINE_SLICES: Final = 64
+CACHE_BYTES: Final = 64 * 1024 * 1024
+
+
+class PayloadReader(Protocol):
+    """Reads payloads of ended attempts from the journal."""
+
+    async def payloads(self, live: LiveJob, stage: int, shards: Iterable[int]) -> dict[int, bytes]:
+        """Return the payloads of the attempts that ended `shards` well."""
+
+    async def payload_page(
+        self, live: LiveJob, stage: int, *, after: int, most: int
+    ) -> list[tuple[int, int, bytes | None]]:
+        """Return journal number, shard and payload of the next attempts that gave something."""
+
+
+class OutputCache:
+    """Output manifests that were reported a moment ago, at most some 64 MiB."""
+
+    def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
+        self._manifests: OrderedDict[Place, item_pb2.Manifest] = OrderedDict()
+        self._max_bytes = max_bytes
+        self._bytes = 0
+
+    def put(self, place: Place, manifest: item_pb2.Manifest) -> None:
+        """Remember a manifest."""
+        self._manifests[place] = manifest
+        self._bytes += len(manifest.inline) + 200
+        while self._bytes > self._max_bytes:
+            _, old = self._manifests.popitem(last=False)
+            self._bytes -= len(old.inline) + 200
+
+    def get(self, place: Place) -> item_pb2.Manifest | None:
+        """Return a manifest if it is still remembered."""
+        return self._manifests.get(place)
+
+
+class InputReader:
+    """Composes the inputs of tasks."""
+
+    def __init__(self, *, cache: OutputCache, payloads: PayloadReader) -> None:
+        self._cache = cache
+        self._payloads = payloads
+
+    async def fill(self, live: LiveJob, stage_index: int, tasks: list[executor_pb2.Task]) -> None:
+        """Put the inputs into tasks of one stage, or mark them as paged."""
+        run = live.run
+        stage = run.stages[stage_index]
+        match stage.plan.kind:
+            case StageKind.SOURCE:
+                return
+            case StageKind.MAPPED:
+                await self._fill_mapped(live, stage_index, tasks)
+            case StageKind.WHOLE:
+                for task in tasks:
+                    task.inputs.extend(self._value_slices(run, stage_index))
+                    shards = sum(run.stages[edge.producer].done for edge in self._item_edges(run, stage_index))
+                    if shards > MAX_INLINE_SLICES:
+                        task.inputs_paged = True
+                    elif shards:
+                        slices, _ = await self.page(live, stage_index, token="", most=MAX_INLINE_SLICES)  # noqa: S106
+                        task.inputs.extend(slices)
+
+    @staticmethod
+    def _item_edges(run: JobRun, stage_index: int) -> list[Edge]:
+        return [
+            edge
+            for edge in run.stages[stage_index].plan.inputs
+            if not run.nodes[run.stages[edge.producer].plan.nodes[-1]].has_value
+        ]
+
+    @staticmethod
+    def _value_slices(run: JobRun, stage_index: int) -> list[item_pb2.InputSlice]:
+        slices = []
+        for edge in run.stages[stage_index].plan.inputs:
+            node = run.nodes[run.stages[edge.producer].plan.nodes[-1]]
+            if node.has_value:
+                slices.append(item_pb2.InputSlice(port=edge.port, value_json=orjson.dumps(node.value)))
+        return slices
+
+    async def _fill_mapped(self, live: LiveJob, stage_index: int, tasks: list[executor_pb2.Task]) -> None:
+        run = live.run
+        stage = run.stages[stage_index]
+        shards = stage.shards
+        job_id, generation = live.header.id, run.generation
+        missing: dict[int, set[int]] = {}
+        edges = stage.plan.inputs
+        for task in tasks:
+            producer = edges[shards.edge[task.shard]].producer
+            if self._cache.get((job_id, generation, producer, shards.source[task.shard])) is None:
+                missing.setdefault(producer, set()).add(shards.source[task.shard])
+        for producer, sources in missing.items():
+            found = await self._payloads.payloads(live, producer, sources)
+            for shard, payload in found.items():
+                output = executor_pb2.TaskResult.FromString(payload).output
+                self._cache.put((job_id, generation, producer, shard), output)
+        for task in tasks:
+            edge = edges[shards.edge[task.shard]]
+            manifest = self._cache.get((job_id, generation, edge.producer, shards.source[task.shard]))
+            task.inputs.append(
+                item_pb2.InputSlice(
+                    manifest=manifest,
+                    offset=shards.offset[task.shard],
+                    count=shards.count[task.shard],
+                    indexes=shards.subsets.get(task.shard, ()),
+                    ordinal_prefix=[] if edge.position is None else [edge.position],
+                    port=edge.port,
+                )
+            )
+
+    async def page(
+        self, live: LiveJob, stage_index: int, *, token: str, most: int
+    ) -> tuple[list[item_pb2.InputSlice], str]:
+        """Return the next inputs of a whole stage and the token of the page behind them; empty at the end.
+
+        The order is that of the journal; whoever reads sorts the items by ordinal.
+        """
+        edges = self._item_edges(live.run, stage_index)
+        edge_place, _, after = token.partition(".")
+        place, seq = (int(edge_place), int(after)) if token else (0, 0)
+        slices: list[item_pb2.InputSlice] = []
+        while place < len(edges):
+            edge = edges[place]
+            rows = await self._payloads.payload_page(live, edge.producer, after=seq, most=most)
+            for _, _, payload in rows:
+                output = executor_pb2.TaskResult.FromString(payload or b"").output
+                if output.count:
+                    slices.append(
+                        item_pb2.InputSlice(
+                            manifest=output,
+                            count=output.count,
+                            ordinal_prefix=[] if edge.position is None else [edge.position],
+                            port=edge.port,
+                        )
+                    )
+            if len(rows) == most:
+                return slices, f"{place}.{rows[-1][0]}"
+            place, seq = place + 1, 0
+        return slices, ""

@@ -1,0 +1,215 @@
+"""Reads for those who ask: finished jobs, lists, events, attempts, payloads. Never on the loop's own connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pixloom_scheduler.journal import tables
+from pixloom_scheduler.journal.rows import KINDS
+from pixloom_scheduler.core.changes import AttemptEnded
+from sqlalchemy import and_, select
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import date
+
+    from pixloom_scheduler.live import LiveJob
+    from sqlalchemy import RowMapping
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+__all__ = ["JobFilter", "Reader", "StoredJob"]
+
+_ATTEMPT = KINDS[AttemptEnded]
+_ENDS_SHARD = 1
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs a list shows; empty values mean all.
+
+    Attributes:
+        states: Only these states.
+        workflow: Only jobs of this workflow.
+        tags: Only jobs with all of these tags.
+        external_id: Only jobs with this external id.
+        recoverable: Only jobs with recovery attempts left.
+        before: Only jobs with an id below this one.
+    """
+
+    states: tuple[str, ...] = ()
+    workflow: str = ""
+    tags: dict[str, str] | None = None
+    external_id: str = ""
+    recoverable: bool = False
+    before: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredJob:
+    """A job as the database has it.
+
+    Attributes:
+        id: Its id.
+        partition: Its partition.
+        project: Its project.
+        day: Day it was created.
+        state: Its state.
+        generation: Its generation.
+        record: The ended job as served; None while it runs.
+        plan: Its plan as JSON.
+        request_digest: Digest of the call that created it.
+    """
+
+    id: str
+    partition: int
+    project: str
+    day: date
+    state: str
+    generation: int
+    record: bytes | None
+    plan: bytes
+    request_digest: str
+
+
+_STORED = [tables.job.c[name] for name in StoredJob.__slots__]
+
+
+class Reader:
+    """Reads jobs and journal rows."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def _all(self, query: Any) -> Sequence[RowMapping]:
+        async with self._engine.connect() as connection:
+            return (await connection.execute(query)).mappings().all()
+
+    async def job(self, job_id: str) -> StoredJob | None:
+        """Return a job, or None."""
+        rows = await self._all(select(*_STORED).where(tables.job.c.id == job_id))
+        return StoredJob(**rows[0]) if rows else None
+
+    async def job_by_request(self, project: str, request_id: str) -> StoredJob | None:
+        """Return the job that a call created, or None."""
+        job = tables.job.c
+        rows = await self._all(select(*_STORED).where(job.project == project, job.request_id == request_id))
+        return StoredJob(**rows[0]) if rows else None
+
+    async def spec(self, job_id: str) -> bytes | None:
+        """Return the document of a job."""
+        rows = await self._all(select(tables.job.c.spec).where(tables.job.c.id == job_id))
+        return bytes(rows[0]["spec"]) if rows else None
+
+    async def jobs(self, wanted: JobFilter, most: int) -> list[StoredJob]:
+        """Return jobs, newest first."""
+        job = tables.job.c
+        query = select(*_STORED).order_by(job.id.desc()).limit(most)
+        if wanted.states:
+            query = query.where(job.state.in_(wanted.states))
+        if wanted.workflow:
+            query = query.where(job.workflow == wanted.workflow)
+        if wanted.tags:
+            query = query.where(job.tags.contains(wanted.tags))
+        if wanted.external_id:
+            query = query.where(job.external_id == wanted.external_id)
+        if wanted.recoverable:
+            query = query.where(job.recovery_attempts < job.max_recovery_attempts)
+        if wanted.before:
+            query = query.where(job.id < wanted.before)
+        return [StoredJob(**row) for row in await self._all(query)]
+
+    async def nodes(self, job_id: str) -> list[bytes]:
+        """Return the ended nodes of a job's newest generation, in the order of the document."""
+        node = tables.node.c
+        rows = await self._all(
+            select(node["index"], node.record)
+            .where(node.job_id == job_id)
+            .distinct(node["index"])
+            .order_by(node["index"], node.generation.desc())
+        )
+        return [bytes(row["record"]) for row in rows]
+
+    async def events(self, day: date, job_id: str, after: int) -> list[dict[str, Any]]:
+        """Return the durable events of a job behind a number."""
+        journal = tables.journal.c
+        columns = [column for column in journal if column.name != "payload"]
+        query = (
+            select(*columns)
+            .where(journal.day == day, journal.job_id == job_id, journal.seq > after, journal.kind != _ATTEMPT)
+            .order_by(journal.seq)
+        )
+        return [dict(row) for row in await self._all(query)]
+
+    async def attempts(
+        self, day: date, job_id: str, *, stage: int | None, after: int, most: int
+    ) -> list[dict[str, Any]]:
+        """Return attempts in journal order, of one stage or all."""
+        journal = tables.journal.c
+        columns = [column for column in journal if column.name not in {"payload", "cuts"}]
+        query = (
+            select(*columns)
+            .where(journal.day == day, journal.job_id == job_id, journal.seq > after, journal.kind == _ATTEMPT)
+            .order_by(journal.seq)
+            .limit(most)
+        )
+        if stage is not None:
+            query = query.where(journal.stage == stage)
+        return [dict(row) for row in await self._all(query)]
+
+    async def outcomes(
+        self, day: date, job_id: str, *, stage: int, after: int, most: int
+    ) -> list[dict[str, Any]]:
+        """Return attempts of a stage that left items behind, with payloads, in journal order."""
+        journal = tables.journal.c
+        query = (
+            select(journal.seq, journal.shard, journal.payload, journal.flags, journal.reason, journal.detail)
+            .where(
+                journal.day == day,
+                journal.job_id == job_id,
+                journal.stage == stage,
+                journal.seq > after,
+                journal.kind == _ATTEMPT,
+                (journal.payload.is_not(None)) | (journal.flags.op("&")(8) != 0),
+            )
+            .order_by(journal.seq)
+            .limit(most)
+        )
+        return [dict(row) for row in await self._all(query)]
+
+    async def payloads(self, live: LiveJob, stage: int, shards: Iterable[int]) -> dict[int, bytes]:
+        """Return the payloads of the attempts that gave the outputs of `shards`."""
+        journal = tables.journal.c
+        query = select(journal.shard, journal.payload).where(
+            and_(
+                journal.day == live.header.day,
+                journal.job_id == live.header.id,
+                journal.stage == stage,
+                journal.shard.in_(list(shards)),
+                journal.kind == _ATTEMPT,
+                journal.flags.op("&")(_ENDS_SHARD) != 0,
+                journal.payload.is_not(None),
+            )
+        )
+        return {row["shard"]: bytes(row["payload"]) for row in await self._all(query)}
+
+    async def payload_page(
+        self, live: LiveJob, stage: int, *, after: int, most: int
+    ) -> list[tuple[int, int, bytes | None]]:
+        """Return journal number, shard and payload of the next attempts of a stage that gave items."""
+        journal = tables.journal.c
+        query = (
+            select(journal.seq, journal.shard, journal.payload)
+            .where(
+                journal.day == live.header.day,
+                journal.job_id == live.header.id,
+                journal.stage == stage,
+                journal.kind == _ATTEMPT,
+                journal.seq > after,
+                journal.items_out > 0,
+                journal.payload.is_not(None),
+            )
+            .order_by(journal.seq)
+            .limit(most)
+        )
+        return [(row["seq"], row["shard"], bytes(row["payload"])) for row in await self._all(query)]

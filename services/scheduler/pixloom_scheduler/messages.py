@@ -1,0 +1,116 @@
+"""Composes the message of a dispatch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+from google.protobuf.duration_pb2 import Duration
+from pixloom.graph.catalogue import OpKind
+from pixloom.graph.plan import OnError
+from pixloom.v1 import executor_pb2, op_pb2
+from pixloom_scheduler.core.policy import deadline_s
+from pixloom_scheduler.traces import MAX_TRACED_TASKS
+
+if TYPE_CHECKING:
+    from pixloom_scheduler.clock import DatabaseClock
+    from pixloom_scheduler.core.model import JobRun
+    from pixloom_scheduler.inputs import InputReader
+    from pixloom_scheduler.live import LiveJob
+    from pixloom_scheduler.traces import Traces
+
+__all__ = ["MessageComposer"]
+
+_ON_ERROR = {
+    OnError.QUARANTINE: executor_pb2.ON_ERROR_QUARANTINE,
+    OnError.SKIP: executor_pb2.ON_ERROR_SKIP,
+    OnError.FAIL: executor_pb2.ON_ERROR_FAIL,
+}
+_KIND = {
+    OpKind.SOURCE: op_pb2.OP_KIND_SOURCE,
+    OpKind.ITEM: op_pb2.OP_KIND_ITEM,
+    OpKind.COLLECTION: op_pb2.OP_KIND_COLLECTION,
+    OpKind.VALUE: op_pb2.OP_KIND_VALUE,
+}
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromMicroseconds(round(seconds * 1e6))
+    return duration
+
+
+class MessageComposer:
+    """Makes a `LeaseBatch` of tasks of one stage."""
+
+    def __init__(self, *, inputs: InputReader, traces: Traces, clock: DatabaseClock, address: str) -> None:
+        self._inputs = inputs
+        self._traces = traces
+        self._clock = clock
+        self._address = address
+
+    async def compose(
+        self, live: LiveJob, stage_index: int, shards: tuple[int, ...], *, dispatch_id: str
+    ) -> tuple[bytes, dict[str, str]]:
+        """Return the serialised message and its headers."""
+        start = self._clock.now()
+        run = live.run
+        stage = run.stages[stage_index]
+        tasks = [self._task(run, stage_index, shard) for shard in shards]
+        await self._inputs.fill(live, stage_index, tasks)
+        traced = len(stage.shards) <= MAX_TRACED_TASKS
+        context: dict[str, str] = {}
+        if traced:
+            context = self._traces.dispatched(
+                live, stage_index, dispatch_id=dispatch_id, tasks=len(tasks), start=start, end=self._clock.now()
+            )
+        items = max((stage.shards.items_of(shard) for shard in shards), default=1)
+        message = executor_pb2.LeaseBatch(
+            dispatch_id=dispatch_id,
+            project=live.header.project,
+            job_id=live.header.id,
+            generation=run.generation,
+            stage=stage_index,
+            kind=_KIND[run.plan.nodes[stage.plan.nodes[0]].kind],
+            calls=self._calls(run, stage_index),
+            tasks=tasks,
+            deadline=_duration(deadline_s(run, stage, items)),
+            owner_address=self._address,
+            partition=live.header.partition,
+            trace_context=context,
+            trace_tasks=traced,
+        )
+        return message.SerializeToString(), context
+
+    @staticmethod
+    def _task(run: JobRun, stage_index: int, shard: int) -> executor_pb2.Task:
+        stage = run.stages[stage_index]
+        task = stage.tasks.get(shard)
+        if task is None:
+            return executor_pb2.Task(shard=shard, attempt=1)
+        return executor_pb2.Task(
+            shard=shard,
+            attempt=task.attempt,
+            cursor=task.cursor,
+            last_attempt=task.failures + 1 >= stage.plan.retry.max_attempts,
+            first_ordinal=stage.next_ordinal,
+        )
+
+    @staticmethod
+    def _calls(run: JobRun, stage_index: int) -> list[executor_pb2.OpCall]:
+        calls = []
+        for index in run.stages[stage_index].plan.nodes:
+            plan = run.plan.nodes[index]
+            params = run.nodes[index].params
+            calls.append(
+                executor_pb2.OpCall(
+                    node=plan.id,
+                    op=plan.op,
+                    params_json=orjson.dumps(plan.params if params is None else params),
+                    on_error=_ON_ERROR[plan.on_error],
+                    timeout=_duration(plan.timeout_s),
+                    deliver=plan.deliver,
+                    limits=executor_pb2.Limits(**plan.limits),
+                )
+            )
+        return calls

@@ -1,0 +1,97 @@
+"""Answers questions about jobs: from memory while they run, from the database when they have ended."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from pixloom.errors import NotFoundError
+from pixloom.v1 import job_pb2
+from pixloom_scheduler.live import LiveJob
+from pixloom_scheduler.views import job_view, node_view
+
+if TYPE_CHECKING:
+    from pixloom_scheduler.clock import DatabaseClock
+    from pixloom_scheduler.executors import ExecutorRegistry
+    from pixloom_scheduler.journal.reader import Reader, StoredJob
+    from pixloom_scheduler.replica import Replica
+
+__all__ = ["JobReads"]
+
+
+class JobReads:
+    """Reads jobs and nodes as they are served."""
+
+    def __init__(
+        self, *, replica: Replica, reader: Reader, executors: ExecutorRegistry, clock: DatabaseClock
+    ) -> None:
+        self._replica = replica
+        self._reader = reader
+        self._executors = executors
+        self._clock = clock
+
+    async def durable(self, job_id: str) -> LiveJob | None:
+        """Return a job in memory once all that it shows is durable; None if it is not in memory."""
+        live = self._replica.find(job_id)
+        while live is not None and live.run.seq != live.committed_seq:
+            news = live.news
+            async with asyncio.timeout(10):
+                await news.wait()
+        return live
+
+    async def stored(self, job_id: str) -> StoredJob:
+        """Return a job from the database.
+
+        Raises:
+            NotFoundError: If there is none.
+        """
+        stored = await self._reader.job(job_id) if "\0" not in job_id else None
+        if stored is None:
+            raise NotFoundError(f"there is no job {job_id[:100]}; `pixloom list` shows those there are")
+        return stored
+
+    async def job(self, job_id: str) -> job_pb2.Job:
+        """Return a job.
+
+        Raises:
+            NotFoundError: If there is none.
+        """
+        live = await self.durable(job_id)
+        if live is not None:
+            return job_view(live, self._clock.now())
+        return self.view_stored(await self.stored(job_id))
+
+    def view(self, found: LiveJob | StoredJob) -> job_pb2.Job:
+        """Return a job that was found in memory or in the database."""
+        return job_view(found, self._clock.now()) if isinstance(found, LiveJob) else self.view_stored(found)
+
+    def view_stored(self, stored: StoredJob) -> job_pb2.Job:
+        """Return a job as the database has it; one that still runs elsewhere shows what is known here."""
+        if stored.record is not None:
+            return job_pb2.Job.FromString(stored.record)
+        live = self._replica.find(stored.id)
+        if live is not None:
+            return job_view(live, self._clock.now())
+        return job_pb2.Job(
+            id=stored.id,
+            project=stored.project,
+            generation=stored.generation,
+            state=job_pb2.JobState.Value(f"JOB_STATE_{stored.state}"),
+        )
+
+    async def nodes(self, job_id: str) -> list[job_pb2.Node]:
+        """Return the nodes of a job in the order of the document.
+
+        Raises:
+            NotFoundError: If there is no such job.
+        """
+        live = await self.durable(job_id)
+        if live is not None:
+            return self.live_nodes(live)
+        stored = await self.stored(job_id)
+        return [job_pb2.Node.FromString(record) for record in await self._reader.nodes(stored.id)]
+
+    def live_nodes(self, live: LiveJob) -> list[job_pb2.Node]:
+        """Return the nodes of a job in memory."""
+        now, pools = self._clock.now(), self._executors.pools()
+        return [node_view(live.run, index, now=now, served_pools=pools) for index in range(len(live.run.nodes))]

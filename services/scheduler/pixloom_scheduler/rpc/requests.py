@@ -1,0 +1,93 @@
+"""Reads requests at the edge: JSON parts, page tokens, filters, projects."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import TYPE_CHECKING, Any, Final
+
+from pixloom.errors import InvalidError, Problem
+from pixloom.graph.document import parse_json
+from pixloom.v1 import job_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["PROJECT", "page_size", "read_json", "read_page_token", "read_tags", "read_text", "state_names", "write_page_token"]
+
+PROJECT: Final = "default"
+"""The only project until there are keys."""
+
+DEFAULT_PAGE: Final = 100
+MAX_PAGE: Final = 1000
+MAX_TEXT: Final = 1024
+
+
+def read_json(data: bytes, what: str) -> dict[str, Any]:
+    """Return the JSON object in a request field; empty bytes are an empty object.
+
+    Raises:
+        InvalidError: If it is not one.
+    """
+    if not data:
+        return {}
+    try:
+        return parse_json(data)
+    except InvalidError as error:
+        raise InvalidError(f"{what}: {error.message}", reason=error.reason, problems=error.problems) from error
+
+
+def read_text(value: str, what: str, *, most: int = MAX_TEXT) -> str:
+    """Return a text field if it is short and free of NUL.
+
+    Raises:
+        InvalidError: If it is not.
+    """
+    if len(value) > most or "\0" in value:
+        detail = f"{what} must be at most {most} characters without NUL"
+        raise InvalidError(detail, problems=(Problem(f"/{what}", detail),))
+    return value
+
+
+def read_tags(tags: dict[str, str], what: str = "tags") -> dict[str, str]:
+    """Return tags if there are at most 64 short ones.
+
+    Raises:
+        InvalidError: If not.
+    """
+    if len(tags) > 64:
+        raise InvalidError(f"{what} holds more than 64 entries")
+    return {read_text(key, f"{what}/key", most=128): read_text(value, f"{what}/{key}") for key, value in tags.items()}
+
+
+def page_size(asked: int) -> int:
+    """Return the number of entries to return.
+
+    Raises:
+        InvalidError: If more than 1,000 are asked for.
+    """
+    if asked > MAX_PAGE:
+        raise InvalidError(f"page_size is {asked}; at most {MAX_PAGE} is possible")
+    return asked or DEFAULT_PAGE
+
+
+def write_page_token(place: str) -> str:
+    """Return a token for a place in a list."""
+    return base64.urlsafe_b64encode(place.encode()).decode().rstrip("=") if place else ""
+
+
+def read_page_token(token: str) -> str:
+    """Return the place that a token stands for; empty for the beginning.
+
+    Raises:
+        InvalidError: If the token was not given by a list.
+    """
+    try:
+        return base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode() if token else ""
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise InvalidError("page_token is not one that a list gave") from error
+
+
+def state_names(states: Iterable[job_pb2.JobState.ValueType]) -> tuple[str, ...]:
+    """Return job states as they stand in the database."""
+    return tuple(job_pb2.JobState.Name(state).removeprefix("JOB_STATE_") for state in states)

@@ -1,0 +1,146 @@
+"""Reads reports at the edge: protobuf in, checked core values out.
+
+Nothing behind this module needs to distrust a report: text is free of NUL and bounded, counts match the stage, and
+what is too large for a journal row is refused.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+from pixloom.v1 import executor_pb2, job_pb2
+from pixloom_scheduler.core.changes import NodeTally
+from pixloom_scheduler.core.events import Result
+from pixloom_scheduler.core.states import Outcome
+
+if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
+    from pixloom_scheduler.core.model import JobRun, StageRun
+
+__all__ = ["read_result"]
+
+MAX_TEXT: Final = 1024
+MAX_VALUE_BYTES: Final = 64 * 1024
+MAX_PAYLOAD_BYTES: Final = 256 * 1024
+
+_OUTCOMES: Final = {
+    job_pb2.ATTEMPT_OUTCOME_OK: Outcome.OK,
+    job_pb2.ATTEMPT_OUTCOME_PARTIAL: Outcome.PARTIAL,
+    job_pb2.ATTEMPT_OUTCOME_FAILED: Outcome.FAILED,
+    job_pb2.ATTEMPT_OUTCOME_LOST: Outcome.LOST,
+    job_pb2.ATTEMPT_OUTCOME_CANCELLED: Outcome.CANCELLED,
+}
+
+
+def _text(value: str) -> str:
+    return value[:MAX_TEXT].replace("\0", "�") if value else ""
+
+
+def _seconds(time: Timestamp) -> float:
+    return time.seconds + time.nanos / 1e9
+
+
+def read_result(run: JobRun, stage: StageRun, message: executor_pb2.TaskResult) -> Result:
+    """Return a reported result as the core takes it; one that cannot be read becomes a FAILED one that says why."""
+    start, end = _seconds(message.start_time), _seconds(message.end_time)
+    outcome = _OUTCOMES.get(message.outcome)
+    problem = "the report has no outcome" if outcome is None else _mistake(stage, message)
+    value: Any = None
+    has_value = False
+    if problem is None:
+        try:
+            value, has_value = _value(message)
+        except orjson.JSONDecodeError:
+            problem = "its value is not JSON"
+    if problem is not None or outcome is None:
+        return Result(
+            shard=message.shard,
+            attempt=message.attempt,
+            outcome=Outcome.FAILED,
+            reason="MALFORMED_REPORT",
+            detail=problem or "",
+            start=start,
+            end=end,
+        )
+    return Result(
+        shard=message.shard,
+        attempt=message.attempt,
+        outcome=outcome,
+        reason=_text(message.reason),
+        detail=_text(message.detail),
+        start=start,
+        end=end,
+        items_out=message.output.count,
+        tallies=_tallies(message),
+        retry_indexes=tuple(message.retry_indexes),
+        retry_after_s=message.retry_after.seconds + message.retry_after.nanos / 1e9 if message.HasField("retry_after") else 0.0,
+        retryable=message.retryable,
+        cursor=_text(message.next_cursor),
+        end_of_source=message.end,
+        value=value,
+        has_value=has_value,
+        payload=_payload(message),
+        warnings=tuple(_text(warning) for warning in message.warnings[:20]),
+    )
+
+
+def _mistake(stage: StageRun, message: executor_pb2.TaskResult) -> str | None:
+    if message.counts and len(message.counts) != len(stage.plan.nodes):
+        return f"it counts {len(message.counts)} nodes where the stage has {len(stage.plan.nodes)}"
+    if len(message.value_json) > MAX_VALUE_BYTES:
+        return f"its value is larger than {MAX_VALUE_BYTES // 1024} KiB; store it as an artifact"
+    items = stage.shards.items_of(message.shard) if message.shard < len(stage.shards) else 0
+    if any(index >= items for index in message.retry_indexes):
+        return "it wants items tried again that it was not given"
+    if message.ByteSize() > MAX_PAYLOAD_BYTES:
+        return f"it is larger than {MAX_PAYLOAD_BYTES // 1024} KiB"
+    return None
+
+
+def _tallies(message: executor_pb2.TaskResult) -> tuple[NodeTally, ...]:
+    counts = message.counts
+    if not counts:
+        return ()
+    count = message.output.count
+    if all(node.ok == count and not node.filtered and not node.rejected for node in counts):
+        return ()
+    tallies = []
+    for node in counts:
+        filtered, rejected = dict(node.filtered), dict(node.rejected)
+        reasons: dict[str, int] = {}
+        for reason, number in (*filtered.items(), *rejected.items()):
+            reasons[_text(reason)] = reasons.get(_text(reason), 0) + number
+        tallies.append(
+            NodeTally(
+                ok=node.ok,
+                filtered=sum(filtered.values()),
+                rejected=sum(rejected.values()),
+                reasons=reasons or None,
+            )
+        )
+    return tuple(tallies)
+
+
+def _value(message: executor_pb2.TaskResult) -> tuple[Any, bool]:
+    value = orjson.loads(message.value_json) if message.value_json else None
+    if message.HasField("artifact"):
+        artifact = {
+            "sha256": _text(message.artifact.sha256),
+            "size_bytes": message.artifact.size_bytes,
+            "media_type": _text(message.artifact.media_type),
+        }
+        return {"$artifact": artifact, **({"facts": value} if value is not None else {})}, True
+    return value, bool(message.value_json)
+
+
+def _payload(message: executor_pb2.TaskResult) -> bytes | None:
+    """Return what is needed to find outputs and rejects again, and nothing else."""
+    if not (message.output.count or message.rejects.count or message.kept):
+        return None
+    payload = executor_pb2.TaskResult(kept=message.kept)
+    if message.output.count:
+        payload.output.CopyFrom(message.output)
+    if message.rejects.count:
+        payload.rejects.CopyFrom(message.rejects)
+    return payload.SerializeToString()

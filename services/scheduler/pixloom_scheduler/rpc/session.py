@@ -1,0 +1,374 @@
+"""`ExecutorService`: the session of each executor, and the leases it holds.
+
+Claims are answered at once. Reports are answered when the commit that holds their results is durable; results that do
+not belong to a lease of this executor are refused and change nothing. When a stream breaks, its leases are given a
+short grace in which the executor may come back; then they are LOST and their tasks go out again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from pixloom.errors import NotFoundError
+from pixloom.opcodec import op_from_proto
+from pixloom.v1 import executor_pb2, executor_pb2_grpc
+from pixloom_scheduler.core.changes import AttemptEnded, Change, LeaseAdopted, TasksGranted
+from pixloom_scheduler.core.events import LeaseAnnounced, LeaseLost, TasksClaimed, TasksReported, TasksReturned
+from pixloom_scheduler.executors import ExecutorSession
+from pixloom_scheduler.rpc.results import read_result
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import grpc
+    from pixloom_scheduler.catalogue import OpCatalogue
+    from pixloom_scheduler.clock import DatabaseClock
+    from pixloom_scheduler.costs import CostModel
+    from pixloom_scheduler.dispatch import Dispatcher
+    from pixloom_scheduler.executors import ExecutorRegistry
+    from pixloom_scheduler.inputs import InputReader, OutputCache
+    from pixloom_scheduler.journal.ownership import Ownership
+    from pixloom_scheduler.live import LiveJob
+    from pixloom_scheduler.replica import Replica
+    from pixloom_scheduler.timers import Timers
+    from pixloom_scheduler.tokens import TokenMint
+
+__all__ = ["ExecutorSessions"]
+
+HEARTBEAT_S: Final = 1.0
+GRACE_S: Final = 1.0
+SILENCE_S: Final = 5.0
+MAX_OPEN_REPORTS: Final = 256
+PAGE_SLICES: Final = 1000
+
+
+class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
+    """Serves executors."""
+
+    def __init__(
+        self,
+        *,
+        replica: Replica,
+        executors: ExecutorRegistry,
+        dispatcher: Dispatcher,
+        inputs: InputReader,
+        outputs: OutputCache,
+        costs: CostModel,
+        catalogue: OpCatalogue,
+        ownership: Ownership,
+        mint: TokenMint,
+        clock: DatabaseClock,
+        timers: Timers,
+        incarnation: str,
+    ) -> None:
+        self._replica = replica
+        self._executors = executors
+        self._dispatcher = dispatcher
+        self._inputs = inputs
+        self._outputs = outputs
+        self._costs = costs
+        self._catalogue = catalogue
+        self._ownership = ownership
+        self._mint = mint
+        self._clock = clock
+        self._timers = timers
+        self._incarnation = incarnation
+        self._log = structlog.get_logger("sessions")
+
+    def stop(self) -> None:
+        """End all sessions, so that the server can stop."""
+        for session in self._executors:
+            session.outbox.put_nowait(None)
+
+    # -- The stream -----------------------------------------------------------------------------------------------
+
+    async def Session(  # noqa: N802
+        self,
+        request_iterator: AsyncIterator[executor_pb2.SessionRequest],
+        context: grpc.aio.ServicerContext[executor_pb2.SessionRequest, executor_pb2.SessionResponse],
+    ) -> AsyncIterator[executor_pb2.SessionResponse]:
+        """Serve one executor until its stream ends."""
+        del context
+        first = await anext(aiter(request_iterator), None)
+        if first is None or first.WhichOneof("message") != "hello":
+            return
+        session = await self._open(first.hello)
+        reader = asyncio.create_task(self._read(session, request_iterator))
+        reader.add_done_callback(lambda _: session.outbox.put_nowait(None))
+        try:
+            while (message := await session.outbox.get()) is not None:
+                yield message
+        finally:
+            reader.cancel()
+            self._close(session)
+
+    async def _open(self, hello: executor_pb2.Hello) -> ExecutorSession:
+        now = self._clock.now()
+        session = ExecutorSession(hello, asyncio.Queue(), start=now, last_seen=now)
+        before = self._executors.get(hello.executor_id)
+        if before is not None:
+            session.leases = before.leases
+        await self._catalogue.announce([op_from_proto(op) for op in hello.ops])
+        self._executors.add(session)
+        welcome = executor_pb2.Welcome(incarnation=self._incarnation, partitions=sorted(self._replica.stamps))
+        welcome.heartbeat_interval.FromMilliseconds(int(HEARTBEAT_S * 1000))
+        session.outbox.put_nowait(executor_pb2.SessionResponse(welcome=welcome))
+        self._announce(session, executor_pb2.Announce(leases=hello.leases))
+        self._log.info("executor_joined", executor=session.id, pools=list(hello.pools), slots=hello.slots)
+        self._dispatcher.fill()
+        return session
+
+    def _close(self, session: ExecutorSession) -> None:
+        self._executors.remove(session)
+        self._log.info("executor_left", executor=session.id, leases=len(session.leases))
+        if session.leases:
+            self._timers.at(self._clock.now() + GRACE_S, lambda: self._lose(session))
+
+    def _lose(self, session: ExecutorSession) -> None:
+        """Give up the leases of a session that is gone, unless the executor came back."""
+        current = self._executors.get(session.id)
+        if current is not None and current.leases is session.leases:
+            return
+        for job_id, lease in session.leases.values():
+            self._replica.report(job_id, LeaseLost(lease))
+        session.leases = {}
+
+    def watch_silence(self) -> None:
+        """End sessions that have not been heard of; called every second."""
+        now = self._clock.now()
+        for session in list(self._executors):
+            if now - session.last_seen > SILENCE_S:
+                self._log.warning("executor_silent", executor=session.id)
+                self._executors.remove(session)
+                self._lose(session)
+        self._timers.at(now + HEARTBEAT_S, self.watch_silence)
+
+    async def _read(
+        self, session: ExecutorSession, requests: AsyncIterator[executor_pb2.SessionRequest]
+    ) -> None:
+        open_reports = asyncio.Semaphore(MAX_OPEN_REPORTS)
+        async for request in requests:
+            session.last_seen = self._clock.now()
+            match request.WhichOneof("message"):
+                case "claim":
+                    self._claim(session, request.claim)
+                case "report":
+                    # Reading stops while too many results wait for their commit: that is the back-pressure.
+                    await open_reports.acquire()
+                    self._report(session, request.report, open_reports)
+                case "give_back":
+                    self._give_back(session, request.give_back)
+                case "heartbeat":
+                    self._heartbeat(session, request.heartbeat)
+                case "announce":
+                    self._announce(session, request.announce)
+                case _:
+                    pass
+
+    # -- Messages -------------------------------------------------------------------------------------------------
+
+    def _heartbeat(self, session: ExecutorSession, heartbeat: executor_pb2.Heartbeat) -> None:
+        session.busy = heartbeat.busy
+        if heartbeat.draining != session.draining:
+            session.draining = heartbeat.draining
+            self._executors.forget_pools()
+        if self._executors.get(session.id) is None:
+            self._executors.add(session)
+        session.outbox.put_nowait(
+            executor_pb2.SessionResponse(heartbeat_reply=executor_pb2.HeartbeatReply())
+        )
+
+    def _claim(self, session: ExecutorSession, claim: executor_pb2.Claim) -> None:
+        grant = executor_pb2.Grant(claim_id=claim.claim_id)
+        live = self._replica.find(claim.job_id)
+        if live is not None and self._replica.is_inside_lease:
+            tasks = tuple((task.shard, task.attempt) for task in claim.tasks)
+            event = TasksClaimed(
+                executor=session.id,
+                generation=claim.generation,
+                stage=claim.stage,
+                tasks=tasks,
+                mint=lambda granted: self._mint.mint(
+                    job=claim.job_id,
+                    generation=claim.generation,
+                    stage=claim.stage,
+                    tasks=granted,
+                    executor=session.id,
+                ),
+            )
+            for change in self._replica.handle_now(live, event):
+                if isinstance(change, TasksGranted):
+                    self._remember(session, live, change)
+                    grant.lease_token = change.token
+                    grant.tasks.extend(
+                        executor_pb2.TaskKey(shard=shard, attempt=attempt) for shard, attempt in change.tasks
+                    )
+        session.outbox.put_nowait(executor_pb2.SessionResponse(grant=grant))
+        self._dispatcher.claimed(claim.dispatch_id)
+
+    def _remember(self, session: ExecutorSession, live: LiveJob, grant: TasksGranted) -> None:
+        session.leases[grant.token] = (live.header.id, grant.lease)
+        job_id, lease = live.header.id, grant.lease
+        self._timers.at(grant.deadline, lambda: self._expire(job_id, lease))
+
+    def _expire(self, job_id: str, lease: int) -> None:
+        live = self._replica.find(job_id)
+        if live is not None and lease in live.run.leases:
+            self._replica.report(
+                job_id, LeaseLost(lease, "DEADLINE", "it did not end in time although its executor is alive")
+            )
+
+    def _give_back(self, session: ExecutorSession, message: executor_pb2.GiveBack) -> None:
+        known = session.leases.get(message.lease_token)
+        live = self._replica.find(message.job_id)
+        if known is None or live is None:
+            return
+        changes = self._replica.handle_now(live, TasksReturned(known[1], tuple(message.shards)))
+        if known[1] not in live.run.leases:
+            del session.leases[message.lease_token]
+        self._dispatcher.note(live, changes)
+        self._dispatcher.fill()
+
+    def _report(
+        self, session: ExecutorSession, report: executor_pb2.Report, open_reports: asyncio.Semaphore
+    ) -> None:
+        known = session.leases.get(report.lease_token)
+        live = self._replica.find(report.job_id)
+        if (
+            known is None
+            or live is None
+            or known[0] != report.job_id
+            or report.generation != live.run.generation
+            or not 0 <= report.stage < len(live.run.stages)
+        ):
+            self._acknowledge(session, report, frozenset(), open_reports)
+            return
+        stage = live.run.stages[report.stage]
+        results = tuple(read_result(live.run, stage, result) for result in report.results)
+        future = self._replica.report(report.job_id, TasksReported(known[1], results))
+        future.add_done_callback(lambda done: self._reported(session, live, report, done, open_reports))
+
+    def _reported(
+        self,
+        session: ExecutorSession,
+        live: LiveJob,
+        report: executor_pb2.Report,
+        done: asyncio.Future[list[Change]],
+        open_reports: asyncio.Semaphore,
+    ) -> None:
+        if done.cancelled() or done.exception() is not None:
+            # Nothing is durable: the executor keeps the results and sends them again.
+            open_reports.release()
+            return
+        accepted = frozenset(
+            change.shard
+            for change in done.result()
+            if isinstance(change, AttemptEnded) and change.stage == report.stage
+        )
+        for result in report.results:
+            if result.shard in accepted and result.output.count:
+                place = (report.job_id, report.generation, report.stage, result.shard)
+                self._outputs.put(place, result.output)
+        self._costs.learn(live.run, report.stage, report.results)
+        known = session.leases.get(report.lease_token)
+        if known is not None and known[1] not in live.run.leases:
+            del session.leases[report.lease_token]
+        self._acknowledge(session, report, accepted, open_reports)
+
+    @staticmethod
+    def _acknowledge(
+        session: ExecutorSession,
+        report: executor_pb2.Report,
+        accepted: frozenset[int],
+        open_reports: asyncio.Semaphore,
+    ) -> None:
+        open_reports.release()
+        refused = [result.shard for result in report.results if result.shard not in accepted]
+        ack = executor_pb2.ReportAck(report_id=report.report_id, refused=refused)
+        session.outbox.put_nowait(executor_pb2.SessionResponse(report_ack=ack))
+
+    def _announce(self, session: ExecutorSession, announce: executor_pb2.Announce) -> None:
+        """Adopt leases that an earlier owner, or this one before the stream broke, granted."""
+        refused = [lease.lease_token for lease in announce.leases if not self._adopt(session, lease)]
+        if announce.leases:
+            ack = executor_pb2.AnnounceAck(refused_tokens=refused)
+            session.outbox.put_nowait(executor_pb2.SessionResponse(announce_ack=ack))
+
+    def _adopt(self, session: ExecutorSession, lease: executor_pb2.Lease) -> bool:
+        live = self._replica.find(lease.job_id)
+        if live is None:
+            return False
+        known = session.leases.get(lease.lease_token)
+        if known is not None and known[1] in live.run.leases:
+            return True
+        tasks = tuple((task.shard, task.attempt) for task in lease.tasks)
+        genuine = self._mint.is_genuine(
+            lease.lease_token,
+            job=lease.job_id,
+            generation=lease.generation,
+            stage=lease.stage,
+            tasks=tasks,
+            executor=session.id,
+        )
+        if not genuine:
+            return False
+        grant = TasksGranted(
+            lease=0, executor=session.id, stage=lease.stage, tasks=tasks, token=lease.lease_token, time=0.0, deadline=0.0
+        )
+        event = LeaseAnnounced(lease.generation, grant, frozenset(lease.held))
+        changes = self._replica.handle_now(live, event)
+        for change in changes:
+            if isinstance(change, LeaseAdopted):
+                self._remember(session, live, change.grant)
+        return bool(changes)
+
+    # -- Calls ----------------------------------------------------------------------------------------------------
+
+    async def WhoOwns(  # noqa: N802
+        self,
+        request: executor_pb2.WhoOwnsRequest,
+        context: grpc.aio.ServicerContext[executor_pb2.WhoOwnsRequest, executor_pb2.WhoOwnsResponse],
+    ) -> executor_pb2.WhoOwnsResponse:
+        """Tell who owns a partition."""
+        del context
+        address, epoch = await self._ownership.owner_of(request.partition)
+        return executor_pb2.WhoOwnsResponse(address=address, epoch=epoch)
+
+    async def ListInputs(  # noqa: N802
+        self,
+        request: executor_pb2.ListInputsRequest,
+        context: grpc.aio.ServicerContext[executor_pb2.ListInputsRequest, executor_pb2.ListInputsResponse],
+    ) -> executor_pb2.ListInputsResponse:
+        """Page the inputs of a granted task."""
+        del context
+        live = self._replica.find(request.job_id)
+        if live is None or not any(
+            lease.token == request.lease_token and request.shard in lease.tasks for lease in live.run.leases.values()
+        ):
+            raise NotFoundError("there is no such lease")
+        slices, token = await self._inputs.page(live, request.stage, token=request.page_token, most=PAGE_SLICES)
+        return executor_pb2.ListInputsResponse(inputs=slices, next_page_token=token)
+
+    def cancel_tasks(self, job_id: str, generation: int, stage: int | None, *, now: bool) -> None:
+        """Tell every executor to end tasks of a job."""
+        message = executor_pb2.CancelTasks(job_id=job_id, generation=generation, now=now)
+        if stage is not None:
+            message.stage = stage
+        for session in self._executors:
+            session.outbox.put_nowait(executor_pb2.SessionResponse(cancel_tasks=message))
+
+    def drain(self, executor: str) -> ExecutorSession:
+        """Ask an executor to finish and leave.
+
+        Raises:
+            NotFoundError: If it is not in session here.
+        """
+        session = self._executors.get(executor)
+        if session is None:
+            raise NotFoundError(f"there is no executor {executor}; `pixloom executors list` shows those there are")
+        session.outbox.put_nowait(executor_pb2.SessionResponse(drain=executor_pb2.Drain()))
+        session.draining = True
+        self._executors.forget_pools()
+        return session

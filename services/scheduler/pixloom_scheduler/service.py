@@ -1,0 +1,230 @@
+"""Wires the scheduler together and runs it; the only place where its parts learn of one another."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import time
+import uuid
+from typing import TYPE_CHECKING, Any, Final
+
+import nats
+import structlog
+import uuid_utils
+from grpc_health.v1 import health_pb2
+from pixloom.errors import MachineError, UnavailableError
+from pixloom.queue import declare_stream
+from pixloom.rpc.server import build_server, listen, publish_services
+from pixloom.v1 import executor_admin_pb2_grpc, executor_pb2_grpc, job_pb2_grpc, op_pb2_grpc, workflow_pb2_grpc
+from pixloom_scheduler.catalogue import OpCatalogue
+from pixloom_scheduler.clock import DatabaseClock
+from pixloom_scheduler.costs import CostModel
+from pixloom_scheduler.dispatch import Dispatcher
+from pixloom_scheduler.executors import ExecutorRegistry
+from pixloom_scheduler.inputs import InputReader, OutputCache
+from pixloom_scheduler.journal import schema
+from pixloom_scheduler.journal.committer import Committer
+from pixloom_scheduler.journal.definitions import Definitions
+from pixloom_scheduler.journal.loader import Loader
+from pixloom_scheduler.journal.ownership import Ownership, connect
+from pixloom_scheduler.journal.reader import Reader
+from pixloom_scheduler.journal.tables import PARTITIONS
+from pixloom_scheduler.messages import MessageComposer
+from pixloom_scheduler.outside import Outside
+from pixloom_scheduler.reads import JobReads
+from pixloom_scheduler.replica import Replica
+from pixloom_scheduler.resolver import Resolver
+from pixloom_scheduler.rpc.catalogue import ExecutorAdmin, Ops
+from pixloom_scheduler.rpc.jobs import Jobs
+from pixloom_scheduler.rpc.manifests import ManifestLister
+from pixloom_scheduler.rpc.session import ExecutorSessions
+from pixloom_scheduler.rpc.workflows import Workflows
+from pixloom_scheduler.submission import Submissions
+from pixloom_scheduler.timers import Timers
+from pixloom_scheduler.tokens import TokenMint
+from pixloom_scheduler.traces import Traces
+from pixloom_scheduler.watches import Watches
+from pixloom_scheduler.workflow_files import WorkflowFiles
+
+if TYPE_CHECKING:
+    import asyncpg
+    from nats.aio.client import Client as Nats
+    from pixloom.settings import SchedulerSettings
+
+__all__ = ["LEASE_S", "run_scheduler"]
+
+LEASE_S: Final = 3.0
+SERVICES: Final = (
+    "pixloom.v1.ExecutorService",
+    "pixloom.v1.JobService",
+    "pixloom.v1.WorkflowService",
+    "pixloom.v1.OpService",
+    "pixloom.v1.ExecutorAdminService",
+)
+
+
+async def _connect_nats(url: str) -> Nats:
+    try:
+        return await nats.connect(
+            url,
+            name="pixloom-scheduler",
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.25,
+            connect_timeout=5,
+            pending_size=16 * 1024 * 1024,
+        )
+    except (OSError, TimeoutError, nats.errors.Error) as error:
+        raise UnavailableError("NATS does not answer; check PIXLOOM_NATS_URL") from error
+
+
+async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> None:
+    """Run one replica until `stop` is set; then flush, release and return.
+
+    Raises:
+        UnavailableError: If the database or NATS does not answer at start.
+        OwnershipLostError: If another replica took the partitions over; a restart makes it a spare one.
+    """
+    log = structlog.get_logger("scheduler")
+    dsn = settings.database_url
+    engine = schema.create_engine(dsn)
+    await schema.upgrade(engine)
+
+    async def open_connection() -> asyncpg.Connection[Any]:
+        return await connect(dsn, lease_s=LEASE_S)
+
+    replica_id = f"{os.uname().nodename}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    ownership = Ownership(
+        connect=open_connection, replica=replica_id, address=settings.scheduler_listen, lease_s=LEASE_S
+    )
+    deployment = await ownership.deployment()
+    connection = await _connect_nats(settings.nats_url)
+    js = connection.jetstream(publish_async_max_pending=4096)
+    await declare_stream(js)
+
+    clock = DatabaseClock()
+    timers = Timers(clock)
+    costs = CostModel({})
+    executors = ExecutorRegistry()
+    reader, loader, definitions = Reader(engine), Loader(engine), Definitions(engine)
+    catalogue = OpCatalogue(definitions)
+    await catalogue.load()
+    outputs = OutputCache()
+    inputs = InputReader(cache=outputs, payloads=reader)
+    traces = Traces()
+    outside = Outside(executors=executors, timers=timers, traces=traces, resolver=Resolver())
+    committer = Committer(connect=open_connection, lease_s=LEASE_S)
+    replica = Replica(
+        journal=committer,
+        loader=loader,
+        clock=clock,
+        effects=outside,
+        costs=costs.costs,
+        lease_s=LEASE_S,
+        monotonic=time.monotonic,
+    )
+
+    def new_id() -> str:
+        return uuid_utils.uuid7().hex
+
+    dispatcher = Dispatcher(
+        js=js,
+        replica=replica,
+        executors=executors,
+        composer=MessageComposer(inputs=inputs, traces=traces, clock=clock, address=settings.scheduler_listen),
+        clock=clock,
+        costs=costs.costs,
+        new_id=new_id,
+    )
+    sessions = ExecutorSessions(
+        replica=replica,
+        executors=executors,
+        dispatcher=dispatcher,
+        inputs=inputs,
+        outputs=outputs,
+        costs=costs,
+        catalogue=catalogue,
+        ownership=ownership,
+        mint=TokenMint(incarnation=deployment.incarnation, key=deployment.token_key, nonce=secrets.token_bytes),
+        clock=clock,
+        timers=timers,
+        incarnation=str(deployment.incarnation),
+    )
+    outside.connect(replica=replica, dispatcher=dispatcher, sessions=sessions)
+    submissions = Submissions(
+        replica=replica, definitions=definitions, reader=reader, catalogue=catalogue, clock=clock, new_id=new_id
+    )
+    reads = JobReads(replica=replica, reader=reader, executors=executors, clock=clock)
+    jobs = Jobs(
+        replica=replica,
+        submissions=submissions,
+        reads=reads,
+        reader=reader,
+        watches=Watches(reads=reads, reader=reader, clock=clock),
+        manifests=ManifestLister(reader=reader, loader=loader, replica=replica, inputs=inputs),
+        clock=clock,
+    )
+    server = build_server()
+    executor_pb2_grpc.add_ExecutorServiceServicer_to_server(sessions, server)
+    job_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
+    workflow_pb2_grpc.add_WorkflowServiceServicer_to_server(
+        Workflows(definitions=definitions, catalogue=catalogue, submissions=submissions, executors=executors), server
+    )
+    op_pb2_grpc.add_OpServiceServicer_to_server(Ops(catalogue), server)
+    executor_admin_pb2_grpc.add_ExecutorAdminServiceServicer_to_server(
+        ExecutorAdmin(executors=executors, sessions=sessions), server
+    )
+    health = await publish_services(server, SERVICES)
+    listen(server, settings.scheduler_listen)
+    await WorkflowFiles(definitions=definitions, catalogue=catalogue).load(settings.workflows_dir)
+    await _take_all(replica, ownership, loader, log)
+
+    async def on_reconnect() -> None:
+        await dispatcher.reconnected()
+
+    connection._reconnected_cb = on_reconnect  # noqa: SLF001  # nats-py takes it at connect only, before js exists
+    sessions.watch_silence()
+    loop_task = asyncio.create_task(replica.run(), name="replica")
+    background = [asyncio.create_task(dispatcher.run()), asyncio.create_task(timers.run())]
+    await server.start()
+    await health.set("", health_pb2.HealthCheckResponse.SERVING)
+    log.info("scheduler_ready", address=settings.scheduler_listen, partitions=len(replica.stamps))
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({stopping, loop_task, *background}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (loop_task, *background):
+            if task.done():
+                task.result()
+                raise MachineError(f"{task.get_name()} ended by itself")
+    finally:
+        stopping.cancel()
+        await health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+        sessions.stop()
+        await server.stop(grace=2.0)
+        replica.stop()
+        for task in background:
+            task.cancel()
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(loop_task, timeout=5)
+            await ownership.release(sorted(replica.stamps))
+        await committer.close()
+        await connection.close()
+        await engine.dispose()
+        log.info("scheduler_stopped")
+
+
+async def _take_all(
+    replica: Replica, ownership: Ownership, loader: Loader, log: structlog.stdlib.BoundLogger
+) -> None:
+    """Take every partition; one whose owner was killed becomes free when its lease has ended."""
+    taken = 0
+    while taken < PARTITIONS:
+        owned = await ownership.take(PARTITIONS)
+        if owned:
+            jobs = await loader.unfinished([partition.id for partition in owned])
+            replica.own(owned, jobs)
+            taken += len(owned)
+            log.info("partitions_taken", partitions=len(owned), jobs=len(jobs))
+        if taken < PARTITIONS:
+            await asyncio.sleep(0.2)

@@ -1,0 +1,215 @@
+"""Accepts jobs: definition, params, plan and identity, off the loop; then one commit."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from pixloom.errors import AlreadyExistsError, InvalidError, PixloomError, UnavailableError
+from pixloom.graph.plan import Plan, plan_to_json
+from pixloom.graph.planner import plan
+from pixloom.graph.run_params import resolve_params
+from pixloom.graph.validation import ValidationResult, validate
+from pixloom_scheduler.core.model import JobRun
+from pixloom_scheduler.job import JobHeader
+from pixloom_scheduler.journal.batch import NewJob
+from pixloom_scheduler.live import LiveJob
+from pixloom_scheduler.traces import trace_context_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pixloom.graph.spec import WorkflowSpec
+    from pixloom_scheduler.catalogue import OpCatalogue
+    from pixloom_scheduler.clock import DatabaseClock
+    from pixloom_scheduler.journal.definitions import Definitions
+    from pixloom_scheduler.journal.reader import Reader, StoredJob
+    from pixloom_scheduler.replica import Replica
+
+__all__ = ["Submission", "Submissions", "body_digest", "checked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A request to run something, its parts read but not checked.
+
+    Attributes:
+        project: Project of the caller.
+        workflow: Name of a stored workflow; empty if `document` is given.
+        version: Its version; 0 means the newest.
+        document: A document; None if `workflow` is given.
+        params: Params as given.
+        tags: Tags as given.
+        metadata: Metadata as given.
+        priority: 0 to 9.
+        external_id: The caller's own id.
+        request_id: Id of the call.
+        digest: Digest of the call's body.
+        name: Name of the job; empty means the workflow's.
+        start: Whether to start it at once.
+        trace_context: W3C headers of the call.
+    """
+
+    project: str
+    workflow: str
+    version: int
+    document: dict[str, Any] | None
+    params: dict[str, Any]
+    tags: dict[str, str]
+    metadata: dict[str, Any]
+    priority: int
+    external_id: str
+    request_id: str
+    digest: str
+    name: str
+    start: bool
+    trace_context: dict[str, str]
+
+
+def checked(result: ValidationResult) -> WorkflowSpec:
+    """Return the spec of a valid document.
+
+    Raises:
+        InvalidError: With everything that is wrong.
+    """
+    if result.spec is None or result.problems:
+        count = len(result.problems)
+        first = result.problems[0] if result.problems else None
+        where = f": {first.pointer or '/'}: {first.detail}" if first else ""
+        more = f" (and {count - 1} more)" if count > 1 else ""
+        reason = "INVALID_WORKFLOW"
+        if result.problems and all(problem.reason == "NOT_SUPPORTED" for problem in result.problems):
+            reason = "NOT_SUPPORTED"
+        raise InvalidError(f"the workflow is not valid{where}{more}", reason=reason, problems=result.problems)
+    return result.spec
+
+
+class Submissions:
+    """Turns requests into durable jobs."""
+
+    def __init__(
+        self,
+        *,
+        replica: Replica,
+        definitions: Definitions,
+        reader: Reader,
+        catalogue: OpCatalogue,
+        clock: DatabaseClock,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._replica = replica
+        self._definitions = definitions
+        self._reader = reader
+        self._catalogue = catalogue
+        self._clock = clock
+        self._new_id = new_id
+        self._turn = 0
+
+    async def submit(self, submission: Submission) -> LiveJob | StoredJob:
+        """Accept a job and return it once it is durable; a repeated request returns the first job.
+
+        Raises:
+            InvalidError: If document or params are not valid.
+            NotFoundError: If there is no such workflow.
+            AlreadyExistsError: If the request id came with another body before.
+        """
+        if submission.request_id:
+            before = await self._repeated(submission)
+            if before is not None:
+                return before
+        version, document, sha256 = 0, submission.document, ""
+        if document is None:
+            definition = await self._definitions.get(submission.project, submission.workflow, submission.version)
+            version, document, sha256 = definition.version, orjson.loads(definition.spec), definition.sha256
+        spec, params, planned, digest = await asyncio.to_thread(self._plan, document, submission.params)
+        header = self._header(submission, spec, version=version, sha256=sha256 or digest, params=params)
+        plan_json = await asyncio.to_thread(lambda: orjson.dumps(plan_to_json(planned)))
+        run = JobRun.of(header.id, header.partition, planned, priority=header.priority)
+        new = NewJob(header, orjson.dumps(document), plan_json, "RUNNING" if submission.start else "PENDING")
+        try:
+            return await self._replica.submit(new, LiveJob(header, run), start=submission.start)
+        except PixloomError:
+            # Two calls with one request id at the same moment: the unique index let only one of them in.
+            before = await self._repeated(submission) if submission.request_id else None
+            if before is None:
+                raise
+            return before
+
+    def _plan(
+        self, document: dict[str, Any], given: dict[str, Any]
+    ) -> tuple[WorkflowSpec, dict[str, Any], Plan, str]:
+        result = validate(document, self._catalogue.current)
+        spec = checked(result)
+        params = resolve_params(spec, given)
+        return spec, params, plan(spec, params, self._catalogue.current), result.sha256 or ""
+
+    async def _repeated(self, submission: Submission) -> LiveJob | StoredJob | None:
+        before = await self._reader.job_by_request(submission.project, submission.request_id)
+        if before is None:
+            return None
+        if before.request_digest != submission.digest:
+            raise AlreadyExistsError(
+                f"request_id {submission.request_id} was used for another job ({before.id}); choose a new one"
+            )
+        return self._replica.find(before.id) or before
+
+    def _header(
+        self, submission: Submission, spec: WorkflowSpec, *, version: int, sha256: str, params: dict[str, Any]
+    ) -> JobHeader:
+        partition = self._next_partition()
+        job_id = f"{self._new_id()[:-2]}{partition:02x}"
+        created = datetime.fromtimestamp(self._clock.now(), UTC)
+        return JobHeader(
+            id=job_id,
+            partition=partition,
+            project=submission.project,
+            day=created.date(),
+            name=submission.name or spec.name,
+            workflow=spec.name,
+            version=version,
+            sha256=sha256,
+            params_json=orjson.dumps(params),
+            metadata_json=orjson.dumps({**spec.metadata, **submission.metadata}),
+            create_time=created,
+            external_id=submission.external_id,
+            request_id=submission.request_id,
+            request_digest=submission.digest,
+            max_recovery_attempts=spec.max_recovery_attempts,
+            trace_context=trace_context_of(job_id, submission.trace_context),
+            tags={**spec.tags, **submission.tags},
+            priority=submission.priority,
+        )
+
+    def _next_partition(self) -> int:
+        owned = sorted(self._replica.stamps)
+        if not owned:
+            raise UnavailableError("this scheduler owns no partition at the moment", retry_after_s=1.0)
+        self._turn += 1
+        return owned[self._turn % len(owned)]
+
+    async def plan(self, document: dict[str, Any], params: dict[str, Any]) -> Plan:
+        """Return the plan of a run without running it."""
+        _, _, planned, _ = await asyncio.to_thread(self._plan, document, params)
+        return planned
+
+
+def body_digest(submission: Submission) -> Submission:
+    """Return the submission with the digest of what makes it the same request."""
+    body = (
+        submission.workflow,
+        submission.version,
+        submission.document,
+        submission.params,
+        submission.tags,
+        submission.metadata,
+        submission.priority,
+        submission.external_id,
+        submission.name,
+        submission.start,
+    )
+    digest = hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return replace(submission, digest=digest)

@@ -1,0 +1,104 @@
+"""Streams of what happens to a job: numbered events that are durable, and snapshots that are not."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import orjson
+from pixloom.graph.plan import plan_from_json
+from pixloom.v1 import job_pb2
+from pixloom_scheduler.core.model import JobRun
+from pixloom_scheduler.journal.rows import decode
+from pixloom_scheduler.views import event_view, job_view
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from datetime import date
+
+    from pixloom_scheduler.clock import DatabaseClock
+    from pixloom_scheduler.journal.reader import Reader
+    from pixloom_scheduler.live import LiveJob
+    from pixloom_scheduler.reads import JobReads
+
+__all__ = ["Watches"]
+
+SNAPSHOT_EVERY_S: Final = 0.2
+
+
+class Watches:
+    """Serves watchers."""
+
+    def __init__(self, *, reads: JobReads, reader: Reader, clock: DatabaseClock) -> None:
+        self._reads = reads
+        self._reader = reader
+        self._clock = clock
+
+    async def watch(self, job_id: str, after: int) -> AsyncIterator[job_pb2.WatchJobResponse]:
+        """Yield events behind `after` and snapshots, at most five a second; the last message is the final snapshot.
+
+        Raises:
+            NotFoundError: If there is no such job.
+        """
+        live = await self._reads.durable(job_id)
+        if live is None:
+            async for update in self._watch_stored(job_id, after):
+                yield update
+            return
+        if not live.events or live.events[0].seq > max(after, 0) + 1:
+            # Memory begins behind what the watcher has seen: the journal has what lies between.
+            known = live.events[0].seq if live.events else live.committed_seq + 1
+            for event in await self._stored_events(live.header.day, job_id, after, live.run):
+                if event.seq < known:
+                    yield job_pb2.WatchJobResponse(event=event)
+                    after = event.seq
+        place = 0
+        next_snapshot = 0.0
+        while True:
+            news = live.news
+            while place < len(live.events):
+                event = live.events[place]
+                place += 1
+                if event.seq > after:
+                    yield job_pb2.WatchJobResponse(event=event)
+            ended = live.run.state.is_terminal and live.run.seq == live.committed_seq
+            now = asyncio.get_running_loop().time()
+            if ended or now >= next_snapshot:
+                yield job_pb2.WatchJobResponse(snapshot=self._snapshot(live))
+                next_snapshot = now + SNAPSHOT_EVERY_S
+            if ended:
+                return
+            await self._wait(news, live, next_snapshot)
+
+    @staticmethod
+    async def _wait(news: asyncio.Event, live: LiveJob, next_snapshot: float) -> None:
+        """Wait for something to show: an event at once, mere counts when the next snapshot is due."""
+        seen = len(live.events)
+        await news.wait()
+        loop = asyncio.get_running_loop()
+        while len(live.events) == seen and loop.time() < next_snapshot:
+            news = live.news
+            try:
+                async with asyncio.timeout_at(next_snapshot):
+                    await news.wait()
+            except TimeoutError:
+                return
+
+    def _snapshot(self, live: LiveJob) -> job_pb2.JobSnapshot:
+        return job_pb2.JobSnapshot(job=job_view(live, self._clock.now()), nodes=self._reads.live_nodes(live))
+
+    async def _watch_stored(self, job_id: str, after: int) -> AsyncIterator[job_pb2.WatchJobResponse]:
+        stored = await self._reads.stored(job_id)
+        run = JobRun.of(stored.id, stored.partition, plan_from_json(orjson.loads(stored.plan)))
+        for event in await self._stored_events(stored.day, job_id, after, run):
+            yield job_pb2.WatchJobResponse(event=event)
+        snapshot = job_pb2.JobSnapshot(job=self._reads.view_stored(stored), nodes=await self._reads.nodes(job_id))
+        yield job_pb2.WatchJobResponse(snapshot=snapshot)
+
+    async def _stored_events(self, day: date, job_id: str, after: int, run: JobRun) -> list[job_pb2.JobEvent]:
+        events = []
+        for row in await self._reader.events(day, job_id, after):
+            event = event_view(run, decode(row), seq=row["seq"], time=row["time"].timestamp())
+            event.generation = row["generation"]
+            events.append(event)
+        return events

@@ -1,0 +1,74 @@
+"""The JetStream stream and consumers of ready work, declared by whoever finds them missing.
+
+NATS is a hint: it may lose, repeat, reorder or forget every message, and the cost is delay. The stream therefore needs
+no replication, no retention beyond delivery and no exactly-once tricks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType, StreamConfig
+from nats.js.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from nats.js import JetStreamContext
+
+__all__ = ["LANES", "STREAM", "consumer_name", "declare_consumers", "declare_stream", "subject"]
+
+STREAM: Final = "PIXLOOM_TASKS"
+LANES: Final = ("now", "bulk")
+"""`now` takes the first tasks of new jobs and high priorities; `bulk` takes the rest."""
+
+DUPLICATE_WINDOW_S: Final = 30.0
+ACK_WAIT_S: Final = 5.0
+MAX_ACK_PENDING: Final = 100_000
+MAX_STREAM_BYTES: Final = 256 * 1024 * 1024
+MAX_AGE_S: Final = 24 * 3600.0
+
+
+def subject(pool: str, lane: str) -> str:
+    """Return the subject of a pool's lane."""
+    return f"pixloom.tasks.{pool}.{lane}"
+
+
+def consumer_name(pool: str, lane: str) -> str:
+    """Return the name of the durable consumer of a pool's lane."""
+    return f"{pool}-{lane}"
+
+
+async def declare_stream(js: JetStreamContext) -> bool:
+    """Create the stream if it is missing; return whether it was."""
+    try:
+        await js.stream_info(STREAM)
+    except NotFoundError:
+        await js.add_stream(
+            StreamConfig(
+                name=STREAM,
+                subjects=["pixloom.tasks.>"],
+                retention=RetentionPolicy.WORK_QUEUE,
+                storage=StorageType.FILE,
+                duplicate_window=DUPLICATE_WINDOW_S,
+                max_bytes=MAX_STREAM_BYTES,
+                max_age=MAX_AGE_S,
+            )
+        )
+        return True
+    return False
+
+
+async def declare_consumers(js: JetStreamContext, pool: str) -> None:
+    """Create the consumers of a pool if they are missing; one that exists stays as it is."""
+    for lane in LANES:
+        await js.add_consumer(
+            STREAM,
+            ConsumerConfig(
+                durable_name=consumer_name(pool, lane),
+                filter_subject=subject(pool, lane),
+                ack_policy=AckPolicy.EXPLICIT,
+                ack_wait=ACK_WAIT_S,
+                max_deliver=-1,
+                max_ack_pending=MAX_ACK_PENDING,
+                max_waiting=2048,
+            ),
+        )
