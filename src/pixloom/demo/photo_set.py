@@ -79,16 +79,17 @@ def _files(originals: list[Path]) -> Iterator[tuple[str, bytes]]:
 
 def _variants(path: Path, index: int) -> Iterator[tuple[str, bytes]]:
     chance = random.Random(f"{_RECIPE} {path.name}")  # noqa: S311 - variety, not secrets
-    name = path.stem.replace("_", "-")
+    # An underscore sorts behind a dot: the original comes first in the folder, and is the one kept of its duplicates.
+    name = path.stem
     photo = _load(path)
     jpeg = _jpeg(photo, quality=chance.randint(88, 94))
-    yield f"{name}-reencoded.jpg", _jpeg(photo, quality=chance.randint(45, 70))
-    yield f"{name}-small.jpg", _jpeg(photo.resize(chance.uniform(0.4, 0.6)), quality=85)
-    yield f"{name}-medium.jpg", _jpeg(photo.resize(chance.uniform(0.7, 0.9)), quality=80)
+    yield f"{name}_reencoded.jpg", _jpeg(photo, quality=chance.randint(45, 70))
+    yield f"{name}_small.jpg", _jpeg(photo.resize(chance.uniform(0.4, 0.6)), quality=85)
+    yield f"{name}_medium.jpg", _jpeg(photo.resize(chance.uniform(0.7, 0.9)), quality=80)
     orientation = (3, 6, 8)[index % 3]
-    yield f"{name}-turned-{orientation}.jpg", _jpeg(_turned(photo, orientation), quality=90)
-    yield f"{name}-web.webp", photo.webpsave_buffer(Q=75, effort=0, keep="none")
-    yield f"{name}-detail.jpg", _jpeg(_detail(photo, chance), quality=90)
+    yield f"{name}_turned-{orientation}.jpg", _jpeg(_turned(photo, orientation), quality=90)
+    yield f"{name}_web.webp", photo.webpsave_buffer(Q=75, effort=0, keep="none")
+    yield f"{name}_detail.jpg", _jpeg(_detail(photo, chance), quality=90)
     yield from _mishaps(name, index, jpeg, chance)
 
 
@@ -96,16 +97,16 @@ def _mishaps(name: str, index: int, jpeg: bytes, chance: random.Random) -> Itera
     """Yield what goes wrong with one photograph in a few, each with another one."""
     match index % 6:
         case 0:
-            yield f"{name}-copy.jpg", jpeg
-            yield f"{name}-copy-2.jpg", jpeg
+            yield f"{name}_copy.jpg", jpeg
+            yield f"{name}_copy-2.jpg", jpeg
         case 1 | 4:
-            yield f"{name}-cut-off.jpg", truncated(jpeg, chance.uniform(0.3, 0.7))
+            yield f"{name}_cut-off.jpg", truncated(jpeg, chance.uniform(0.3, 0.7))
         case 2:
-            yield f"{name}-misnamed.png", jpeg
+            yield f"{name}_misnamed.png", jpeg
         case 3:
-            yield f"{name}-bomb.jpg", jpeg_bomb(jpeg)
+            yield f"{name}_bomb.jpg", jpeg_bomb(jpeg)
         case _:
-            yield f"{name}-copy.jpg", jpeg
+            yield f"{name}_copy.jpg", jpeg
 
 
 def _load(path: Path) -> Any:

@@ -1,0 +1,111 @@
+"""`pixloom run`: everything is checked first, then the job runs to its end and its outputs are written."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from pixloom.cli.context import OutputFormat
+from pixloom.cli.documents import catalogue_of, checked, load_document
+from pixloom.cli.ending import print_failure, print_paths, print_tally
+from pixloom.cli.execution import run_document
+from pixloom.cli.exits import ExitCode
+from pixloom.cli.output import print_json
+from pixloom.cli.sources import bind_images, require_images, source_folders
+from pixloom.cli.streams import say
+from pixloom.errors import InvalidError
+from pixloom.graph.builtin import builtin_catalogue
+from pixloom.sdk.client import Client
+from pixloom.sdk.connection import answering_server, connect
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from pixloom.cli.context import Globals
+    from pixloom.graph.catalogue import Catalogue
+
+__all__ = ["run_file"]
+
+
+def run_file(
+    name: str, images: Sequence[Path], params: Mapping[str, Any], *, out: Path, data_dir: Path, options: Globals
+) -> int:
+    """Run a workflow file and wait for its end.
+
+    Args:
+        name: File, or name of a built-in workflow.
+        images: Folders for its source.
+        params: Params of the run.
+        out: Where the folder of the job is made.
+        data_dir: Data directory of a stack that is started for the run.
+        options: The global options.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InvalidError: If anything is wrong with the workflow, the params or the images, before anything runs.
+        PixloomError: If the run was not possible.
+    """
+    document = load_document(name)
+    folders = [require_images(folder) for folder in images]
+    server = asyncio.run(answering_server(options.server))
+    if server is None:
+        catalogue = builtin_catalogue()
+    else:
+        with Client(server) as client:
+            catalogue = catalogue_of(client)
+    current, given = _checked(document, folders, params, catalogue, name=name)
+    roots = tuple(source_folders(current, given))
+    if server is None:
+        # A server may see other folders than this process; a stack of our own sees the same.
+        roots = tuple(require_images(folder) for folder in roots)
+    return asyncio.run(_run(current, given, server=server, roots=roots, out=out, data_dir=data_dir, options=options))
+
+
+def _checked(
+    document: dict[str, Any], folders: Sequence[Path], params: Mapping[str, Any], catalogue: Catalogue, *, name: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    from pixloom.graph.run_params import resolve_params
+
+    result = checked(document, catalogue, name=name)
+    current, given = result.document, dict(params)
+    if folders:
+        current, bound = bind_images(current, folders)
+        twice = bound.keys() & given.keys()
+        if twice:
+            raise InvalidError(f"The param {twice.pop()} is given by -p and by the images. Give one of them.")
+        given.update(bound)
+    resolve_params(checked(current, catalogue, name=name).require(), given)
+    return current, given
+
+
+async def _run(
+    document: Mapping[str, Any],
+    params: Mapping[str, Any],
+    *,
+    server: str | None,
+    roots: tuple[Path, ...],
+    out: Path,
+    data_dir: Path,
+    options: Globals,
+) -> int:
+    async with connect(server, source_roots=roots, data_dir=data_dir, announce=say) as connection:
+        ended = await run_document(
+            connection.client,
+            document,
+            params,
+            out=out,
+            color=options.color,
+            cancel_on_interrupt=connection.stack is not None,
+        )
+    print_tally(ended.job, ended.nodes)
+    print_failure(ended.job)
+    if options.output is OutputFormat.TABLE:
+        print_paths(ended.paths)
+    else:
+        files = {output: str(path) for output, path in ended.paths.items()}
+        lines = options.output is OutputFormat.JSONL
+        print_json({**ended.job.model_dump(mode="json"), "files": files}, lines=lines)
+    return ExitCode.OK if ended.is_completed else ExitCode.FAILED

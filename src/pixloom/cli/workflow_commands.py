@@ -1,0 +1,347 @@
+"""Commands about workflows, ops and executors."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 - typer reads annotations at run time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pixloom.cli.context import OutputFormat, connected, globals_of
+from pixloom.cli.streams import put, say
+
+if TYPE_CHECKING:
+    from pixloom.graph.catalogue import Catalogue
+    from pixloom.resources import Op, Plan
+
+__all__ = ["register"]
+
+FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Workflow file, JSON or YAML.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("lint")(lint)
+    app.command("plan")(plan)
+    workflows = typer.Typer(no_args_is_help=True, help="Stored workflows.")
+    for name, command in (
+        ("apply", apply_workflow),
+        ("list", list_workflows),
+        ("get", get_workflow),
+        ("versions", list_versions),
+        ("delete", delete_workflow),
+    ):
+        workflows.command(name)(command)
+    app.add_typer(workflows, name="workflows")
+    ops = typer.Typer(no_args_is_help=True, help="The ops that workflows may use.")
+    ops.command("list")(list_ops)
+    ops.command("show")(show_op)
+    app.add_typer(ops, name="ops")
+    executors = typer.Typer(no_args_is_help=True, help="The executors in session.")
+    executors.callback()(_nothing)
+    executors.command("list")(list_executors)
+    app.add_typer(executors, name="executors")
+
+
+def _nothing() -> None:
+    pass
+
+
+def lint(context: typer.Context, file: FileArgument) -> None:
+    """Check a workflow file; every problem is shown with its place."""
+    from pixloom.cli.complaint import show_problems
+    from pixloom.cli.documents import load_document
+    from pixloom.cli.exits import ExitCode
+    from pixloom.cli.output import print_json
+    from pixloom.graph.validation import validate
+    from pixloom.resources import PlaceProblem, Validation
+
+    document = load_document(file)
+    result = validate(document, _catalogue(context))
+    options = globals_of(context)
+    if options.output is not OutputFormat.TABLE:
+        places = [
+            PlaceProblem(pointer=entry.pointer, detail=entry.detail, reason=entry.reason) for entry in result.problems
+        ]
+        validation = Validation(
+            valid=not places, problems=places, sha256=result.sha256 or None, notes=list(result.notes)
+        )
+        print_json(validation.model_dump(mode="json"), lines=options.output is OutputFormat.JSONL)
+    else:
+        for note in result.notes:
+            say(f"  note: {note}")
+        show_problems(result.problems, name=file)
+        count = len(result.problems)
+        put(f"{file}: {count} problem{'s' if count != 1 else ''}" if count else f"{file}: valid, {result.sha256}")
+    raise typer.Exit(ExitCode.INVALID if result.problems else ExitCode.OK)
+
+
+def plan(
+    context: typer.Context,
+    workflow: Annotated[str, typer.Argument(metavar="FILE|NAME", help="Workflow file, or name of a workflow.")],
+    param: Annotated[
+        list[str] | None, typer.Option("-p", "--param", metavar="NAME=VALUE", help="Param of the run; repeatable.")
+    ] = None,
+) -> None:
+    """Show what a run would do: stages, counts and time, without running it."""
+    from pixloom.cli.arguments import parse_assignments
+    from pixloom.cli.documents import checked, is_file_name, load_document
+    from pixloom.cli.output import duration_text, print_one, print_table
+
+    params = parse_assignments(param or ())
+    options = globals_of(context)
+    if _answers(context):
+        with connected(context) as client:
+            if is_file_name(workflow):
+                found = client.plan_workflow(spec=load_document(workflow), params=params)
+            else:
+                found = client.plan_workflow(workflow, params=params)
+    else:
+        from pixloom.graph.builtin import builtin_catalogue
+        from pixloom.graph.planner import plan as make_plan
+        from pixloom.graph.run_params import resolve_params
+
+        catalogue = builtin_catalogue()
+        spec = checked(load_document(workflow), catalogue, name=workflow).require()
+        found = _as_resource(make_plan(spec, resolve_params(spec, params), catalogue))
+
+    def show() -> None:
+        rows = [
+            (
+                stage.index,
+                " → ".join(stage.nodes),
+                stage.pool,
+                stage.shard_size or "",
+                stage.items,
+                stage.tasks,
+                duration_text(stage.cost_s),
+                stage.boundary,
+            )
+            for stage in found.stages
+        ]
+        columns = ("stage", "nodes", "pool", "shard", "items", "tasks", "per item", "begins because of")
+        print_table(columns, rows, color=options.color)
+        if found.estimated_duration_s is not None:
+            put(f"about {duration_text(found.estimated_duration_s)}")
+
+    print_one(found, options, show)
+
+
+def _as_resource(planned: object) -> Plan:
+    from pixloom.graph.plan import Plan as PurePlan
+    from pixloom.resources import Plan, Stage
+
+    assert isinstance(planned, PurePlan)  # noqa: S101 - for the type checker
+    stages = [
+        Stage(
+            index=stage.index,
+            nodes=[planned.nodes[index].id for index in stage.nodes],
+            pool=stage.pool,
+            inputs=sorted({edge.producer for edge in stage.inputs}),
+            shard_size=stage.shard_size,
+            cost_s=sum(planned.nodes[index].cost_s for index in stage.nodes),
+            boundary=stage.boundary or None,
+        )
+        for stage in planned.stages
+    ]
+    return Plan(stages=stages)
+
+
+def _answers(context: typer.Context) -> bool:
+    """Tell whether there is a server to ask; one that was named must answer."""
+    import asyncio
+
+    from pixloom.sdk.connection import answering_server
+
+    return asyncio.run(answering_server(globals_of(context).server)) is not None
+
+
+def _catalogue(context: typer.Context) -> Catalogue:
+    """Return the ops of the server if one answers, else the built-in ones."""
+    if not _answers(context):
+        from pixloom.graph.builtin import builtin_catalogue
+
+        return builtin_catalogue()
+    from pixloom.cli.documents import catalogue_of
+
+    with connected(context) as client:
+        return catalogue_of(client)
+
+
+def apply_workflow(
+    context: typer.Context,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Workflow files, JSON or YAML.")],
+) -> None:
+    """Store workflows; unchanged content keeps its version."""
+    from pixloom.cli.documents import read_document
+    from pixloom.cli.output import print_json
+
+    documents = [read_document(file) for file in files]
+    options = globals_of(context)
+    with connected(context) as client:
+        for document in documents:
+            applied = client.apply_workflow(document)
+            workflow = applied.workflow
+            if options.output is OutputFormat.TABLE:
+                put(f"{workflow.name} version {workflow.version}{'' if applied.changed else ' (unchanged)'}")
+            else:
+                print_json(workflow.model_dump(mode="json"), lines=options.output is OutputFormat.JSONL)
+
+
+def list_workflows(context: typer.Context) -> None:
+    """List the stored workflows by name."""
+    from pixloom.cli.output import print_list, time_text
+
+    with connected(context) as client:
+        found = list(client.iter_workflows(page_size=1000))
+    print_list(
+        found,
+        globals_of(context),
+        ("name", "version", "changed", "description"),
+        lambda workflow: (workflow.name, workflow.version, time_text(workflow.update_time), workflow.description),
+    )
+
+
+def get_workflow(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name of a workflow.")],
+    version: Annotated[int, typer.Option("--version", help="Version; 0 is the newest.")] = 0,
+) -> None:
+    """Show the document of a workflow."""
+    from pixloom.cli.output import print_json, print_one
+
+    with connected(context) as client:
+        found = client.get_workflow(name, version)
+    print_one(found, globals_of(context), lambda: print_json(found.spec))
+
+
+def list_versions(context: typer.Context, name: Annotated[str, typer.Argument(help="Name of a workflow.")]) -> None:
+    """List the versions of a workflow, newest first."""
+    from pixloom.cli.output import print_list, time_text
+
+    with connected(context) as client:
+        found = list(client.iter_workflow_versions(name, page_size=1000))
+    print_list(
+        found,
+        globals_of(context),
+        ("version", "created", "sha256"),
+        lambda workflow: (workflow.version, time_text(workflow.update_time), workflow.sha256),
+    )
+
+
+def delete_workflow(context: typer.Context, name: Annotated[str, typer.Argument(help="Name of a workflow.")]) -> None:
+    """Delete a workflow; jobs of it stay readable."""
+    with connected(context) as client:
+        client.delete_workflow(name)
+    if globals_of(context).output is OutputFormat.TABLE:
+        put(f"{name} deleted")
+
+
+def list_ops(context: typer.Context) -> None:
+    """List the ops by name; the built-in ones if no server answers."""
+    from pixloom.cli.output import print_list
+
+    print_list(
+        _ops(context),
+        globals_of(context),
+        ("op", "kind", "pool", "summary"),
+        lambda op: (op.name, op.kind, op.pool, op.summary),
+    )
+
+
+def show_op(
+    context: typer.Context, name: Annotated[str, typer.Argument(help="Name of an op, such as image.thumbnail.")]
+) -> None:
+    """Show what an op does, its inputs and its params."""
+    from difflib import get_close_matches
+
+    from pixloom.cli.output import print_one
+    from pixloom.errors import NotFoundError
+
+    ops = _ops(context)
+    # Versions ascend, so the last one that fits is the newest.
+    found = next((op for op in reversed(ops) if name in {op.name, op.name.partition("@")[0]}), None)
+    if found is None:
+        close = get_close_matches(name, [op.name.partition("@")[0] for op in ops], n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise NotFoundError(f"There is no op {name}.{hint} `pixloom ops list` shows all ops.")
+    op = found
+    print_one(op, globals_of(context), lambda: _show_op(op, color=globals_of(context).color))
+
+
+def _ops(context: typer.Context) -> list[Op]:
+    if _answers(context):
+        with connected(context) as client:
+            return client.list_ops()
+    from pixloom.graph.builtin import builtin_catalogue
+    from pixloom.resources import Op, Port
+
+    return [
+        Op(
+            name=spec.ref,
+            kind=spec.kind,
+            summary=spec.summary,
+            documentation=spec.documentation,
+            params_schema=dict(spec.params_schema),
+            inputs=[Port(name=port.name, type=port.type, optional=port.optional) for port in spec.inputs],
+            output=spec.output,
+            pool=spec.pool,
+            deterministic=spec.deterministic,
+            external_effect=spec.external_effect,
+            cost_hint_s=spec.cost_hint_s,
+            default_timeout_s=spec.default_timeout_s,
+            digest=spec.digest,
+        )
+        for spec in builtin_catalogue()
+    ]
+
+
+def _show_op(op: Op, *, color: bool) -> None:
+    import json
+
+    from pixloom.cli.output import print_table
+
+    put(f"{op.name}: {op.kind} op in pool {op.pool}, gives {op.output}")
+    put()
+    put(op.documentation or op.summary)
+    if op.inputs:
+        put()
+        ports = [(port.name, port.type, "no" if port.optional else "yes") for port in op.inputs]
+        print_table(("input", "takes", "required"), ports, color=color)
+    properties = op.params_schema.get("properties", {})
+    if properties:
+        required = op.params_schema.get("required", [])
+        rows = [
+            (
+                name,
+                schema.get("type") or "/".join(str(entry) for entry in schema.get("enum", ())),
+                "required" if name in required else json.dumps(schema.get("default")),
+                schema.get("description", ""),
+            )
+            for name, schema in properties.items()
+        ]
+        put()
+        print_table(("param", "type", "default", "description"), rows, color=color)
+
+
+def list_executors(context: typer.Context) -> None:
+    """List the executors in session."""
+    from pixloom.cli.output import print_list, time_text
+
+    with connected(context) as client:
+        found = client.list_executors()
+    print_list(
+        found,
+        globals_of(context),
+        ("id", "pools", "busy", "slots", "draining", "host", "pid", "since"),
+        lambda executor: (
+            executor.id,
+            ",".join(executor.pools),
+            executor.busy,
+            executor.slots,
+            "yes" if executor.draining else "no",
+            executor.hostname,
+            executor.pid,
+            time_text(executor.start_time),
+        ),
+    )
