@@ -1,7 +1,7 @@
 """PostgreSQL 18 from a wheel, run by us inside a data directory.
 
 The wheel's own start function changes permissions of every folder above the data directory when root runs it, so it is
-left alone: its binaries are driven directly, as root within a user namespace (see `pixloom.local.launcher`). A cluster
+left alone: its binaries are driven directly, as root under another identity (see `pixloom.local.launcher`). A cluster
 is made beside its final place and renamed, so that an interrupted first start leaves nothing to repair. The server
 listens on a unix socket in a short folder of its own, with a random password; on TCP only when told to.
 """
@@ -15,7 +15,6 @@ import os
 import shutil
 import signal
 import stat
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -31,8 +30,8 @@ from pixloom.local.directory import (
     require_free_port,
     require_room,
 )
-from pixloom.local.launcher import REFUSED
-from pixloom.local.processes import end, end_leftover, find, spawn, wait_exit
+from pixloom.local.privilege import choose_identity, hand_over
+from pixloom.local.processes import Identity, end, end_leftover, find, spawn, wait_exit
 
 if TYPE_CHECKING:
     import subprocess
@@ -81,6 +80,7 @@ class EmbeddedPostgres:
         self._log = log or self._data_dir / "postgres.log"
         self._lock = DirectoryLock(self._data_dir / "postgres.lock", what="PostgreSQL")
         self._password = ""
+        self._identity = Identity.AS_IS
         self._socket_dir: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -130,7 +130,9 @@ class EmbeddedPostgres:
         try:
             require_room(self._data_dir)
             await asyncio.to_thread(self._clean_up)
+            self._identity = await asyncio.to_thread(choose_identity)
             await self._make_cluster(deadline)
+            await asyncio.to_thread(hand_over, self._cluster, self._identity)
             require_free_port(self._port or 0, what="PostgreSQL", option="another port")
             self._socket_dir = _make_socket_directory(self._socket_dir)
             await self._launch(deadline)
@@ -225,7 +227,7 @@ class EmbeddedPostgres:
         process = self._spawn(words)
         try:
             if not await wait_exit(process, deadline - time.monotonic()) or process.returncode != 0:
-                raise self._failure("initdb did not make a cluster", process)
+                raise self._failure("initdb did not make a cluster")
         finally:
             await end(process, ask_with=signal.SIGTERM, timeout_s=5)
             if process.returncode != 0:
@@ -256,9 +258,9 @@ class EmbeddedPostgres:
             # The children of a killed server need a moment to notice; the memory they share is theirs until then.
             shown = self._log.read_bytes()[written:]
             if process.poll() is None or _SHARED_MEMORY_IN_USE.encode() not in shown:
-                raise self._failure("PostgreSQL did not start", process)
+                raise self._failure("PostgreSQL did not start")
             if time.monotonic() > deadline:
-                raise self._failure("processes of an earlier PostgreSQL still use its memory", process)
+                raise self._failure("processes of an earlier PostgreSQL still use its memory")
             await asyncio.sleep(0.1)
 
     def _is_ready(self, pid: int) -> bool:
@@ -280,22 +282,11 @@ class EmbeddedPostgres:
             await connection.close(timeout=5)
 
     def _spawn(self, words: list[str]) -> subprocess.Popen[bytes]:
-        as_root = os.geteuid() == 0
-        if as_root and sys.platform != "linux":
-            raise MachineError(
-                "PostgreSQL does not run as root on this system. Run pixloom as a normal user, "
-                "or set PIXLOOM_DATABASE_URL to a PostgreSQL server."
-            )
         # A clean environment: PGPORT, PGDATA and the like of the user's shell are not meant for this server.
         env = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
-        return spawn(words, env=env, log=self._log, death_signal=signal.SIGINT, as_nobody=as_root)
+        return spawn(words, env=env, log=self._log, death_signal=signal.SIGINT, identity=self._identity)
 
-    def _failure(self, what: str, process: subprocess.Popen[bytes]) -> MachineError:
-        if process.poll() == REFUSED:
-            return MachineError(
-                "PostgreSQL does not run as root, and this system refuses the user namespace that would hide it. "
-                "Run pixloom as a normal user, or set PIXLOOM_DATABASE_URL to a PostgreSQL server."
-            )
+    def _failure(self, what: str) -> MachineError:
         return MachineError(f"{what} in {self._data_dir}. Its log {self._log} ends with:\n{last_lines(self._log)}")
 
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -23,10 +24,21 @@ from pixloom.local import launcher
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["ProcessIdentity", "end", "end_leftover", "find", "identify", "spawn", "wait_exit"]
+__all__ = ["Identity", "ProcessIdentity", "end", "end_leftover", "find", "identify", "spawn", "wait_exit"]
 
 _POLL_S: Final = 0.02
 _LAUNCHER_WORDS: Final = 7  # of the command line in `spawn`, before the program
+
+
+class Identity(Enum):
+    """As whom a process runs, see `pixloom.local.launcher`."""
+
+    AS_IS = "--as-is"
+    """As this user."""
+    IN_NAMESPACE = "--in-namespace"
+    """As `nobody` in a user namespace; files belong to this user."""
+    AS_NOBODY = "--as-nobody"
+    """As the real user `nobody`; files belong to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +106,7 @@ def spawn(
     env: Mapping[str, str],
     log: Path,
     death_signal: signal.Signals = signal.SIGTERM,
-    as_nobody: bool = False,
+    identity: Identity = Identity.AS_IS,
 ) -> subprocess.Popen[bytes]:
     """Start a program in a session of its own, its output appended to `log`.
 
@@ -103,7 +115,7 @@ def spawn(
         env: The whole environment.
         log: File for standard output and error, made 0600.
         death_signal: What the process gets when the starting thread dies (Linux).
-        as_nobody: Run in a user namespace as `nobody`, see `pixloom.local.launcher`.
+        identity: As whom it runs.
     """
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
@@ -115,7 +127,7 @@ def spawn(
                 launcher.__file__,
                 str(int(death_signal)),
                 str(os.getpid()),
-                "--as-nobody" if as_nobody else "--as-is",
+                identity.value,
                 *argv,
             ],
             env=dict(env),

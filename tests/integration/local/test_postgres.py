@@ -8,7 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -20,9 +20,7 @@ from pixloom.local import launcher
 from pixloom.local.postgres import EmbeddedPostgres
 from pixloom.local.processes import end, find, wait_exit
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+NO_NAMESPACES = str(Path(__file__).with_name("no_namespaces.py"))
 START = """
 import asyncio, os, sys
 from pathlib import Path
@@ -139,7 +137,14 @@ async def test_tcp_is_on_loopback_when_asked_for(tmp_path: Path, unused_port: in
 async def test_it_runs_as_a_normal_user(tmp_path: Path) -> None:
     words = [sys.executable, "-c", START, str(tmp_path / "data")]
     if os.geteuid() == 0:
-        words = [sys.executable, launcher.__file__, str(int(signal.SIGTERM)), str(os.getpid()), "--as-nobody", *words]
+        words = [
+            sys.executable,
+            launcher.__file__,
+            str(int(signal.SIGTERM)),
+            str(os.getpid()),
+            "--in-namespace",
+            *words,
+        ]
     shown = await asyncio.to_thread(subprocess.run, words, capture_output=True, text=True, timeout=60, check=False)
     assert shown.stderr == ""
     assert shown.stdout.split()[0] != "0"
@@ -251,14 +256,29 @@ async def test_a_damaged_cluster_is_reported_with_the_end_of_its_log(tmp_path: P
         await server.start()
 
 
-if sys.platform == "linux":  # only there are user namespaces to refuse
+if sys.platform == "linux" and os.geteuid() == 0:  # a normal user needs no other identity
 
-    async def test_root_without_user_namespaces_is_told_what_to_do(tmp_path: Path) -> None:
-        script = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
-        words = ["unshare", "--user", "--map-root-user", "sh", "-c", script, "sh"]
-        words += [sys.executable, "-c", START, str(tmp_path / "data")]
-        shown = await asyncio.to_thread(subprocess.run, words, capture_output=True, text=True, timeout=60, check=False)
+    async def run_without_namespaces(data: Path, *, drop: tuple[int, ...] = ()) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, NO_NAMESPACES, *map(str, drop), "--", sys.executable, "-c", START, str(data)]
+        return await asyncio.to_thread(subprocess.run, words, capture_output=True, text=True, timeout=60, check=False)
+
+    async def test_root_without_namespaces_runs_it_as_another_user_with_no_permission_changed(tmp_path: Path) -> None:
+        outer = tmp_path / "outer"
+        outer.mkdir(mode=0o700)
+        before = modes_of(*outer.parents, outer)
+        for _ in range(2):
+            shown = await run_without_namespaces(outer / "data")
+            assert shown.stderr == ""
+            assert shown.stdout.startswith("0 18")
+            assert (outer / "data" / "cluster").stat().st_uid == launcher.NOBODY
+        assert modes_of(*outer.parents, outer) == before
+        # With namespaces again, the files go back to root.
+        async with EmbeddedPostgres(outer / "data") as server:
+            assert await value_of(server, "SELECT 1") == 1
+
+    async def test_root_with_no_other_identity_is_told_what_to_do(tmp_path: Path) -> None:
+        shown = await run_without_namespaces(tmp_path / "data", drop=(6, 7))  # CAP_SETGID, CAP_SETUID
         assert shown.returncode == 1
-        assert "this system refuses the user namespace" in shown.stderr
+        assert "MachineError: PostgreSQL does not run as root" in shown.stderr
         assert "Run pixloom as a normal user" in shown.stderr
         assert not list((tmp_path / "data").glob("cluster*"))
