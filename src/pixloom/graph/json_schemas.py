@@ -18,12 +18,19 @@ if TYPE_CHECKING:
     from jsonschema.protocols import Validator
     from pydantic_core import SchemaValidator
 
-__all__ = ["schema_errors", "schema_mistakes", "types_of", "validator_of"]
+    from pixloom.graph.catalogue import OpSpec
+
+__all__ = ["schema_errors", "schema_mistakes", "types_of", "validator_of", "validator_of_op"]
 
 
 def validator_of(schema: Mapping[str, Any]) -> Validator:
     """Return the validator of a schema; equal schemas share one."""
     return _validator(canonical_json(schema))
+
+
+def validator_of_op(op: OpSpec) -> Validator:
+    """Return the validator of the params of an op; the same op is looked up by identity."""
+    return _validator_of_same(_Same(op))
 
 
 def schema_errors(validator: Validator, value: Any) -> Iterator[ValidationError]:
@@ -45,15 +52,19 @@ def types_of(schema: Any) -> frozenset[str]:
     if not isinstance(schema, dict):
         return frozenset()
     types = schema.get("type")
-    match types:
-        case str():
-            found = {types}
-        case list():
-            found = set(types)
-        case _:
-            found = {_type_name(value) for value in schema.get("enum", [])}
-            if "const" in schema:
-                found = {_type_name(schema["const"])}
+    alternatives: list[Any] = schema.get("anyOf") or schema.get("oneOf") or []
+    branches = [types_of(branch) for branch in alternatives]
+    found: set[str] = set()
+    if isinstance(types, str):
+        found = {types}
+    elif isinstance(types, list):
+        found = set(types)
+    elif "const" in schema:
+        found = {_type_name(schema["const"])}
+    elif "enum" in schema:
+        found = {_type_name(value) for value in schema["enum"]}
+    elif all(branches):
+        found = {name for branch in branches for name in branch}
     return frozenset(found | {"integer"} if "number" in found else found)
 
 
@@ -106,6 +117,26 @@ def _pattern(pattern: str) -> SchemaValidator:
     except SchemaError as error:
         detail = f"the pattern `{pattern}` cannot be used; it may have no look-around and no back-references"
         raise ValueError(detail) from error
+
+
+class _Same:
+    """An op as a key: ops hold mappings, so they have no hash of their own."""
+
+    __slots__ = ("op",)
+
+    def __init__(self, op: OpSpec) -> None:
+        self.op = op
+
+    def __hash__(self) -> int:
+        return id(self.op)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.op is other.op
+
+
+@lru_cache(maxsize=2048)
+def _validator_of_same(same: _Same) -> Validator:
+    return validator_of(same.op.params_schema)
 
 
 @lru_cache(maxsize=1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pixloom.errors import InvalidError, Problem
 from pixloom.graph.expressions import ConditionKind, compile_condition
-from pixloom.graph.json_schemas import schema_errors, types_of, validator_of
+from pixloom.graph.json_schemas import schema_errors, types_of, validator_of_op
 from pixloom.graph.pointers import pointer
 from pixloom.graph.references import Reference, ReferenceKind, has_reference, references_in, whole_reference
 from pixloom.graph.suggestions import Suggester
@@ -55,7 +55,7 @@ def check_op_params(
                 takes = f"; it takes {', '.join(sorted(known))}" if known else "; it takes none"
                 hint = suggester.hint(name, known) or takes
                 problems.append(Problem(pointer(*at, name), f"{op.ref} has no param `{name}`{hint}", "UNKNOWN_PARAM"))
-    for error in schema_errors(validator_of(schema), params) if schema else ():
+    for error in schema_errors(validator_of_op(op), params) if schema else ():
         path = tuple(error.absolute_path)
         if not path and error.validator == "additionalProperties":
             continue
@@ -152,6 +152,10 @@ def describe_error(error: ValidationError) -> str:
             return f"{shown} has more than {limit} elements"
         case "uniqueItems":
             return f"{shown} has repeated elements"
+        case "anyOf" | "oneOf" if error.context:
+            # That an optional param may be null helps nobody who gave something else.
+            named = [branch for branch in error.context if branch.validator_value != "null"]
+            return ", and ".join(dict.fromkeys(describe_error(branch) for branch in named or error.context))
         case "pattern":
             return f"{shown} does not match the pattern {_shown(limit)}"
         case _:

@@ -47,14 +47,14 @@ def workflows(draw: st.DrawFn) -> dict[str, Any]:
             node |= {"op": "source.folder", "params": {"path": "p"}}
         elif kind == "value":
             node |= {"op": "value.template", "params": {}}
-            if values and draw(st.booleans()):
+            if len(values) > 0 and draw(st.booleans()):
                 node["params"]["text"] = f"${{nodes.{draw(st.sampled_from(values))}.value.url}}"
         else:
             ops = {"item": ITEM_OPS, "collection": ("dedupe.exact",), "sheet": ("agg.contact_sheet",)}[kind]
             op = draw(st.sampled_from(ops))
-            many = draw(st.lists(st.sampled_from(carriers), min_size=1, max_size=3))
+            many: list[str] = draw(st.lists(st.sampled_from(carriers), min_size=1, max_size=3))
             # Mostly the newest node, so that chains are made.
-            feeding = draw(st.sampled_from([carriers[-1], carriers[-1], carriers[-1], many]))
+            feeding: str | list[str] = many if draw(st.integers(0, 3)) == 0 else carriers[-1]
             node |= {"op": op, "inputs": {"items": feeding}, "params": dict(PARAMS.get(op, {}))}
         if earlier and draw(st.integers(0, 5)) == 0:
             node["dependencies"] = draw(st.lists(st.sampled_from(earlier), max_size=2))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -73,6 +74,16 @@ def test_condition_that_cannot_be_decided_raises(text: str) -> None:
 def test_node_ids_are_found_outside_of_strings_and_comments() -> None:
     text = """nodes.a.ok > 0 && nodes["b-c"].value.size() > 1 || params.x == 'nodes.d.ok' // nodes.e.ok"""
     assert compile_condition(text, "when").node_ids == ("a", "b-c")
+
+
+def test_condition_can_be_decided_in_several_threads() -> None:
+    def decide(number: int) -> bool:
+        return compile_condition("item.number % 2 == 0 && item.text.size() > 3", "item").evaluate(
+            {"item": {"number": number, "text": "long enough"}}
+        )
+
+    with ThreadPoolExecutor(max_workers=4) as threads:
+        assert list(threads.map(decide, range(2_000))) == [number % 2 == 0 for number in range(2_000)]
 
 
 def test_same_text_is_compiled_once() -> None:

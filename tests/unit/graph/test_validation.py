@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pixloom.errors import InvalidError
-from pixloom.graph import digest_of, plan_workflow, validate
+from pixloom.graph import OpKind, OpSpec, PortType, digest_of, plan_workflow, validate
 
 if TYPE_CHECKING:
     from pixloom.graph import Catalogue
@@ -258,6 +258,23 @@ def test_reference_is_checked_for_existence_and_type(catalogue: Catalogue, writt
         },
     )
     assert found(document, catalogue) == ([("/nodes/2/params/width", reason)] if reason else [])
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("x", '"x" is not of type integer'),
+        (0, "0 is below the minimum of 1"),
+        ("${params.text}", "${params.text} is of type string, but debug.limit@1 takes integer or null here"),
+    ],
+)
+def test_optional_param_is_complained_about_by_its_type(catalogue: Catalogue, value: Any, sentence: str) -> None:
+    schema = {"properties": {"most": {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]}}}
+    limit = OpSpec("debug.limit", 1, OpKind.VALUE, PortType.VALUE, (), schema)
+    document = workflow(
+        {"id": "n", "op": "debug.limit", "params": {"most": value}}, params={"text": {"type": "string"}}
+    )
+    assert detail(document, catalogue.merged([limit])) == sentence
 
 
 def test_item_predicate_is_compiled_at_submit(catalogue: Catalogue) -> None:
