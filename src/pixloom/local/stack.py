@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self
+
+import orjson
 
 from pixloom.errors import InternalError, MachineError, NotFoundError
 from pixloom.local.directory import (
@@ -156,9 +159,13 @@ class LocalStack:
     async def stop(self) -> None:
         """Stop everything and leave no process behind; does nothing when it is stopped."""
         supervisors, self._supervisors = self._supervisors, {}
+        failed: list[BaseException] = []
         for names in _stop_order(list(supervisors)):
-            await asyncio.gather(*(supervisors[name].stop() for name in names))
+            results = await asyncio.gather(*(supervisors[name].stop() for name in names), return_exceptions=True)
+            failed += [result for result in results if isinstance(result, BaseException)]
         self._lock.release()
+        if failed:
+            raise failed[0]
 
     async def __aenter__(self) -> Self:
         """Start."""
@@ -233,7 +240,7 @@ class LocalStack:
         return supervisor
 
     async def _wait_ready(self, deadline: float) -> None:
-        answer = "nothing"
+        missing = ""
         while True:
             for supervisor in self._supervisors.values():
                 if supervisor.exits >= _MAX_EXITS_BEFORE_READY or supervisor.last_exit == _USAGE:
@@ -241,12 +248,12 @@ class LocalStack:
                     raise MachineError(
                         f"{supervisor.name} does not stay up. Its log {log} ends with:\n{last_lines(log, 15)}"
                     )
-            state, answer = await _ask_ready(self.wiring.http_port)
+            state, missing = await _ask_ready(self.wiring.http_port)
             if state == 200:
                 return
             if time.monotonic() > deadline:
                 raise MachineError(
-                    f"The stack was not ready after {self.options.ready_timeout_s:.0f} s; the gateway answered: {answer}. "
+                    f"The stack was not ready after {self.options.ready_timeout_s:g} s; missing: {missing}. "
                     f"The logs are in {self._logs}."
                 )
             await asyncio.sleep(0.02)
@@ -286,22 +293,26 @@ def _stop_order(names: list[str]) -> list[list[str]]:
 
 
 async def _ask_ready(port: int) -> tuple[int, str]:
-    """Ask the gateway whether it is ready; returns the HTTP status, 0 for none, and the start of the answer."""
+    """Ask the gateway whether it is ready; returns the HTTP status, 0 for none, and what is missing."""
     request = f"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n"
     try:
         async with asyncio.timeout(5):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             try:
                 writer.write(request.encode("ascii"))
-                head, _, body = (await reader.read(4096)).partition(b"\r\n\r\n")
+                head, _, body = (await reader.read()).partition(b"\r\n\r\n")
             finally:
                 writer.close()
                 with contextlib.suppress(OSError):
                     await writer.wait_closed()
     except TimeoutError:
-        return 0, "nothing"
+        return 0, "an answer of the gateway"
     except OSError as error:
-        return 0, error.strerror or "nothing"
+        return 0, f"the gateway ({os.strerror(error.errno or 0)})"
     words = head.split(b" ", 2)
     state = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
-    return state, body.decode("utf-8", "replace").strip() or f"HTTP {state}"
+    try:
+        missing = "; ".join(orjson.loads(body)["missing"])
+    except (ValueError, KeyError, TypeError):
+        missing = ""
+    return state, missing or f"HTTP {state}"

@@ -147,13 +147,15 @@ class Supervisor:
     async def stop(self) -> None:
         """Stop watching, then stop the server; does nothing when it is stopped."""
         watch, self._watch = self._watch, None
-        if watch is not None:
-            watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watch
-        await self._server.stop()
-        self._record.unlink(missing_ok=True)
-        self._changed.set()
+        try:
+            if watch is not None:
+                watch.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await watch
+        finally:
+            await self._server.stop()
+            self._record.unlink(missing_ok=True)
+            self._changed.set()
 
     def kill(self, number: signal.Signals) -> int:
         """Send a signal to the process.

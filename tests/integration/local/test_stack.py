@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import shutil
 import signal
 import socket
@@ -160,6 +161,28 @@ async def test_a_part_that_does_not_stay_up_ends_the_start_with_its_log(tmp_path
 
     with pytest.raises(MachineError, match=r"scheduler does not stay up(.|\n)*PIXLOOM_X"):
         await LocalStack(options_in(tmp_path), make_parts=broken).start()
+
+
+async def test_a_stack_that_does_not_become_ready_says_what_is_missing(tmp_path: Path) -> None:
+    def silent(options: LocalStackOptions, wiring: Wiring) -> Sequence[PartSpec]:
+        return (part("gateway", "gateway", str(wiring.http_port), "executor: none is in session"),)
+
+    options = dataclasses.replace(options_in(tmp_path), ready_timeout_s=3)
+    with pytest.raises(MachineError, match=r"not ready after 3 s; missing: executor: none is in session\. The logs"):
+        await LocalStack(options, make_parts=silent).start()
+    assert not list((tmp_path / "data" / "run").iterdir())
+
+
+async def test_a_large_log_is_moved_aside_at_the_start(tmp_path: Path) -> None:
+    logs = tmp_path / "data" / "logs"
+    logs.mkdir(parents=True)
+    with (logs / "gateway.log").open("wb") as file:
+        file.truncate(11 * 1024 * 1024)
+    (logs / "gateway.log.1").write_text("older")
+    async with LocalStack(options_in(tmp_path), make_parts=services):
+        assert (logs / "gateway.log").stat().st_size < 1024
+    assert (logs / "gateway.log.1").stat().st_size == 11 * 1024 * 1024
+    assert (logs / "gateway.log.2").read_text() == "older"
 
 
 async def test_external_servers_are_used_and_not_started(tmp_path: Path, database_url: str, nats_url: str) -> None:
