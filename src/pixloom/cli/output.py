@@ -90,6 +90,8 @@ def duration_text(seconds: float | None) -> str:
     """Return a duration as people read it."""
     if seconds is None:
         return ""
+    if seconds < 0.1:
+        return f"{seconds * 1000:.1f} ms"
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

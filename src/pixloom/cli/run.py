@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pixloom.cli.context import OutputFormat
@@ -20,7 +21,6 @@ from pixloom.sdk.connection import answering_server, connect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from pixloom.cli.context import Globals
     from pixloom.graph.catalogue import Catalogue
@@ -60,7 +60,7 @@ def run_file(
     roots = tuple(source_folders(current, given))
     if server is None:
         # A server may see other folders than this process; a stack of our own sees the same.
-        roots = tuple(require_images(folder) for folder in roots)
+        roots = tuple(_root_of(folder) for folder in roots)
     return asyncio.run(_run(current, given, server=server, roots=roots, out=out, data_dir=data_dir, options=options))
 
 
@@ -109,3 +109,12 @@ async def _run(
         lines = options.output is OutputFormat.JSONL
         print_json({**ended.job.model_dump(mode="json"), "files": files}, lines=lines)
     return ExitCode.OK if ended.is_completed else ExitCode.FAILED
+
+
+def _root_of(folder: Path) -> Path:
+    """Return the source root below which a stack finds a folder that a workflow names, once it was checked.
+
+    Sources look for relative paths below their roots, as people mean them relative to where they are.
+    """
+    found = require_images(folder)
+    return found if folder.is_absolute() else Path.cwd()

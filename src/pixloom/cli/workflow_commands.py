@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003 - typer reads annotations at run time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -314,7 +314,7 @@ def _show_op(op: Op, *, color: bool) -> None:
         rows = [
             (
                 name,
-                schema.get("type") or "/".join(str(entry) for entry in schema.get("enum", ())),
+                _type_of(schema),
                 "required" if name in required else json.dumps(schema.get("default")),
                 schema.get("description", ""),
             )
@@ -322,6 +322,14 @@ def _show_op(op: Op, *, color: bool) -> None:
         ]
         put()
         print_table(("param", "type", "default", "description"), rows, color=color)
+
+
+def _type_of(schema: dict[str, Any]) -> str:
+    if "enum" in schema:
+        return "|".join(str(entry) for entry in schema["enum"])
+    if "anyOf" in schema:
+        return " or ".join(_type_of(entry) for entry in schema["anyOf"])
+    return str(schema.get("type", "any"))
 
 
 def list_executors(context: typer.Context) -> None:

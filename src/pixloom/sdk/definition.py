@@ -131,7 +131,8 @@ class JobDefinition:
                         params.get(value[9:-1]) if isinstance(value, str) and value.startswith("${params.") else value
                     )
                     if isinstance(given, str) and Path(given).is_dir():
-                        yield Path(given).absolute()
+                        # Sources look for relative paths below their roots.
+                        yield Path(given) if Path(given).is_absolute() else Path.cwd()
 
 
 class _Remote:
