@@ -12,7 +12,7 @@ from pathlib import Path
 
 import orjson
 
-from pixloom.sdk.spec_json import spec_to_json
+from pixloom.graph.catalogue_codec import op_to_json
 from pixloom_executor.registry import Registry
 
 __all__ = ["builtin_ops_json", "main"]
@@ -20,7 +20,7 @@ __all__ = ["builtin_ops_json", "main"]
 
 def builtin_ops_json() -> bytes:
     """Return the list as JSON, ops by name and version."""
-    specs = [spec_to_json(replace(spec, digest="")) for spec in Registry.load().specs()]
+    specs = [op_to_json(replace(spec, digest="")) for spec in Registry.load().specs()]
     return orjson.dumps(specs, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
 
 

@@ -72,9 +72,7 @@ class WholeRun:
         try:
             result: Any = None
             for number, call in enumerate(self._calls):
-                arguments = self._arguments(call, task) if number == 0 else [_plain(result)]
-                if number and call.shape is not Shape.VALUE:
-                    raise InvalidError(f"node {call.node}: {call.definition.ref} cannot follow another op in a run")
+                arguments = self._arguments(call, task) if number == 0 else _following(call, result)
                 started = self._marker.enter(-1, number, call.timeout_ns)
                 result = self._call(call, task, arguments)
                 ended = self._marker.enter(-1, number, call.timeout_ns)
@@ -167,6 +165,14 @@ class WholeRun:
             rejected_message(drop.item, state=state, reason=drop.reason, detail=drop.detail, node=node)
             for drop in dropped
         ]
+
+
+def _following(call: BoundCall, result: Any) -> list[Any]:
+    """Return the arguments of a call that follows another one in a run."""
+    if call.shape is not Shape.VALUE:
+        raise InvalidError(f"node {call.node}: {call.definition.ref} cannot follow another op in a run")
+    names = call.definition.signature.positional
+    return [_plain(result), *(call.values.get(name) for name in names[1:])][: len(names)]
 
 
 def _ordinal(item: item_pb2.Item) -> tuple[int, ...]:

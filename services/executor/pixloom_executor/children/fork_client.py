@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from pixloom.errors import InvalidError, MachineError
-from pixloom.sdk.spec_json import spec_from_json
+from pixloom.graph.catalogue_codec import op_from_json
 from pixloom_executor.children.frames import LENGTH
 from pixloom_executor.children.settings import ChildSettings, child_environment
 from pixloom_executor.marker import PAGE_BYTES
@@ -140,7 +140,7 @@ class ForkServer:
         if "error" in reply:
             await self.stop()
             raise InvalidError(reply["error"])
-        return [spec_from_json(op) for op in reply["ops"]]
+        return [op_from_json(op) for op in reply["ops"]]
 
     async def _ask(
         self, request: dict[str, Any], handles: tuple[int, ...] = (), timeout_s: float = _REPLY_S

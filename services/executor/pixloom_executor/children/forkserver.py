@@ -26,7 +26,7 @@ from typing import Any, Final
 import orjson
 
 from pixloom.errors import PixloomError
-from pixloom.sdk.spec_json import spec_to_json
+from pixloom.graph.catalogue_codec import op_to_json
 from pixloom_executor.children.frames import LENGTH
 from pixloom_executor.children.isolation import die_with_parent, reset_signals
 from pixloom_executor.children.settings import ChildSettings
@@ -77,7 +77,7 @@ class Template:
             for name in _PRELOADED:
                 importlib.import_module(name)
             _tame_libvips()
-            ops = [spec_to_json(spec) for spec in self._registry.specs()]
+            ops = [op_to_json(spec) for spec in self._registry.specs()]
         except PixloomError as error:
             return {"error": str(error)}
         # Objects that live for ever are left alone by collections in children, so their pages stay shared.

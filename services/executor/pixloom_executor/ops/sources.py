@@ -4,6 +4,8 @@ A source lists files and reads none. It sees only what lies below the configured
 gives pages in the order of the names' bytes, so that the same folder always gives the same items.
 """
 
+# ruff: noqa: PTH110, PTH112, PTH117, PTH118 - names of files are bytes, which pathlib does not take
+
 from __future__ import annotations
 
 import os
@@ -11,7 +13,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
-from urllib.parse import quote_from_bytes
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from pydantic import Field
 
@@ -140,12 +142,12 @@ def glob(
 
 def _page(walk: _Walk, cursor: str | None, ctx: Context, wanted: Callable[[bytes], bool]) -> Page:
     items: list[Item] = []
-    last = os.fsencode(cursor) if cursor else b""
+    last = unquote_to_bytes(cursor) if cursor else b""
     for name in walk.files(last):
         if not wanted(name):
             continue
         if len(items) == _PAGE_ITEMS:
-            return Page(items, next_cursor=os.fsdecode(last))
+            return Page(items, next_cursor=quote_from_bytes(last))
         uri = "file://" + quote_from_bytes(os.path.join(walk.base, name))
         items.append(Item(key=name.decode("utf-8", "backslashreplace"), uri=uri))
         last = name

@@ -1,0 +1,45 @@
+"""`python -m pixloom_executor`: one executor, set up by environment variables."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+import structlog
+import uvloop
+from pixloom.errors import PixloomError
+from pixloom.logs import configure
+from pixloom.settings import ExecutorSettings, load_settings
+from pixloom.telemetry.setup import configure_tracing, shutdown_tracing
+from pixloom_executor.service import run_executor
+
+__all__ = ["main"]
+
+
+async def _serve(settings: ExecutorSettings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await run_executor(settings, stop=stop)
+
+
+def main() -> int:
+    """Run until SIGTERM; return the exit code."""
+    try:
+        settings = load_settings(ExecutorSettings)
+        configure("executor", settings)
+        provider = configure_tracing("pixloom-executor")
+        try:
+            uvloop.run(_serve(settings))
+        finally:
+            shutdown_tracing(provider)
+    except PixloomError as error:
+        structlog.get_logger("executor").error("executor_failed", error=str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""What this executor holds: granted tasks, and results that no scheduler has acknowledged yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pixloom.v1 import executor_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["HeldLease", "LeaseBook"]
+
+
+@dataclass(slots=True)
+class HeldLease:
+    """One grant.
+
+    Attributes:
+        token: What proves it.
+        batch: The dispatch, with the granted tasks only.
+        granted: All tasks as granted; the token covers them.
+        running: Shards without a result.
+        unacknowledged: Shards whose results were not acknowledged.
+    """
+
+    token: bytes
+    batch: executor_pb2.LeaseBatch
+    granted: tuple[executor_pb2.TaskKey, ...]
+    running: set[int]
+    unacknowledged: set[int] = field(default_factory=set)
+
+    def as_message(self) -> executor_pb2.Lease:
+        """Return the lease as it is announced."""
+        return executor_pb2.Lease(
+            lease_token=self.token,
+            job_id=self.batch.job_id,
+            generation=self.batch.generation,
+            stage=self.batch.stage,
+            tasks=self.granted,
+            held=sorted(self.running | self.unacknowledged),
+        )
+
+
+class LeaseBook:
+    """Leases by token, and reports by number until they are acknowledged."""
+
+    def __init__(self) -> None:
+        self._leases: dict[bytes, HeldLease] = {}
+        self._reports: dict[int, executor_pb2.Report] = {}
+        self._next_report = 1
+        self.unacknowledged_results = 0
+        self.unacknowledged_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    def hold(self, lease: HeldLease) -> None:
+        """Take in a grant."""
+        self._leases[lease.token] = lease
+
+    def get(self, token: bytes) -> HeldLease | None:
+        """Return a lease, or None."""
+        return self._leases.get(token)
+
+    def announced(self) -> list[executor_pb2.Lease]:
+        """Return all leases as they are announced."""
+        return [lease.as_message() for lease in self._leases.values()]
+
+    def report(self, lease: HeldLease, results: Iterable[executor_pb2.TaskResult]) -> executor_pb2.Report:
+        """Make a report of results and keep it until it is acknowledged."""
+        report = executor_pb2.Report(
+            report_id=self._next_report,
+            lease_token=lease.token,
+            job_id=lease.batch.job_id,
+            generation=lease.batch.generation,
+            stage=lease.batch.stage,
+            results=results,
+        )
+        self._next_report += 1
+        self._reports[report.report_id] = report
+        shards = {result.shard for result in report.results}
+        lease.running -= shards
+        lease.unacknowledged |= shards
+        self.unacknowledged_results += len(report.results)
+        self.unacknowledged_bytes += report.ByteSize()
+        return report
+
+    def unacknowledged(self) -> list[executor_pb2.Report]:
+        """Return the reports to be sent again, oldest first."""
+        return list(self._reports.values())
+
+    def acknowledge(self, report_id: int) -> None:
+        """Forget a report: its results are durable, or were refused for good."""
+        report = self._reports.pop(report_id, None)
+        if report is None:
+            return
+        self.unacknowledged_results -= len(report.results)
+        self.unacknowledged_bytes -= report.ByteSize()
+        lease = self._leases.get(report.lease_token)
+        if lease is not None:
+            lease.unacknowledged -= {result.shard for result in report.results}
+            self._forget_if_done(lease)
+
+    def give_back(self, lease: HeldLease, shards: Iterable[int]) -> executor_pb2.GiveBack:
+        """Let go of tasks that were not started."""
+        given = sorted(set(shards) & lease.running)
+        lease.running -= set(given)
+        self._forget_if_done(lease)
+        return executor_pb2.GiveBack(
+            lease_token=lease.token,
+            job_id=lease.batch.job_id,
+            generation=lease.batch.generation,
+            stage=lease.batch.stage,
+            shards=given,
+        )
+
+    def drop(self, token: bytes) -> None:
+        """Forget a lease that is not valid any more, with everything reported of it."""
+        self._leases.pop(token, None)
+        for report_id in [number for number, report in self._reports.items() if report.lease_token == token]:
+            self.acknowledge(report_id)
+
+    def _forget_if_done(self, lease: HeldLease) -> None:
+        if not lease.running and not lease.unacknowledged:
+            self._leases.pop(lease.token, None)

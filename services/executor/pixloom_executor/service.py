@@ -1,0 +1,122 @@
+"""Wires an executor together and runs it; the only place where its parts learn of one another."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import tempfile
+import uuid
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import nats
+import structlog
+from pixloom.errors import UnavailableError
+from pixloom.opcodec import op_to_proto
+from pixloom.queue import LANES
+from pixloom.rpc.channel import aio_channel
+from pixloom.v1 import executor_pb2
+from pixloom_executor.children.pool import ChildPool
+from pixloom_executor.children.settings import ChildSettings
+from pixloom_executor.leases import LeaseBook
+from pixloom_executor.puller import Puller, Room
+from pixloom_executor.session import Session
+from pixloom_executor.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client as Nats
+    from pixloom.settings import ExecutorSettings
+
+__all__ = ["run_executor"]
+
+DRAIN_S: Final = 30.0
+FLUSH_S: Final = 5.0
+
+
+async def _connect_nats(url: str) -> Nats:
+    try:
+        return await nats.connect(
+            url, name="pixloom-executor", max_reconnect_attempts=-1, reconnect_time_wait=0.25, connect_timeout=5
+        )
+    except (OSError, TimeoutError, nats.errors.Error) as error:
+        raise UnavailableError("NATS does not answer; check PIXLOOM_NATS_URL") from error
+
+
+async def run_executor(settings: ExecutorSettings, *, stop: asyncio.Event) -> None:
+    """Run one executor until `stop` is set or a scheduler asks it to leave; then finish, flush and return.
+
+    Raises:
+        UnavailableError: If NATS does not answer at start.
+        InvalidError: If a module with ops cannot be loaded.
+    """
+    log = structlog.get_logger("executor")
+    executor_id = uuid.uuid4().hex
+    slots = settings.executor_slots or os.cpu_count() or 1
+    with tempfile.TemporaryDirectory(prefix="pixloom-scratch-") as scratch:
+        children = ChildPool(
+            slots=slots,
+            settings=ChildSettings(
+                artifacts_url=settings.artifacts_url,
+                scratch_dir=scratch,
+                source_roots=tuple(str(Path(root).resolve()) for root in settings.source_roots),
+                imports=settings.executor_imports,
+            ),
+        )
+        ops = [op_to_proto(spec) for spec in await children.start()]
+        connection = await _connect_nats(settings.nats_url)
+        book = LeaseBook()
+        supervisor = Supervisor(executor_id=executor_id, children=children, book=book)
+
+        def hello() -> executor_pb2.Hello:
+            return executor_pb2.Hello(
+                executor_id=executor_id,
+                pools=settings.executor_pools,
+                slots=slots,
+                ops=ops,
+                hostname=socket.gethostname(),
+                pid=os.getpid(),
+                version=version("pixloom"),
+                leases=book.announced(),
+            )
+
+        channels = {address: aio_channel(address, is_traced=False) for address in settings.scheduler_addresses}
+        sessions = [
+            Session(address=address, channel=channel, hello=hello, book=book, listener=supervisor)
+            for address, channel in channels.items()
+        ]
+        # One batch for each slot to work on, and one more so that it never waits for the next.
+        room = Room(batches=2 * slots, is_open=supervisor.has_room)
+        supervisor.connect(sessions=sessions, room=room)
+        js = connection.jetstream()
+        pullers = [
+            Puller(js=js, pool=pool, lane=lane, room=room, take=supervisor.take)
+            for pool in settings.executor_pools
+            for lane in LANES
+        ]
+        tasks = [asyncio.create_task(session.run(), name="session") for session in sessions]
+        pulls = [asyncio.create_task(puller.run(), name="puller") for puller in pullers]
+        ends = [asyncio.create_task(stop.wait()), asyncio.create_task(supervisor.wait_for_drain())]
+        log.info("executor_ready", executor=executor_id, slots=slots, pools=list(settings.executor_pools), ops=len(ops))
+        try:
+            done, _ = await asyncio.wait({*ends, *tasks, *pulls}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done - set(ends):
+                task.result()
+            supervisor.drain()
+            for pull in pulls:
+                pull.cancel()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DRAIN_S):
+                    await asyncio.gather(*(puller.finish() for puller in pullers))
+            flushed = await supervisor.flush(FLUSH_S)
+            log.info("executor_stopped", executor=executor_id, flushed=flushed)
+        finally:
+            for task in (*tasks, *pulls, *ends):
+                task.cancel()
+            await asyncio.gather(*tasks, *pulls, *ends, return_exceptions=True)
+            await children.stop()
+            for channel in channels.values():
+                await channel.close()
+            await connection.close()

@@ -1,0 +1,239 @@
+"""The stream to one scheduler replica: claims and reports go out, grants and acknowledgements come back.
+
+The stream may break at any time. What was granted and what was reported is kept in the `LeaseBook`; when the stream is
+up again, the hello announces the leases and every report without acknowledgement is sent once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, Protocol
+
+import grpc
+import structlog
+from pixloom.v1 import executor_pb2, executor_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from pixloom_executor.leases import LeaseBook
+
+__all__ = ["Session", "SessionListener", "SessionLostError"]
+
+MISSED_HEARTBEATS: Final = 2
+RECONNECT_MIN_S: Final = 0.1
+RECONNECT_MAX_S: Final = 1.0
+
+
+class SessionLostError(Exception):
+    """The stream broke before an answer came."""
+
+
+class SessionListener(Protocol):
+    """Who acts on what a scheduler says."""
+
+    def cancel_tasks(self, message: executor_pb2.CancelTasks) -> None:
+        """End tasks."""
+
+    def leases_refused(self, tokens: list[bytes]) -> None:
+        """Leases are not valid any more."""
+
+    def acknowledged(self, report_id: int) -> None:
+        """A report is durable, or refused for good."""
+
+    def drain(self) -> None:
+        """Take nothing new and leave."""
+
+    def room_changed(self) -> None:
+        """There may be room for more work: the stream is up, or results were acknowledged."""
+
+    def busy(self) -> int:
+        """Return the number of slots in use."""
+
+    def is_draining(self) -> bool:
+        """Return whether nothing new is taken."""
+
+
+class Session:
+    """Keeps a stream to one replica open."""
+
+    def __init__(
+        self,
+        *,
+        address: str,
+        channel: grpc.aio.Channel,
+        hello: Callable[[], executor_pb2.Hello],
+        book: LeaseBook,
+        listener: SessionListener,
+    ) -> None:
+        self.address = address
+        self._channel = channel
+        self._hello = hello
+        self._book = book
+        self._listener = listener
+        self._stub = executor_pb2_grpc.ExecutorServiceStub(channel)
+        self._outbox: asyncio.Queue[executor_pb2.SessionRequest] = asyncio.Queue()
+        self._claims: dict[int, asyncio.Future[executor_pb2.Grant]] = {}
+        self._next_claim = 1
+        self._last_reply = 0.0
+        self._up = False
+        self._log = structlog.get_logger("session")
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the replica has welcomed us."""
+        return self._up
+
+    async def claim(self, batch: executor_pb2.LeaseBatch, *, timeout_s: float) -> executor_pb2.Grant:
+        """Ask for the tasks of a dispatch.
+
+        Raises:
+            SessionLostError: If no answer came in time.
+        """
+        if not self._up:
+            raise SessionLostError
+        claim_id = self._next_claim
+        self._next_claim += 1
+        answer: asyncio.Future[executor_pb2.Grant] = asyncio.get_running_loop().create_future()
+        self._claims[claim_id] = answer
+        claim = executor_pb2.Claim(
+            claim_id=claim_id,
+            dispatch_id=batch.dispatch_id,
+            job_id=batch.job_id,
+            generation=batch.generation,
+            stage=batch.stage,
+            tasks=[executor_pb2.TaskKey(shard=task.shard, attempt=task.attempt) for task in batch.tasks],
+        )
+        self._outbox.put_nowait(executor_pb2.SessionRequest(claim=claim))
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await answer
+        except TimeoutError as error:
+            raise SessionLostError from error
+        finally:
+            self._claims.pop(claim_id, None)
+
+    def send_report(self, report: executor_pb2.Report) -> None:
+        """Send results; while the stream is down they wait in the book."""
+        if self._up:
+            self._outbox.put_nowait(executor_pb2.SessionRequest(report=report))
+
+    def send_give_back(self, message: executor_pb2.GiveBack) -> None:
+        """Hand tasks back; if the stream is down they are found out as lost."""
+        if self._up:
+            self._outbox.put_nowait(executor_pb2.SessionRequest(give_back=message))
+
+    async def inputs(self, lease_token: bytes, batch: executor_pb2.LeaseBatch, task: executor_pb2.Task) -> None:
+        """Page the inputs of a granted task into it.
+
+        Raises:
+            SessionLostError: If the replica does not answer.
+        """
+        token = ""
+        try:
+            while True:
+                response = await self._stub.ListInputs(
+                    executor_pb2.ListInputsRequest(
+                        lease_token=lease_token,
+                        job_id=batch.job_id,
+                        generation=batch.generation,
+                        stage=batch.stage,
+                        shard=task.shard,
+                        page_token=token,
+                    ),
+                    timeout=30,
+                )
+                task.inputs.extend(response.inputs)
+                token = response.next_page_token
+                if not token:
+                    task.inputs_paged = False
+                    return
+        except grpc.aio.AioRpcError as error:
+            raise SessionLostError from error
+
+    async def run(self) -> None:
+        """Keep the stream open until cancelled."""
+        delay = RECONNECT_MIN_S
+        while True:
+            try:
+                await self._serve()
+                delay = RECONNECT_MIN_S
+            except (grpc.aio.AioRpcError, TimeoutError, asyncio.InvalidStateError) as error:
+                self._log.warning("session_broken", address=self.address, error=_reason(error))
+            finally:
+                was_up, self._up = self._up, False
+                for answer in self._claims.values():
+                    if not answer.done():
+                        answer.set_exception(SessionLostError())
+            if was_up:
+                delay = RECONNECT_MIN_S
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, RECONNECT_MAX_S)
+
+    async def _serve(self) -> None:
+        outbox: asyncio.Queue[executor_pb2.SessionRequest] = asyncio.Queue()
+        self._outbox = outbox
+        outbox.put_nowait(executor_pb2.SessionRequest(hello=self._hello()))
+        call = self._stub.Session(_drained(outbox))
+        heart: asyncio.Task[None] | None = None
+        try:
+            async for response in call:
+                if response.WhichOneof("message") == "welcome":
+                    interval_s = response.welcome.heartbeat_interval.ToTimedelta().total_seconds()
+                    self._last_reply = asyncio.get_running_loop().time()
+                    heart = asyncio.create_task(self._beat(outbox, interval_s, call))
+                    self._up = True
+                    for report in self._book.unacknowledged():
+                        outbox.put_nowait(executor_pb2.SessionRequest(report=report))
+                    self._log.info("session_open", address=self.address)
+                    self._listener.room_changed()
+                else:
+                    self._take(response)
+        finally:
+            if heart is not None:
+                heart.cancel()
+            call.cancel()
+
+    async def _beat(
+        self, outbox: asyncio.Queue[executor_pb2.SessionRequest], interval_s: float, call: grpc.aio.Call
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            heartbeat = executor_pb2.Heartbeat(busy=self._listener.busy(), draining=self._listener.is_draining())
+            outbox.put_nowait(executor_pb2.SessionRequest(heartbeat=heartbeat))
+            await asyncio.sleep(interval_s)
+            if loop.time() - self._last_reply > interval_s * (MISSED_HEARTBEATS + 0.5):
+                self._log.warning("heartbeats_missed", address=self.address)
+                call.cancel()
+                return
+
+    def _take(self, response: executor_pb2.SessionResponse) -> None:
+        self._last_reply = asyncio.get_running_loop().time()
+        match response.WhichOneof("message"):
+            case "grant":
+                answer = self._claims.get(response.grant.claim_id)
+                if answer is not None and not answer.done():
+                    answer.set_result(response.grant)
+            case "report_ack":
+                self._book.acknowledge(response.report_ack.report_id)
+                self._listener.acknowledged(response.report_ack.report_id)
+                self._listener.room_changed()
+            case "announce_ack":
+                self._listener.leases_refused(list(response.announce_ack.refused_tokens))
+            case "cancel_tasks":
+                self._listener.cancel_tasks(response.cancel_tasks)
+            case "drain":
+                self._listener.drain()
+            case _:
+                pass
+
+
+async def _drained(
+    outbox: asyncio.Queue[executor_pb2.SessionRequest],
+) -> AsyncIterator[executor_pb2.SessionRequest]:
+    while True:
+        yield await outbox.get()
+
+
+def _reason(error: Exception) -> str:
+    return str(error.code()) if isinstance(error, grpc.aio.AioRpcError) else type(error).__name__

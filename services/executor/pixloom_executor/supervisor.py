@@ -1,0 +1,196 @@
+"""The executor's supervisor: claims what the pullers bring, hands it to the children, reports what they return.
+
+It never decodes an image, so nothing an image does can take it down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from google.protobuf.message import DecodeError
+from pixloom.v1 import executor_pb2, job_pb2
+from pixloom_executor.leases import HeldLease, LeaseBook
+from pixloom_executor.session import Session, SessionLostError
+from pixloom_executor.spans import write_report_span, write_task_spans
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from nats.aio.msg import Msg
+    from pixloom_executor.children.pool import ChildPool
+    from pixloom_executor.puller import Room
+
+__all__ = ["Supervisor"]
+
+CLAIM_TIMEOUT_S: Final = 1.0
+MAX_UNACKNOWLEDGED: Final = 2000
+MAX_UNACKNOWLEDGED_BYTES: Final = 16 * 1024 * 1024
+REPORT_RESULTS: Final = 256
+REPORT_DELAY_S: Final = 0.002
+
+
+class Supervisor:
+    """Between the sessions, the pullers and the children."""
+
+    def __init__(self, *, executor_id: str, children: ChildPool, book: LeaseBook) -> None:
+        self._executor_id = executor_id
+        self._children = children
+        self._book = book
+        self._sessions: dict[str, Session] = {}
+        self._rooms: list[Room] = []
+        self._draining = asyncio.Event()
+        self._pending: dict[bytes, list[executor_pb2.TaskResult]] = {}
+        self._sent: dict[int, tuple[executor_pb2.LeaseBatch, int, int]] = {}
+        self._log = structlog.get_logger("executor")
+
+    def connect(self, *, sessions: Iterable[Session], room: Room) -> None:
+        """Tie the supervisor to the parts made after it."""
+        self._sessions = {session.address: session for session in sessions}
+        self._rooms = [room]
+
+    # -- What sessions and pullers ask ------------------------------------------------------------------------------
+
+    def has_room(self) -> bool:
+        """Return whether more work may be taken now."""
+        return (
+            not self._draining.is_set()
+            and self._book.unacknowledged_results < MAX_UNACKNOWLEDGED
+            and self._book.unacknowledged_bytes < MAX_UNACKNOWLEDGED_BYTES
+            and any(session.is_up for session in self._sessions.values())
+        )
+
+    def room_changed(self) -> None:
+        """There may be room for more work."""
+        for room in self._rooms:
+            room.wake()
+
+    def busy(self) -> int:
+        """Return the number of slots in use."""
+        return self._children.busy
+
+    def is_draining(self) -> bool:
+        """Return whether nothing new is taken."""
+        return self._draining.is_set()
+
+    def drain(self) -> None:
+        """Take nothing new, hand back what has not started, and leave when the rest is done."""
+        if self._draining.is_set():
+            return
+        self._log.info("draining", leases=len(self._book))
+        self._draining.set()
+        self._children.end(lambda _: True, running=False)
+
+    async def wait_for_drain(self) -> None:
+        """Wait until somebody asked this executor to leave."""
+        await self._draining.wait()
+
+    async def flush(self, timeout_s: float) -> bool:
+        """Wait until nothing is held any more; False if that took too long."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout_s
+        while len(self._book) and loop.time() < end:
+            await asyncio.sleep(0.01)
+        return not len(self._book)
+
+    def cancel_tasks(self, message: executor_pb2.CancelTasks) -> None:
+        """End tasks of a job."""
+        stage = message.stage if message.HasField("stage") else None
+        self._children.end(
+            lambda batch: (
+                batch.job_id == message.job_id
+                and batch.generation == message.generation
+                and stage in (None, batch.stage)
+            ),
+            running=message.now,
+        )
+
+    def leases_refused(self, tokens: list[bytes]) -> None:
+        """Stop working on leases that are not valid any more."""
+        for token in tokens:
+            lease = self._book.get(token)
+            self._book.drop(token)
+            self._pending.pop(token, None)
+            if lease is not None:
+                dispatch = lease.batch.dispatch_id
+                self._children.end(lambda batch, dispatch=dispatch: batch.dispatch_id == dispatch)  # type: ignore[misc]
+
+    # -- The way of a batch -----------------------------------------------------------------------------------------
+
+    async def take(self, message: Msg) -> None:
+        """Claim a dispatch, run what was granted, report it."""
+        try:
+            batch = executor_pb2.LeaseBatch.FromString(message.data)
+        except DecodeError:
+            self._log.error("message_unreadable", bytes=len(message.data))  # noqa: TRY400
+            await message.term()
+            return
+        session = self._session_for(batch)
+        try:
+            if session is None:
+                raise SessionLostError
+            grant = await session.claim(batch, timeout_s=CLAIM_TIMEOUT_S)
+        except SessionLostError:
+            await message.nak(delay=1.0)
+            return
+        await message.ack()
+        if not grant.lease_token:
+            return
+        granted = {task.shard: task.attempt for task in grant.tasks}
+        if len(granted) != len(batch.tasks):
+            kept = [task for task in batch.tasks if granted.get(task.shard) == task.attempt]
+            del batch.tasks[:]
+            batch.tasks.extend(kept)
+        lease = HeldLease(grant.lease_token, batch, tuple(grant.tasks), set(granted))
+        self._book.hold(lease)
+        try:
+            for task in batch.tasks:
+                if task.inputs_paged:
+                    await session.inputs(grant.lease_token, batch, task)
+        except SessionLostError:
+            session.send_give_back(self._book.give_back(lease, granted))
+            return
+        await self._children.run(batch, lambda result: self._finished(lease, result))
+        self._send(lease)
+
+    def _session_for(self, batch: executor_pb2.LeaseBatch) -> Session | None:
+        named = self._sessions.get(batch.owner_address)
+        if named is not None and named.is_up:
+            return named
+        return next((session for session in self._sessions.values() if session.is_up), None)
+
+    def _finished(self, lease: HeldLease, result: executor_pb2.TaskResult) -> None:
+        """Take a result from the children; results of one lease go out together."""
+        if self._draining.is_set() and result.outcome == job_pb2.ATTEMPT_OUTCOME_CANCELLED:
+            session = self._session_for(lease.batch)
+            message = self._book.give_back(lease, (result.shard,))
+            if session is not None:
+                session.send_give_back(message)
+            return
+        write_task_spans(lease.batch, result, self._executor_id)
+        pending = self._pending.get(lease.token)
+        if pending is None:
+            pending = self._pending[lease.token] = []
+            asyncio.get_running_loop().call_later(REPORT_DELAY_S, self._send, lease)
+        pending.append(result)
+        if len(pending) >= REPORT_RESULTS:
+            self._send(lease)
+
+    def _send(self, lease: HeldLease) -> None:
+        results = self._pending.pop(lease.token, None)
+        if not results or self._book.get(lease.token) is not lease:
+            return
+        report = self._book.report(lease, results)
+        self._sent[report.report_id] = (lease.batch, len(results), time.time_ns())
+        session = self._session_for(lease.batch)
+        if session is not None:
+            session.send_report(report)
+
+    def acknowledged(self, report_id: int) -> None:
+        """Write the span of a report that is durable now."""
+        sent = self._sent.pop(report_id, None)
+        if sent is not None:
+            batch, results, start_ns = sent
+            write_report_span(batch, results=results, start_ns=start_ns, end_ns=time.time_ns())

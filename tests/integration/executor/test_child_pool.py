@@ -1,0 +1,297 @@
+"""Batches through real child processes: what crashes, hangs or asks for too much costs one item."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pixloom.artifacts import open_store
+from pixloom.artifacts.manifest import read_items
+from pixloom.errors import InvalidError
+from pixloom.v1 import executor_pb2 as pb
+from pixloom.v1 import item_pb2, job_pb2, op_pb2
+from pixloom_executor.children import ChildPool, ChildSettings
+from tests.unit.executor.tasks import batch_of, call, inline, item, sliced
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+OK, FAILED, CANCELLED = (
+    job_pb2.ATTEMPT_OUTCOME_OK,
+    job_pb2.ATTEMPT_OUTCOME_FAILED,
+    job_pb2.ATTEMPT_OUTCOME_CANCELLED,
+)
+
+
+def settings(folder: Path, **options: Any) -> ChildSettings:
+    return ChildSettings(
+        artifacts_url=(folder / "store").as_uri(),
+        scratch_dir=str(folder / "scratch"),
+        source_roots=(str(folder),),
+        **options,
+    )
+
+
+@pytest.fixture
+async def pool(tmp_path: Path) -> AsyncIterator[ChildPool]:
+    pool = ChildPool(slots=2, settings=settings(tmp_path))
+    await pool.start()
+    yield pool
+    await pool.stop()
+
+
+def batch(calls: list[pb.OpCall], *, tasks: int = 1, items: int = 1) -> pb.LeaseBatch:
+    return batch_of(
+        calls,
+        [
+            pb.Task(
+                shard=shard,
+                attempt=1,
+                inputs=[sliced(inline(*(item(shard * items + place) for place in range(items))))],
+            )
+            for shard in range(tasks)
+        ],
+    )
+
+
+async def run(pool: ChildPool, made: pb.LeaseBatch) -> list[pb.TaskResult]:
+    results: list[pb.TaskResult] = []
+    async with asyncio.timeout(60):
+        await pool.run(made, results.append)
+    return sorted(results, key=lambda result: result.shard)
+
+
+def descendants(pid: int) -> set[int]:
+    """Return the processes below one, by the parent that the kernel names."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+    found: set[int] = set()
+    while new := {child for child, parent in parents.items() if parent in found | {pid}} - found:
+        found |= new
+    return found
+
+
+async def test_built_in_ops_are_announced(pool: ChildPool, tmp_path: Path):
+    specs = await ChildPool(slots=1, settings=settings(tmp_path)).start()
+    assert {"debug.noop@1", "flow.filter@1", "source.folder@1"} <= {spec.ref for spec in specs}
+    assert all(spec.digest for spec in specs)
+
+
+async def test_every_task_gets_its_result(pool: ChildPool):
+    batches = [batch([call("debug.noop")], tasks=100) for _ in range(6)]
+    for results in await asyncio.gather(*(run(pool, made) for made in batches)):
+        assert [result.shard for result in results] == list(range(100))
+        assert {result.outcome for result in results} == {OK}
+    assert pool.busy == 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "reason"), [("signal", "CRASHED"), ("exit", "CRASHED"), ("alloc", "OUT_OF_MEMORY"), ("hang", "TIMEOUT")]
+)
+async def test_what_takes_a_child_down_costs_its_item(pool: ChildPool, tmp_path: Path, mode, reason):
+    made = batch(
+        [call("debug.noop", "a"), call("debug.crash", "b", mode=mode, at=[2, 5], timeout_s=0.3)], tasks=3, items=3
+    )
+    results = await run(pool, made)
+    assert [result.outcome for result in results] == [OK, OK, OK]
+    assert [result.output.count for result in results] == [2, 2, 3]
+    assert [dict(result.counts[1].rejected) for result in results] == [{reason: 1}, {reason: 1}, {}]
+    reject = read_items(results[0].rejects, open_store((tmp_path / "store").as_uri()))[0]
+    assert (reject.key, reject.reason, reject.node) == ("item-2", reason, "b")
+    assert "twice" in reject.detail
+
+
+async def test_on_error_fail_holds_for_crashes(pool: ChildPool):
+    results = await run(pool, batch([call("debug.crash", "b", at=[1], on_error=pb.ON_ERROR_FAIL)], items=3))
+    assert (results[0].outcome, results[0].reason, results[0].retryable) == (FAILED, "CRASHED", False)
+
+
+async def test_a_crash_that_does_not_come_again_costs_nothing(tmp_path: Path):
+    (tmp_path / "flaky_ops.py").write_text(FLAKY)
+    pool = await imported(tmp_path, "flaky_ops")
+    try:
+        results = await run(pool, batch([call("user.crash_once", marker=str(tmp_path / "seen"))], items=4))
+        assert (results[0].outcome, results[0].output.count) == (OK, 4)
+    finally:
+        await pool.stop()
+
+
+FLAKY = """
+import os
+from pathlib import Path
+from pixloom.sdk.op import Item, op
+
+@op
+def crash_once(item: Item, *, marker: str) -> None:
+    if item.ordinal == (2,) and not Path(marker).exists():
+        Path(marker).touch()
+        os._exit(1)
+
+@op
+async def shout(item: Item, *, suffix: str = "!") -> dict:
+    return {"text": item.key.upper() + suffix}
+
+@op
+def environment() -> dict:
+    return dict(os.environ)
+"""
+
+
+async def imported(folder: Path, *modules: str) -> ChildPool:
+    before = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = f"{folder}{os.pathsep}{before}"
+    try:
+        pool = ChildPool(slots=1, settings=settings(folder, imports=modules))
+        await pool.start()
+    finally:
+        os.environ["PYTHONPATH"] = before
+    return pool
+
+
+async def test_ops_of_a_users_module_run_plain_and_async(tmp_path: Path):
+    (tmp_path / "flaky_ops.py").write_text(FLAKY)
+    pool = await imported(tmp_path, "flaky_ops")
+    try:
+        results = await run(pool, batch([call("user.shout", suffix="?")]))
+        output = item_pb2.ItemBatch.FromString(results[0].output.inline).items[0]
+        assert b"ITEM-0?" in output.attributes_json
+    finally:
+        await pool.stop()
+
+
+async def test_children_see_no_secrets(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("PIXLOOM_DATABASE_URL", "canary")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
+    (tmp_path / "flaky_ops.py").write_text(FLAKY)
+    pool = await imported(tmp_path, "flaky_ops")
+    try:
+        made = batch_of([call("user.environment")], [pb.Task(shard=0, attempt=1)], op_pb2.OP_KIND_VALUE)
+        results = await run(pool, made)
+        assert b"canary" not in results[0].value_json
+        assert b"OMP_NUM_THREADS" in results[0].value_json
+    finally:
+        await pool.stop()
+
+
+async def test_a_module_that_cannot_be_loaded_is_named(tmp_path: Path):
+    pool = ChildPool(slots=1, settings=settings(tmp_path, imports=("no_such_module",)))
+    with pytest.raises(InvalidError, match="no_such_module"):
+        await pool.start()
+    await pool.stop()
+
+
+async def test_a_hung_collection_op_fails_its_task(pool: ChildPool):
+    made = batch_of([call("debug.crash", mode="hang", timeout_s=0.2)], [pb.Task(shard=0, attempt=1)])
+    results = await run(pool, made)
+    assert (results[0].outcome, results[0].reason, results[0].retryable) == (FAILED, "TIMEOUT", True)
+
+
+async def test_the_deadline_of_a_task_holds(pool: ChildPool):
+    made = batch([call("debug.sleep", seconds=0.4)], items=2)
+    made.deadline.FromMilliseconds(100)
+    results = await run(pool, made)
+    assert dict(results[0].counts[0].rejected) == {"TIMEOUT": 2}
+
+
+async def test_a_running_batch_is_ended_at_once(pool: ChildPool):
+    running = asyncio.create_task(run(pool, batch([call("debug.sleep", "slow", seconds=60)], tasks=3)))
+    other = asyncio.create_task(run(pool, batch([call("debug.sleep", "other", seconds=0.3)], tasks=2)))
+    while pool.busy < 2:
+        await asyncio.sleep(0)
+    pool.end(lambda made: made.calls[0].node == "slow")
+    assert [result.outcome for result in await running] == [CANCELLED] * 3
+    assert [result.outcome for result in await other] == [OK] * 2
+
+
+async def test_tasks_that_have_not_started_are_ended_without_a_kill(pool: ChildPool):
+    results: list[pb.TaskResult] = []
+    first = asyncio.Event()
+
+    def deliver(result: pb.TaskResult) -> None:
+        results.append(result)
+        first.set()
+
+    made = batch([call("debug.sleep", seconds=0.2)], tasks=50)
+    running = asyncio.create_task(pool.run(made, deliver))
+    await first.wait()
+    pool.end(lambda _: True, running=False)
+    await running
+    outcomes = [result.outcome for result in results]
+    assert outcomes.count(OK) in (1, 2, 3)
+    assert outcomes.count(OK) + outcomes.count(CANCELLED) == 50
+
+
+async def test_a_batch_that_waits_is_ended_too(tmp_path: Path):
+    pool = ChildPool(slots=1, settings=settings(tmp_path))
+    await pool.start()
+    try:
+        running = asyncio.create_task(run(pool, batch([call("debug.sleep", "a", seconds=0.3)])))
+        waiting = asyncio.create_task(run(pool, batch([call("debug.sleep", "b", seconds=60)])))
+        await asyncio.sleep(0)
+        pool.end(lambda made: made.calls[0].node == "b")
+        assert [result.outcome for result in await waiting] == [CANCELLED]
+        assert [result.outcome for result in await running] == [OK]
+    finally:
+        await pool.stop()
+
+
+async def test_cancelling_the_caller_ends_the_batch(pool: ChildPool):
+    running = asyncio.create_task(run(pool, batch([call("debug.sleep", seconds=60)])))
+    while not pool.busy:
+        await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert (await run(pool, batch([call("debug.noop")], tasks=3)))[2].outcome == OK
+
+
+async def test_nothing_is_left_after_stop(tmp_path: Path):
+    before = descendants(os.getpid())
+    pool = ChildPool(slots=3, settings=settings(tmp_path))
+    await pool.start()
+    await run(pool, batch([call("debug.crash", at=[1])], items=2))
+    running = asyncio.create_task(run(pool, batch([call("debug.sleep", seconds=60)])))
+    while not pool.busy:
+        await asyncio.sleep(0)
+    assert descendants(os.getpid()) - before
+    await pool.stop()
+    await pool.stop()
+    assert [result.outcome for result in await running] == [CANCELLED]
+    assert descendants(os.getpid()) - before == set()
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+async def test_the_pool_goes_on_when_its_template_is_killed(pool: ChildPool):
+    await run(pool, batch([call("debug.noop")]))
+    for pid in descendants(os.getpid()):
+        if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, 9)
+    results = await run(pool, batch([call("debug.noop")], tasks=5))
+    assert [result.outcome for result in results] == [OK] * 5
+
+
+async def test_artifacts_are_in_the_store_when_results_are_delivered(pool: ChildPool, tmp_path: Path):
+    source = batch_of([call("debug.range", count=5000)], [pb.Task(shard=0, attempt=1)], op_pb2.OP_KIND_SOURCE)
+    results = await run(pool, source)
+    items = read_items(results[0].output, open_store((tmp_path / "store").as_uri()))
+    assert len(items) == 5000
+
+
+async def test_many_small_tasks_cost_little(pool: ChildPool, capsys):
+    batches = [batch([call("debug.noop")], tasks=250) for _ in range(20)]
+    started = time.perf_counter()
+    await asyncio.gather(*(run(pool, made) for made in batches))
+    rate = 5000 / (time.perf_counter() - started)
+    with capsys.disabled():
+        print(f" debug.noop: {rate:,.0f} tasks/s ", end="")
+    assert rate > 2_000

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import Field
+
+from pixloom.errors import InvalidError
+from pixloom.graph.catalogue import OpKind, PortType
+from pixloom.sdk.op import (
+    Context,
+    File,
+    Image,
+    Item,
+    Items,
+    Page,
+    Shape,
+    definition_of,
+    op,
+    source,
+    spec_of,
+)
+
+
+def test_an_op_over_images_takes_pixels_on_the_port_images():
+    @op("image.darken", version=3)
+    def darken(image: Image, *, by: int = 10) -> Image:
+        """Make it darker.
+
+        A lot.
+        """
+        return image
+
+    spec = spec_of(darken)
+    assert (spec.ref, spec.kind, spec.output) == ("image.darken@3", OpKind.ITEM, PortType.IMAGE)
+    assert [(port.name, port.type, port.optional) for port in spec.inputs] == [("images", PortType.IMAGE, False)]
+    assert spec.summary == "Make it darker."
+    assert spec.documentation.endswith("A lot.")
+
+
+def test_an_op_over_records_that_may_be_none_runs_without_input_as_well():
+    @op
+    def look(item: Item | None = None) -> dict[str, Any]:
+        return {}
+
+    spec = spec_of(look)
+    assert (spec.name, spec.kind, spec.output) == ("user.look", OpKind.ITEM, PortType.RECORD)
+    assert spec.inputs[0].optional
+
+
+@pytest.mark.parametrize(
+    ("annotation", "output"), [(Items, PortType.RECORD), (list[Item], PortType.RECORD), (File, PortType.VALUE)]
+)
+def test_an_op_over_lists_of_items_is_a_collection_op(annotation, output):
+    def gather(items): ...
+
+    gather.__annotations__ = {"items": list[Item], "return": annotation}
+    spec = spec_of(op("agg.gather")(gather))
+    assert (spec.kind, spec.output, spec.inputs[0].name) == (OpKind.COLLECTION, output, "items")
+
+
+def test_several_lists_are_several_ports():
+    @op("agg.join")
+    def join(left: list[Item], right: list[Item] | None = None) -> Items:
+        return Items()
+
+    assert [(port.name, port.optional) for port in spec_of(join).inputs] == [("left", False), ("right", True)]
+
+
+def test_an_op_over_anything_else_maps_values():
+    @op("value.add")
+    def add(left: int, right: int = 1, *, scale: float = 1.0) -> float:
+        return (left + right) * scale
+
+    spec = spec_of(add)
+    assert (spec.kind, spec.output) == (OpKind.VALUE, PortType.VALUE)
+    assert [port.type for port in spec.inputs] == [PortType.VALUE, PortType.VALUE]
+
+
+def test_a_source_takes_a_cursor_and_gives_pages():
+    @source("source.none")
+    def none(*, count: int, cursor: str | None, ctx: Context) -> Page:
+        return Page()
+
+    definition = definition_of(none)
+    assert definition.signature.shape is Shape.SOURCE
+    assert definition.signature.cursor
+    assert definition.signature.context == "ctx"
+    assert set(definition.spec.params_schema["properties"]) == {"count"}
+
+
+def test_a_source_that_returns_no_page_is_refused():
+    with pytest.raises(InvalidError, match="must be `Page`"):
+        source("source.odd")(lambda: None)
+
+
+def test_params_become_a_json_schema_with_defaults_and_descriptions():
+    @op("image.blur")
+    def blur(image: Image, *, sigma: Annotated[float, Field(gt=0, le=10, description="Radius in px")] = 1.5) -> Image:
+        return image
+
+    schema = spec_of(blur).params_schema
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert schema["additionalProperties"] is False
+    sigma = schema["properties"]["sigma"]
+    assert (sigma["default"], sigma["description"]) == (1.5, "Radius in px")
+    assert (sigma["exclusiveMinimum"], sigma["maximum"]) == (0, 10)
+
+
+def test_params_are_bound_with_all_problems_named():
+    @op("image.cut")
+    def cut(image: Image, *, width: int, mode: Literal["a", "b"] = "a") -> Image:
+        return image
+
+    definition = definition_of(cut)
+    assert definition.bind(b'{"width": 5}') == {"width": 5, "mode": "a"}
+    with pytest.raises(InvalidError) as caught:
+        definition.bind(b'{"width": "5", "mode": "c", "wide": 1}')
+    assert caught.value.reason == "INVALID_PARAMS"
+    for name in ("width", "mode", "wide"):
+        assert name in str(caught.value)
+
+
+def test_a_param_may_be_called_like_a_method_of_the_model():
+    @op("image.say")
+    def say(image: Image, *, copy: int = 1, json: str = "x") -> Image:
+        return image
+
+    definition = definition_of(say)
+    assert definition.bind(b'{"copy": 4}') == {"copy": 4, "json": "x"}
+    assert set(definition.spec.params_schema["properties"]) == {"copy", "json"}
+
+
+def test_the_decorated_function_stays_callable():
+    @op
+    def double(value: int) -> int:
+        return 2 * value
+
+    assert double(4) == 8
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda *images: None, "kwargs"),
+        (lambda **params: None, "kwargs"),
+    ],
+)
+def test_a_signature_that_cannot_be_described_is_refused(function, words):
+    with pytest.raises(InvalidError, match=words):
+        op("user.odd")(function)
+
+
+def test_two_images_are_refused_with_what_to_do():
+    def blend(one: Image, other: Image) -> Image:
+        return one
+
+    with pytest.raises(InvalidError, match="takes one image"):
+        op(blend)
+
+
+def test_a_param_without_annotation_is_refused():
+    def blend(one: Image, *, other=1) -> Image:
+        return one
+
+    with pytest.raises(InvalidError, match="needs a type annotation"):
+        op(blend)
+
+
+@pytest.mark.parametrize("options", [{"version": 0}, {"timeout_s": 0}, {"cost_hint_s": -1.0}])
+def test_figures_out_of_range_are_refused(options):
+    def same(image: Image) -> Image:
+        return image
+
+    with pytest.raises(InvalidError, match="version must be"):
+        op("image.same", **options)(same)
+
+
+def test_a_function_that_is_no_op_has_no_spec():
+    with pytest.raises(InvalidError, match="is no op"):
+        spec_of(len)
+
+
+def test_the_digest_follows_code_and_version():
+    def make(version: int, function: Any) -> str:
+        return spec_of(op("image.same", version=version)(function)).digest
+
+    def one(image: Image) -> Image:
+        return image
+
+    def two(image: Image) -> Image:
+        return image.with_vips(image.vips)
+
+    assert make(1, one) == make(1, one)
+    assert len({make(1, one), make(2, one), make(1, two)}) == 3
+
+
+def test_importing_the_sdk_loads_no_image_library():
+    code = "import sys, pixloom.sdk.op; sys.exit(bool({'pyvips', 'numpy', 'pydantic', 'pyarrow'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
