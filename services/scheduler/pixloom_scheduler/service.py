@@ -16,7 +16,7 @@ import uuid_utils
 from grpc_health.v1 import health_pb2
 from pixloom.errors import MachineError, UnavailableError
 from pixloom.queue import declare_stream
-from pixloom.rpc.server import build_server, listen, publish_services
+from pixloom.rpc.server import INTERNAL_PROBLEMS_BYTES, build_server, listen, publish_services
 from pixloom.v1 import executor_admin_pb2_grpc, executor_pb2_grpc, job_pb2_grpc, op_pb2_grpc, workflow_pb2_grpc
 from pixloom_scheduler.catalogue import OpCatalogue
 from pixloom_scheduler.clock import DatabaseClock
@@ -165,7 +165,7 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
         manifests=ManifestLister(reader=reader, loader=loader, replica=replica, inputs=inputs),
         clock=clock,
     )
-    server = build_server()
+    server = build_server(problems_bytes=INTERNAL_PROBLEMS_BYTES)
     executor_pb2_grpc.add_ExecutorServiceServicer_to_server(sessions, server)
     job_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
     workflow_pb2_grpc.add_WorkflowServiceServicer_to_server(

@@ -26,7 +26,7 @@ class Ops(op_pb2_grpc.OpServiceServicer):
     def __init__(self, catalogue: OpCatalogue) -> None:
         self._catalogue = catalogue
 
-    async def GetOp(  # noqa: N802
+    async def GetOp(
         self, request: op_pb2.GetOpRequest, context: Context
     ) -> op_pb2.GetOpResponse:
         """Return one op."""
@@ -36,7 +36,7 @@ class Ops(op_pb2_grpc.OpServiceServicer):
             raise NotFoundError(f"there is no op {request.name[:100]}; `pixloom ops list` shows those there are")
         return op_pb2.GetOpResponse(op=op_to_proto(spec))
 
-    async def ListOps(  # noqa: N802
+    async def ListOps(
         self, request: op_pb2.ListOpsRequest, context: Context
     ) -> op_pb2.ListOpsResponse:
         """List the ops by name."""
@@ -68,14 +68,14 @@ class ExecutorAdmin(executor_admin_pb2_grpc.ExecutorAdminServiceServicer):
         self._executors = executors
         self._sessions = sessions
 
-    async def ListExecutors(  # noqa: N802
+    async def ListExecutors(
         self, request: executor_admin_pb2.ListExecutorsRequest, context: Context
     ) -> executor_admin_pb2.ListExecutorsResponse:
         """List executors by id."""
         del request, context
         return executor_admin_pb2.ListExecutorsResponse(executors=[_view(session) for session in self._executors])
 
-    async def DrainExecutor(  # noqa: N802
+    async def DrainExecutor(
         self, request: executor_admin_pb2.DrainExecutorRequest, context: Context
     ) -> executor_admin_pb2.DrainExecutorResponse:
         """Ask an executor to finish and leave."""

@@ -68,7 +68,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
 
     # -- Creating and reading -------------------------------------------------------------------------------------
 
-    async def CreateJob(  # noqa: N802
+    async def CreateJob(
         self, request: job_pb2.CreateJobRequest, context: Context
     ) -> job_pb2.CreateJobResponse:
         """Accept a job."""
@@ -98,14 +98,14 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         found = await self._submissions.submit(body_digest(submission))
         return job_pb2.CreateJobResponse(job=self._reads.view(found))
 
-    async def GetJob(  # noqa: N802
+    async def GetJob(
         self, request: job_pb2.GetJobRequest, context: Context
     ) -> job_pb2.GetJobResponse:
         """Return a job."""
         del context
         return job_pb2.GetJobResponse(job=await self._reads.job(request.id))
 
-    async def ListJobs(  # noqa: N802
+    async def ListJobs(
         self, request: job_pb2.ListJobsRequest, context: Context
     ) -> job_pb2.ListJobsResponse:
         """List jobs, newest first."""
@@ -124,7 +124,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         token = write_page_token(found[size - 1].id) if len(found) > size else ""
         return job_pb2.ListJobsResponse(jobs=jobs, next_page_token=token)
 
-    async def GetJobResults(  # noqa: N802
+    async def GetJobResults(
         self, request: job_pb2.GetJobResultsRequest, context: Context
     ) -> job_pb2.GetJobResultsResponse:
         """Return what a job gave so far."""
@@ -155,14 +155,14 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
                 response.outputs[name].CopyFrom(response.nodes[names[index]])
         return response
 
-    async def ListNodes(  # noqa: N802
+    async def ListNodes(
         self, request: job_pb2.ListNodesRequest, context: Context
     ) -> job_pb2.ListNodesResponse:
         """List the nodes of a job."""
         del context
         return job_pb2.ListNodesResponse(nodes=await self._reads.nodes(request.id))
 
-    async def ListManifests(  # noqa: N802
+    async def ListManifests(
         self, request: job_pb2.ListManifestsRequest, context: Context
     ) -> job_pb2.ListManifestsResponse:
         """List where the items of a node lie."""
@@ -177,14 +177,14 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         )
         return job_pb2.ListManifestsResponse(manifests=manifests, next_page_token=write_page_token(place))
 
-    async def ListItems(  # noqa: N802
+    async def ListItems(
         self, request: job_pb2.ListItemsRequest, context: Context
     ) -> job_pb2.ListItemsResponse:
         """Refuse: items are read by the gateway, so that the scheduler never decodes a manifest."""
         del request, context
         raise PixloomError("ask the gateway for items; the scheduler lists manifests only", reason="NOT_SUPPORTED")
 
-    async def ListAttempts(  # noqa: N802
+    async def ListAttempts(
         self, request: job_pb2.ListAttemptsRequest, context: Context
     ) -> job_pb2.ListAttemptsResponse:
         """List attempts in journal order."""
@@ -225,7 +225,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         token = write_page_token(str(rows[size - 1]["seq"])) if len(rows) > size else ""
         return job_pb2.ListAttemptsResponse(attempts=attempts, next_page_token=token)
 
-    async def WatchJob(  # noqa: N802
+    async def WatchJob(
         self, request: job_pb2.WatchJobRequest, context: Context
     ) -> AsyncIterator[job_pb2.WatchJobResponse]:
         """Stream events behind a number and snapshots of progress; ends with the job."""
@@ -247,7 +247,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         await self._replica.command(job_id, event)
         return await self._reads.job(job_id)
 
-    async def StartJob(  # noqa: N802
+    async def StartJob(
         self, request: job_pb2.StartJobRequest, context: Context
     ) -> job_pb2.StartJobResponse:
         """Start a job that was created with start = false."""
@@ -256,7 +256,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
             raise PixloomError("params at start are not supported yet; give them at creation", reason="NOT_SUPPORTED")
         return job_pb2.StartJobResponse(job=await self._command(request.id, StartRequested(), "start"))
 
-    async def PauseJob(  # noqa: N802
+    async def PauseJob(
         self, request: job_pb2.PauseJobRequest, context: Context
     ) -> job_pb2.PauseJobResponse:
         """Stop dispatching."""
@@ -265,20 +265,68 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
             raise PixloomError("taking running tasks back is not supported yet", reason="NOT_SUPPORTED")
         return job_pb2.PauseJobResponse(job=await self._command(request.id, PauseRequested(), "pause"))
 
-    async def ResumeJob(  # noqa: N802
+    async def ResumeJob(
         self, request: job_pb2.ResumeJobRequest, context: Context
     ) -> job_pb2.ResumeJobResponse:
         """Dispatch again."""
         del context
         return job_pb2.ResumeJobResponse(job=await self._command(request.id, ResumeRequested(), "resume"))
 
-    async def CancelJob(  # noqa: N802
+    async def CancelJob(
         self, request: job_pb2.CancelJobRequest, context: Context
     ) -> job_pb2.CancelJobResponse:
         """End a job."""
         del context
         event = CancelRequested(detail=read_text(request.reason, "reason") or "cancelled on request", now=request.now)
         return job_pb2.CancelJobResponse(job=await self._command(request.id, event, "cancel"))
+
+    # -- Not built yet: refused by name -----------------------------------------------------------------------------
+
+    async def UpdateJob(
+        self, request: job_pb2.UpdateJobRequest, context: Context
+    ) -> job_pb2.UpdateJobResponse:
+        """Refuse."""
+        del request, context
+        raise _not_supported("UpdateJob")
+
+    async def DeleteJob(
+        self, request: job_pb2.DeleteJobRequest, context: Context
+    ) -> job_pb2.DeleteJobResponse:
+        """Refuse."""
+        del request, context
+        raise _not_supported("DeleteJob")
+
+    async def RecoverJob(
+        self, request: job_pb2.RecoverJobRequest, context: Context
+    ) -> job_pb2.RecoverJobResponse:
+        """Refuse."""
+        del request, context
+        raise _not_supported("RecoverJob")
+
+    async def RetryJob(
+        self, request: job_pb2.RetryJobRequest, context: Context
+    ) -> job_pb2.RetryJobResponse:
+        """Refuse."""
+        del request, context
+        raise _not_supported("RetryJob")
+
+    async def RerunJob(
+        self, request: job_pb2.RerunJobRequest, context: Context
+    ) -> job_pb2.RerunJobResponse:
+        """Refuse."""
+        del request, context
+        raise _not_supported("RerunJob")
+
+    async def CancelAllJobs(
+        self, request: job_pb2.CancelAllJobsRequest, context: Context
+    ) -> job_pb2.CancelAllJobsResponse:
+        """Refuse."""
+        del request, context
+        raise _not_supported("CancelAllJobs")
+
+
+def _not_supported(verb: str) -> PixloomError:
+    return PixloomError(f"{verb} is not supported yet", reason="NOT_SUPPORTED")
 
 
 def _counts(row: dict[str, Any], place: int) -> job_pb2.ItemCounts:

@@ -84,7 +84,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
 
     # -- The stream -----------------------------------------------------------------------------------------------
 
-    async def Session(  # noqa: N802
+    async def Session(
         self,
         request_iterator: AsyncIterator[executor_pb2.SessionRequest],
         context: grpc.aio.ServicerContext[executor_pb2.SessionRequest, executor_pb2.SessionResponse],
@@ -326,7 +326,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
 
     # -- Calls ----------------------------------------------------------------------------------------------------
 
-    async def WhoOwns(  # noqa: N802
+    async def WhoOwns(
         self,
         request: executor_pb2.WhoOwnsRequest,
         context: grpc.aio.ServicerContext[executor_pb2.WhoOwnsRequest, executor_pb2.WhoOwnsResponse],
@@ -336,7 +336,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         address, epoch = await self._ownership.owner_of(request.partition)
         return executor_pb2.WhoOwnsResponse(address=address, epoch=epoch)
 
-    async def ListInputs(  # noqa: N802
+    async def ListInputs(
         self,
         request: executor_pb2.ListInputsRequest,
         context: grpc.aio.ServicerContext[executor_pb2.ListInputsRequest, executor_pb2.ListInputsResponse],

@@ -83,7 +83,7 @@ class Workflows(workflow_pb2_grpc.WorkflowServiceServicer):
 
         return await asyncio.to_thread(work)
 
-    async def CreateWorkflow(  # noqa: N802
+    async def CreateWorkflow(
         self, request: workflow_pb2.CreateWorkflowRequest, context: Context
     ) -> workflow_pb2.CreateWorkflowResponse:
         """Create a workflow; the same content again returns what is there."""
@@ -92,7 +92,7 @@ class Workflows(workflow_pb2_grpc.WorkflowServiceServicer):
         definition, _ = await self._definitions.create(PROJECT, definition_of(document, result))
         return workflow_pb2.CreateWorkflowResponse(workflow=_view(definition))
 
-    async def GetWorkflow(  # noqa: N802
+    async def GetWorkflow(
         self, request: workflow_pb2.GetWorkflowRequest, context: Context
     ) -> workflow_pb2.GetWorkflowResponse:
         """Return a workflow."""
@@ -100,7 +100,7 @@ class Workflows(workflow_pb2_grpc.WorkflowServiceServicer):
         definition = await self._definitions.get(PROJECT, request.name, request.version)
         return workflow_pb2.GetWorkflowResponse(workflow=_view(definition))
 
-    async def ListWorkflows(  # noqa: N802
+    async def ListWorkflows(
         self, request: workflow_pb2.ListWorkflowsRequest, context: Context
     ) -> workflow_pb2.ListWorkflowsResponse:
         """List workflows by name."""
@@ -111,7 +111,7 @@ class Workflows(workflow_pb2_grpc.WorkflowServiceServicer):
         views = [_view(definition, with_spec=False) for definition in found[:size]]
         return workflow_pb2.ListWorkflowsResponse(workflows=views, next_page_token=token)
 
-    async def UpdateWorkflow(  # noqa: N802
+    async def UpdateWorkflow(
         self, request: workflow_pb2.UpdateWorkflowRequest, context: Context
     ) -> workflow_pb2.UpdateWorkflowResponse:
         """Give a workflow new content."""
@@ -126,7 +126,7 @@ class Workflows(workflow_pb2_grpc.WorkflowServiceServicer):
         )
         return workflow_pb2.UpdateWorkflowResponse(workflow=_view(definition), changed=changed)
 
-    async def DeleteWorkflow(  # noqa: N802
+    async def DeleteWorkflow(
         self, request: workflow_pb2.DeleteWorkflowRequest, context: Context
     ) -> workflow_pb2.DeleteWorkflowResponse:
         """Delete a workflow."""
@@ -134,7 +134,7 @@ class Workflows(workflow_pb2_grpc.WorkflowServiceServicer):
         await self._definitions.delete(PROJECT, request.name, if_match=request.if_match)
         return workflow_pb2.DeleteWorkflowResponse()
 
-    async def ValidateWorkflow(  # noqa: N802
+    async def ValidateWorkflow(
         self, request: workflow_pb2.ValidateWorkflowRequest, context: Context
     ) -> workflow_pb2.ValidateWorkflowResponse:
         """Check a document."""
@@ -150,7 +150,7 @@ class Workflows(workflow_pb2_grpc.WorkflowServiceServicer):
             notes=result.notes,
         )
 
-    async def PlanWorkflow(  # noqa: N802
+    async def PlanWorkflow(
         self, request: workflow_pb2.PlanWorkflowRequest, context: Context
     ) -> workflow_pb2.PlanWorkflowResponse:
         """Show what a run would do."""
@@ -172,7 +172,7 @@ class Workflows(workflow_pb2_grpc.WorkflowServiceServicer):
         response.estimated_duration.FromMicroseconds(round(known_s * 1e6))
         return response
 
-    async def ListWorkflowVersions(  # noqa: N802
+    async def ListWorkflowVersions(
         self, request: workflow_pb2.ListWorkflowVersionsRequest, context: Context
     ) -> workflow_pb2.ListWorkflowVersionsResponse:
         """List the versions of a workflow, newest first."""
