@@ -178,7 +178,8 @@ class PlainProgress:
         if not isinstance(update, Snapshot):
             return
         for node in update.nodes:
-            if self._states.get(node.id, NodeState.PENDING) is not node.state:
+            # QUEUED is left out: on a small job it would double the lines without telling anything.
+            if node.state is not NodeState.QUEUED and self._states.get(node.id, NodeState.PENDING) is not node.state:
                 self._write(f"{node.id}: {node.state}{_counts(node)}{_why(node)}")
             self._states[node.id] = node.state
         if update.job.state is not self._job_state:
@@ -186,7 +187,8 @@ class PlainProgress:
             self._write(f"job {update.job.id}: {update.job.state}{_took(update.job)}")
 
     def _write(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        self._stream.write(line + "\n")
+        self._stream.flush()
 
 
 def _count(number: int) -> str:

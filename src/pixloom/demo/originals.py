@@ -10,14 +10,14 @@ from pixloom.errors import MachineError
 
 __all__ = ["find_originals"]
 
-# Test patterns, logos, scans and pages of text in the same folders are left out.
+# Test patterns, logos, scans and pages of text in the same folders are left out, and so is the brick wall: a pattern
+# that repeats itself is no test for near duplicates.
 _PLACES: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
     (
         "skimage",
         "data",
         (
             "astronaut.png",
-            "brick.png",
             "camera.png",
             "chelsea.png",
             "clock_motion.png",

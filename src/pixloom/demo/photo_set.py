@@ -1,6 +1,6 @@
 """The demo's photo set: originals, and what happens to photographs in the wild, made with fixed seeds.
 
-Every photograph comes as itself, cropped to a detail, re-encoded at lower quality, resized, turned with an EXIF
+Every photograph comes as itself, cropped to a detail, re-encoded at lower quality, resized, shrunk as messengers do, turned with an EXIF
 orientation, and in other formats; some come as exact copies. A few files are broken: cut off, with the wrong
 extension, a text named .jpg, and headers that claim a billion pixels.
 """
@@ -86,6 +86,7 @@ def _variants(path: Path, index: int) -> Iterator[tuple[str, bytes]]:
     yield f"{name}_reencoded.jpg", _jpeg(photo, quality=chance.randint(45, 70))
     yield f"{name}_small.jpg", _jpeg(photo.resize(chance.uniform(0.4, 0.6)), quality=85)
     yield f"{name}_medium.jpg", _jpeg(photo.resize(chance.uniform(0.7, 0.9)), quality=80)
+    yield f"{name}_messenger.jpg", _jpeg(photo.thumbnail_image(400), quality=chance.randint(30, 40))
     orientation = (3, 6, 8)[index % 3]
     yield f"{name}_turned-{orientation}.jpg", _jpeg(_turned(photo, orientation), quality=90)
     yield f"{name}_web.webp", photo.webpsave_buffer(Q=75, effort=0, keep="none")
