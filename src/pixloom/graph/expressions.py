@@ -120,19 +120,20 @@ class Expression:
             answer = self._program.eval(data=dict(bindings))
             value = answer.plain_value()
         except (RuntimeError, TypeError, ValueError, OverflowError) as error:
-            raise InvalidError(f"the condition `{self.text}` cannot be decided: {error}") from error
+            raise InvalidError(
+                f"the condition `{_clipped(self.text)}` cannot be decided: {_clipped(str(error))}"
+            ) from error
         if not isinstance(value, bool):
             # What goes wrong during the evaluation comes back as a value of the type ERROR.
             failed = answer.type().name() == "ERROR"
-            why = value if failed else f"it gives {answer.type().name()}, not true or false"
-            raise InvalidError(f"the condition `{self.text}` cannot be decided: {why}")
+            why = _clipped(str(value)) if failed else f"it gives {answer.type().name()}, not true or false"
+            raise InvalidError(f"the condition `{_clipped(self.text)}` cannot be decided: {why}")
         return value
 
     def caret(self, offset: int) -> str:
         """Return the line of the text around `offset` with a caret below."""
         start = self.text.rfind("\n", 0, offset) + 1
-        line = self.text[start:].split("\n", 1)[0]
-        return f"{line}\n{' ' * (offset - start)}^"
+        return _caret(self.text[start:].split("\n", 1)[0], offset - start)
 
 
 def compile_condition(text: str, kind: ConditionKind | str) -> Expression:
@@ -172,7 +173,7 @@ def _compiled(text: str, kind: ConditionKind) -> Expression:
         raise InvalidError(_complaint(str(error), text, kind)) from error
     given = program.return_type().name()
     if given not in {"BOOL", "DYN"}:
-        raise InvalidError(f"the condition gives {given}, not true or false: `{text}`")
+        raise InvalidError(f"the condition gives {given}, not true or false: `{_clipped(text)}`")
     return Expression(text, kind, program)
 
 
@@ -192,8 +193,8 @@ def _complaint(message: str, text: str, kind: ConditionKind) -> str:
     found = [error for error in found if _OFF.search(error[2])] or found
     lines = text.split("\n")
     shown = [
-        f"line {line}, column {column}: {_EXPECTING.sub('', what)}\n{lines[line - 1]}\n{' ' * (column - 1)}^"
-        for line, column, what in found
+        f"line {line}, column {column}: {_clipped(_EXPECTING.sub('', what))}\n{_caret(lines[line - 1], column - 1)}"
+        for line, column, what in found[:5]
         if line <= len(lines)
     ]
     if any(_OFF.search(error[2]) for error in found):
@@ -203,7 +204,17 @@ def _complaint(message: str, text: str, kind: ConditionKind) -> str:
         shown.append(f"a condition can read {names} here")
     if "${" in text:
         shown.append("write `params.x` instead of `${params.x}` inside a condition")
-    return "the condition does not compile: " + "\n".join(shown or [message])
+    return "the condition does not compile: " + "\n".join(shown or [_clipped(message)])
+
+
+def _caret(line: str, offset: int) -> str:
+    """Return the line with a caret below `offset`; of a long line only what is around it."""
+    start = max(0, offset - 80)
+    return f"{line[start : offset + 80]}\n{' ' * (offset - start)}^"
+
+
+def _clipped(message: str) -> str:
+    return message if len(message) <= 300 else message[:299] + "…"
 
 
 _COMPILER_ERROR: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*?)(?: \(in container ''\))?$", re.MULTILINE)

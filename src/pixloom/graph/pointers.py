@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pixloom.errors import Problem
@@ -28,8 +29,9 @@ def in_document_order(problems: Iterable[Problem], document: Any) -> tuple[Probl
 
     At most `MAX_PROBLEMS` are returned; if there are more, the last one says how many were left out.
     """
-    unique = list(dict.fromkeys(problems))
-    unique.sort(key=lambda problem: _place(pointer_parts(problem.pointer), document))
+    unique = list(dict.fromkeys(_clipped(problem) for problem in problems))
+    orders: dict[int, dict[str, int]] = {}
+    unique.sort(key=lambda problem: _place(pointer_parts(problem.pointer), document, orders))
     if len(unique) <= MAX_PROBLEMS:
         return tuple(unique)
     left_out = len(unique) - MAX_PROBLEMS + 1
@@ -37,12 +39,20 @@ def in_document_order(problems: Iterable[Problem], document: Any) -> tuple[Probl
     return (*unique[: MAX_PROBLEMS - 1], more)
 
 
-def _place(parts: Sequence[str], document: Any) -> tuple[int, ...]:
+def _clipped(problem: Problem) -> Problem:
+    # A detail may quote the document, whose names can be 64 KiB long.
+    return problem if len(problem.detail) <= 2_000 else replace(problem, detail=problem.detail[:1_999] + "…")
+
+
+def _place(parts: Sequence[str], document: Any, orders: dict[int, dict[str, int]]) -> tuple[int, ...]:
+    """Return where a pointer leads, as places to compare; `orders` keeps the order of keys by object."""
     places: list[int] = []
     value = document
     for part in parts:
         if isinstance(value, dict) and part in value:
-            places.append(list(value).index(part))
+            if id(value) not in orders:
+                orders[id(value)] = {key: place for place, key in enumerate(value)}
+            places.append(orders[id(value)][part])
             value = value[part]
         elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
             places.append(int(part))

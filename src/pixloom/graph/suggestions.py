@@ -20,14 +20,15 @@ class Suggester:
 
     def __init__(self, comparisons: int = 100_000) -> None:
         self._left = comparisons
-        self._found: dict[tuple[str, int], str] = {}
+        # The names are kept along with the answer, so that an identity is never used again for other names.
+        self._found: dict[tuple[str, int], tuple[Collection[str], str]] = {}
 
     def hint(self, word: str, known: Collection[str]) -> str:
         """Return `; did you mean …?` for the known names closest to `word`, or an empty string."""
         key = (word, id(known))
         if key not in self._found:
-            self._found[key] = self._search(word, known)
-        return self._found[key]
+            self._found[key] = (known, self._search(word, known))
+        return self._found[key][1]
 
     def _search(self, word: str, known: Collection[str]) -> str:
         if self._left < len(known) or len(word) > 256:

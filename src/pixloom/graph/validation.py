@@ -169,6 +169,9 @@ def _check_cycles(draft: Draft, resolution: Resolution, conditions: list[tuple[s
         for before, reads in zip(resolution.needs, conditions, strict=True)
     ]
     for cycle in find_cycles(needs):
-        way = " → ".join(str(draft.ids[place]) for place in [*cycle, cycle[0]])
+        names = [str(draft.ids[place]) for place in [*cycle, cycle[0]]]
+        if len(names) > 24:
+            names = [*names[:12], f"({len(names) - 24} more)", *names[-12:]]
+        way = " → ".join(names)
         itself = "the node comes after itself" if len(cycle) == 1 else "the nodes come after one another in a cycle"
         yield Problem(pointer("nodes", cycle[0]), f"{itself}: {way}; take one of the edges out", "CYCLE")

@@ -54,6 +54,22 @@ def test_condition_that_does_not_compile_shows_the_place(text: str, message: str
         compile_condition(text, "when")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(" * 2000 + "1" + ")" * 2000,
+        "[" * 2000 + "1" + "]" * 2000,
+        "a." * 2000,
+        "1+" * 2000 + "1 > 0",
+        "'" + "x" * 4000,
+    ],
+)
+def test_hostile_condition_is_refused_with_a_short_message(text: str) -> None:
+    with pytest.raises(InvalidError, match="does not compile") as caught:
+        compile_condition(text, "when")
+    assert len(caught.value.message) < 2_000
+
+
 def test_complaint_about_a_macro_leaves_out_its_variable() -> None:
     with pytest.raises(InvalidError) as caught:
         compile_condition("nodes.a.value.exists(x, x > 1)", "when")

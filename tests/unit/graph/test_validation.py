@@ -221,6 +221,12 @@ def test_cycle_is_named_along_its_edges(
     assert f": {cycle};" in detail(document, catalogue)
 
 
+def test_long_cycle_is_shown_by_its_ends(catalogue: Catalogue) -> None:
+    nodes = [{"id": f"n{i}", "op": "check.decode", "inputs": {"images": f"n{(i + 1) % 100}"}} for i in range(100)]
+    assert "n0 → n99 → n98" in detail({"name": "w", "nodes": nodes}, catalogue)
+    assert len(detail({"name": "w", "nodes": nodes}, catalogue)) < 400
+
+
 def test_every_cycle_is_reported(catalogue: Catalogue) -> None:
     pairs = [("a", "b"), ("b", "a"), ("c", "d"), ("d", "c")]
     document = workflow(*({"id": n, "op": "check.decode", "inputs": {"images": other}} for n, other in pairs))
@@ -377,6 +383,14 @@ def test_problems_beyond_a_thousand_are_counted(catalogue: Catalogue) -> None:
     problems = validate(document, catalogue).problems
     assert len(problems) == 1_000
     assert problems[-1].detail.startswith("501 further problems")
+
+
+def test_thousands_of_problems_in_one_object_take_no_time(catalogue: Catalogue) -> None:
+    document = workflow(tags={f"t{number}": 1 for number in range(20_000)})
+    start = time.process_time()
+    problems = validate(document, catalogue).problems
+    assert time.process_time() - start < 2.0
+    assert [problem.pointer for problem in problems[:2]] == ["/tags/t0", "/tags/t1"]
 
 
 def test_document_is_not_changed(catalogue: Catalogue, photo_catalog: dict[str, Any]) -> None:
