@@ -53,7 +53,12 @@ def main() -> int:
     """Run the gateway until SIGTERM or SIGINT; return the exit code."""
     try:
         settings = load_settings(GatewaySettings)
-        logs.configure("gateway", settings)
+    except PixloomError as error:
+        # How log lines look is one of the settings, so this cannot be one.
+        sys.stderr.write(f"{error.message}\n")
+        return 1
+    logs.configure("gateway", settings)
+    try:
         uvloop.run(_serve(settings))
     except PixloomError as error:
         structlog.get_logger("pixloom.gateway").error("gateway_failed", reason=error.reason, detail=error.message)

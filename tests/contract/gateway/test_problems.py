@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import grpc
 import pytest
@@ -13,7 +14,7 @@ BODY = {"spec": {"name": "w"}}
 
 
 @pytest.mark.parametrize("reason", sorted(REASONS))
-async def test_every_reason_of_the_scheduler_is_the_same_problem_in_rest(http, peer, reason):
+async def test_every_reason_of_the_scheduler_is_the_same_problem_in_rest(http: Any, peer: Any, reason: Any) -> None:
     place = Problem("/nodes/0/op", "unknown op; did you mean image.resize?", "UNKNOWN_OP")
     peer.fault = error_from_reason(reason, "what, where, remedy", problems=(place,))
     answer = await http.post("/api/v1/jobs", json=BODY)
@@ -36,7 +37,7 @@ async def test_every_reason_of_the_scheduler_is_the_same_problem_in_rest(http, p
 
 
 @pytest.mark.parametrize("reason", sorted(REASONS))
-async def test_every_reason_of_the_scheduler_travels_through_grpc(gateway, peer, reason):
+async def test_every_reason_of_the_scheduler_travels_through_grpc(gateway: Any, peer: Any, reason: Any) -> None:
     peer.fault = error_from_reason(reason, "what, where, remedy", metadata={"state": "RUNNING"})
     async with grpc.aio.insecure_channel(gateway.grpc_address) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -46,13 +47,13 @@ async def test_every_reason_of_the_scheduler_travels_through_grpc(gateway, peer,
     assert (error.reason, error.message, error.metadata["state"]) == (reason, "what, where, remedy", "RUNNING")
 
 
-async def test_retry_after_is_what_the_scheduler_asks_for(http, peer):
+async def test_retry_after_is_what_the_scheduler_asks_for(http: Any, peer: Any) -> None:
     peer.fault = OverloadedError("too much", retry_after_s=7.2)
     answer = await http.post("/api/v1/jobs", json=BODY)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "8")
 
 
-async def test_unexpected_error_shows_nothing_but_the_trace(http, peer):
+async def test_unexpected_error_shows_nothing_but_the_trace(http: Any, peer: Any) -> None:
     peer.fault = RuntimeError("postgresql://user:secret@host")
     answer = await http.post("/api/v1/jobs", json=BODY)
     problem = answer.json()
@@ -61,7 +62,7 @@ async def test_unexpected_error_shows_nothing_but_the_trace(http, peer):
     assert problem["trace_id"] in problem["detail"]
 
 
-async def test_own_validation_is_a_problem_with_pointers(http):
+async def test_own_validation_is_a_problem_with_pointers(http: Any) -> None:
     answer = await http.get("/api/v1/jobs", params={"page_size": 5000})
     assert answer.status_code == 400
     assert answer.json()["reason"] == "INVALID_ARGUMENT"
@@ -83,7 +84,7 @@ async def test_own_validation_is_a_problem_with_pointers(http):
         ("GET", "/api/v1/workflows/x/versions/0", 400, "INVALID_ARGUMENT"),
     ],
 )
-async def test_whatever_is_wrong_is_a_problem(http, method, path, status, reason):
+async def test_whatever_is_wrong_is_a_problem(http: Any, method: Any, path: Any, status: Any, reason: Any) -> None:
     answer = await http.request(method, path)
     assert (answer.status_code, answer.json()["reason"]) == (status, reason)
     assert answer.headers["content-type"] == "application/problem+json"
@@ -105,7 +106,9 @@ async def test_whatever_is_wrong_is_a_problem(http, method, path, status, reason
         (b"\xff", "", 400),
     ],
 )
-async def test_bad_job_bodies_are_refused_with_their_place(http, peer, body, pointer, status):
+async def test_bad_job_bodies_are_refused_with_their_place(
+    http: Any, peer: Any, body: Any, pointer: Any, status: Any
+) -> None:
     answer = await http.post("/api/v1/jobs", content=body)
     assert answer.status_code == status, answer.text
     assert pointer in [entry["pointer"] for entry in answer.json()["errors"]]
@@ -113,25 +116,27 @@ async def test_bad_job_bodies_are_refused_with_their_place(http, peer, body, poi
 
 
 @pytest.mark.parametrize("body", [{}, {"workflow": "a", "spec": {"name": "a"}}])
-async def test_job_needs_either_a_name_or_a_document(http, body):
+async def test_job_needs_either_a_name_or_a_document(http: Any, body: Any) -> None:
     answer = await http.post("/api/v1/jobs", json=body)
     assert answer.status_code == 400
     assert "either" in answer.json()["detail"]
 
 
-async def test_deep_bodies_are_refused(http):
-    answer = await http.post("/api/v1/jobs", content=b'{"workflow":"a","params":' + b'{"a":' * 50000 + b"1" + b"}" * 50001)
+async def test_deep_bodies_are_refused(http: Any) -> None:
+    answer = await http.post(
+        "/api/v1/jobs", content=b'{"workflow":"a","params":' + b'{"a":' * 50000 + b"1" + b"}" * 50001
+    )
     assert answer.status_code == 400
 
 
 @pytest.mark.parametrize("path", ["/api/v1/workflows", "/api/v1/jobs", "/api/workflow"])
-async def test_bodies_beyond_the_limit_are_refused_at_once(http, peer, path):
+async def test_bodies_beyond_the_limit_are_refused_at_once(http: Any, peer: Any, path: Any) -> None:
     answer = await http.post(path, content=b" " * (5 * 2**20 + 1))
     assert (answer.status_code, answer.json()["reason"]) == (413, "TOO_LARGE")
 
 
-async def test_bodies_that_grow_beyond_the_limit_are_refused(http):
-    async def chunks():
+async def test_bodies_that_grow_beyond_the_limit_are_refused(http: Any) -> Any:
+    async def chunks() -> Any:
         for _ in range(90):
             yield b" " * 65536
 
@@ -139,7 +144,7 @@ async def test_bodies_that_grow_beyond_the_limit_are_refused(http):
     assert (answer.status_code, answer.json()["reason"]) == (413, "TOO_LARGE")
 
 
-async def test_document_larger_than_its_limit_is_refused(http):
+async def test_document_larger_than_its_limit_is_refused(http: Any) -> None:
     document = json.dumps({"name": "w", "description": "x" * (4 * 2**20)}).encode()
     answer = await http.post("/api/v1/workflows", content=document)
     assert (answer.status_code, answer.json()["reason"]) == (413, "TOO_LARGE")

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import itertools
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 
@@ -32,13 +33,11 @@ from pixloom.v1 import (
     workflow_pb2_grpc,
 )
 
-SERVICES = [
-    f"pixloom.v1.{name}" for name in ("WorkflowService", "JobService", "OpService", "ExecutorAdminService")
-]
+SERVICES = [f"pixloom.v1.{name}" for name in ("WorkflowService", "JobService", "OpService", "ExecutorAdminService")]
 FINAL = {job_pb2.JOB_STATE_COMPLETED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED}
 
 
-def _parsed(data):
+def _parsed(data: Any) -> Any:
     document = parse_json(data)
     if not isinstance(document.get("name"), str):
         raise InvalidError(
@@ -51,11 +50,11 @@ def _parsed(data):
 
 
 class Workflows(workflow_pb2_grpc.WorkflowServiceServicer):
-    def __init__(self, peer):
+    def __init__(self, peer: Any) -> None:
         self.peer = peer
-        self.versions = {}
+        self.versions: dict[str, list[workflow_pb2.Workflow]] = {}
 
-    async def CreateWorkflow(self, request, context):
+    async def CreateWorkflow(self, request: Any, context: Any) -> Any:
         document, digest = _parsed(request.spec_json)
         name = document["name"]
         known = self.versions.get(name)
@@ -63,7 +62,7 @@ class Workflows(workflow_pb2_grpc.WorkflowServiceServicer):
             raise AlreadyExistsError(f"Workflow {name} exists with other content.")
         return workflow_pb2.CreateWorkflowResponse(workflow=self._add(name, digest, request.spec_json))
 
-    def _add(self, name, digest, spec):
+    def _add(self, name: Any, digest: Any, spec: Any) -> Any:
         versions = self.versions.setdefault(name, [])
         if not versions or versions[-1].sha256 != digest:
             entry = workflow_pb2.Workflow(name=name, version=len(versions) + 1, sha256=digest, spec_json=spec)
@@ -71,18 +70,18 @@ class Workflows(workflow_pb2_grpc.WorkflowServiceServicer):
             versions.append(entry)
         return versions[-1]
 
-    def _get(self, name):
+    def _get(self, name: Any) -> Any:
         if name not in self.versions:
             raise NotFoundError(f"There is no workflow {name}.")
         return self.versions[name]
 
-    async def GetWorkflow(self, request, context):
+    async def GetWorkflow(self, request: Any, context: Any) -> Any:
         versions = self._get(request.name)
         if request.version > len(versions):
             raise NotFoundError(f"Workflow {request.name} has no version {request.version}.")
         return workflow_pb2.GetWorkflowResponse(workflow=versions[request.version - 1 if request.version else -1])
 
-    async def ListWorkflows(self, request, context):
+    async def ListWorkflows(self, request: Any, context: Any) -> Any:
         response = workflow_pb2.ListWorkflowsResponse()
         for name in sorted(self.versions):
             entry = response.workflows.add()
@@ -90,7 +89,7 @@ class Workflows(workflow_pb2_grpc.WorkflowServiceServicer):
             entry.ClearField("spec_json")
         return response
 
-    async def UpdateWorkflow(self, request, context):
+    async def UpdateWorkflow(self, request: Any, context: Any) -> Any:
         _, digest = _parsed(request.spec_json)
         known = self.versions.get(request.name)
         if known is None and not request.allow_missing:
@@ -101,14 +100,14 @@ class Workflows(workflow_pb2_grpc.WorkflowServiceServicer):
         entry = self._add(request.name, digest, request.spec_json)
         return workflow_pb2.UpdateWorkflowResponse(workflow=entry, changed=entry.version > before)
 
-    async def DeleteWorkflow(self, request, context):
+    async def DeleteWorkflow(self, request: Any, context: Any) -> Any:
         known = self.versions.get(request.name)
         if known and request.if_match and known[-1].sha256 != request.if_match:
             raise VersionConflictError(f"Workflow {request.name} is at another version.")
         self.versions.pop(request.name, None)
         return workflow_pb2.DeleteWorkflowResponse()
 
-    async def ValidateWorkflow(self, request, context):
+    async def ValidateWorkflow(self, request: Any, context: Any) -> Any:
         try:
             _, digest = _parsed(request.spec_json)
         except InvalidError as error:
@@ -119,12 +118,12 @@ class Workflows(workflow_pb2_grpc.WorkflowServiceServicer):
             return workflow_pb2.ValidateWorkflowResponse(problems=problems)
         return workflow_pb2.ValidateWorkflowResponse(sha256=digest)
 
-    async def PlanWorkflow(self, request, context):
+    async def PlanWorkflow(self, request: Any, context: Any) -> Any:
         stage = workflow_pb2.StagePlan(index=0, nodes=["a", "b"], pool="cpu", shard_size=64)
         stage.cost.FromMilliseconds(250)
         return workflow_pb2.PlanWorkflowResponse(stages=[stage])
 
-    async def ListWorkflowVersions(self, request, context):
+    async def ListWorkflowVersions(self, request: Any, context: Any) -> Any:
         response = workflow_pb2.ListWorkflowVersionsResponse()
         for known in reversed(self._get(request.name)):
             entry = response.versions.add()
@@ -136,32 +135,32 @@ class Workflows(workflow_pb2_grpc.WorkflowServiceServicer):
 @dataclass
 class Journal:
     job: job_pb2.Job
-    events: list = field(default_factory=list)
+    events: list[job_pb2.JobEvent] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
-    nodes: list = field(default_factory=list)
-    attempts: list = field(default_factory=list)
-    manifests: dict = field(default_factory=dict)
+    nodes: list[job_pb2.Node] = field(default_factory=list)
+    attempts: list[job_pb2.Attempt] = field(default_factory=list)
+    manifests: dict[str, list[job_pb2.NodeManifest]] = field(default_factory=dict)
 
 
 class Jobs(job_pb2_grpc.JobServiceServicer):
-    def __init__(self, peer):
+    def __init__(self, peer: Any) -> None:
         self.peer = peer
-        self.jobs = {}
-        self.by_request = {}
+        self.jobs: dict[str, Journal] = {}
+        self.by_request: dict[str, str] = {}
         self.watchers = 0
         self.idle = asyncio.Event()
         self.idle.set()
         self.watched = asyncio.Event()
-        self.seen_requests = []
-        self.seen_metadata = []
+        self.seen_requests: list[job_pb2.CreateJobRequest] = []
+        self.seen_metadata: list[dict[str, str | bytes]] = []
         self._numbers = itertools.count(1)
 
-    def journal(self, job_id):
+    def journal(self, job_id: Any) -> Any:
         if job_id not in self.jobs:
             raise NotFoundError(f"There is no job {job_id}.")
         return self.jobs[job_id]
 
-    async def emit(self, job_id, kind, *, state="", node=""):
+    async def emit(self, job_id: Any, kind: Any, *, state: Any = "", node: Any = "") -> None:
         journal = self.journal(job_id)
         async with journal.changed:
             journal.job.seq += 1
@@ -172,7 +171,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
                 journal.job.state = job_pb2.JobState.Value(f"JOB_STATE_{state}")
             journal.changed.notify_all()
 
-    async def CreateJob(self, request, context):
+    async def CreateJob(self, request: Any, context: Any) -> Any:
         self.seen_requests.append(request)
         self.seen_metadata.append(dict(context.invocation_metadata()))
         if self.peer.fault is not None:
@@ -203,10 +202,10 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         await self.emit(job.id, "job_created")
         return job_pb2.CreateJobResponse(job=job)
 
-    async def GetJob(self, request, context):
+    async def GetJob(self, request: Any, context: Any) -> Any:
         return job_pb2.GetJobResponse(job=self.journal(request.id).job)
 
-    async def ListJobs(self, request, context):
+    async def ListJobs(self, request: Any, context: Any) -> Any:
         found = [entry.job for entry in reversed(self.jobs.values())]
         found = [
             job
@@ -222,7 +221,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         end = start + len(page)
         return job_pb2.ListJobsResponse(jobs=page, next_page_token=str(end) if end < len(found) else "")
 
-    async def UpdateJob(self, request, context):
+    async def UpdateJob(self, request: Any, context: Any) -> Any:
         job = self.journal(request.job.id).job
         if "tags" in request.update_mask.paths:
             job.ClearField("tags")
@@ -231,7 +230,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
             job.priority = request.job.priority
         return job_pb2.UpdateJobResponse(job=job)
 
-    async def DeleteJob(self, request, context):
+    async def DeleteJob(self, request: Any, context: Any) -> Any:
         journal = self.journal(request.id)
         if journal.job.state not in FINAL:
             state = job_pb2.JobState.Name(journal.job.state).removeprefix("JOB_STATE_")
@@ -239,7 +238,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         del self.jobs[request.id]
         return job_pb2.DeleteJobResponse()
 
-    async def StartJob(self, request, context):
+    async def StartJob(self, request: Any, context: Any) -> Any:
         job = self.journal(request.id).job
         if job.state == job_pb2.JOB_STATE_PENDING:
             job.state = job_pb2.JOB_STATE_RUNNING
@@ -247,26 +246,38 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
                 job.params_json = request.params_json
         return job_pb2.StartJobResponse(job=job)
 
-    async def PauseJob(self, request, context):
-        raise InvalidError("Pausing is not supported yet.", reason="NOT_SUPPORTED")
+    async def PauseJob(self, request: Any, context: Any) -> Any:
+        raise InvalidError("This verb is not supported yet.", reason="NOT_SUPPORTED")
 
-    async def CancelJob(self, request, context):
+    async def ResumeJob(self, request: Any, context: Any) -> Any:
+        return await self.PauseJob(request, context)
+
+    async def RecoverJob(self, request: Any, context: Any) -> Any:
+        return await self.PauseJob(request, context)
+
+    async def RetryJob(self, request: Any, context: Any) -> Any:
+        return await self.PauseJob(request, context)
+
+    async def ListItems(self, request: Any, context: Any) -> Any:
+        raise InvalidError("The gateway lists items.", reason="NOT_SUPPORTED")
+
+    async def CancelJob(self, request: Any, context: Any) -> Any:
         await self.emit(request.id, "job_ended", state="CANCELLED")
         return job_pb2.CancelJobResponse(job=self.journal(request.id).job)
 
-    async def CancelAllJobs(self, request, context):
+    async def CancelAllJobs(self, request: Any, context: Any) -> Any:
         open_ = [key for key, entry in self.jobs.items() if entry.job.state not in FINAL]
         for key in open_:
             await self.emit(key, "job_ended", state="CANCELLED")
         return job_pb2.CancelAllJobsResponse(cancelled=len(open_))
 
-    async def RerunJob(self, request, context):
+    async def RerunJob(self, request: Any, context: Any) -> Any:
         old = self.journal(request.id).job
         return await self.CreateJob(
             job_pb2.CreateJobRequest(workflow=old.workflow, request_id=request.request_id), context
         )
 
-    async def WatchJob(self, request, context):
+    async def WatchJob(self, request: Any, context: Any) -> Any:
         journal = self.journal(request.id)
         self.watchers += 1
         self.idle.clear()
@@ -282,14 +293,15 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
             if journal.job.state in FINAL:
                 return
             async with journal.changed:
-                await journal.changed.wait_for(lambda: journal.job.seq > seen)
+                after = seen
+                await journal.changed.wait_for(lambda: journal.job.seq > after)  # noqa: B023 - awaited in its own turn
 
-    def _unwatched(self):
+    def _unwatched(self) -> None:
         self.watchers -= 1
         if self.watchers == 0:
             self.idle.set()
 
-    async def GetJobResults(self, request, context):
+    async def GetJobResults(self, request: Any, context: Any) -> Any:
         job = self.journal(request.id).job
         response = job_pb2.GetJobResultsResponse(complete=job.state in FINAL, state=job.state)
         response.outputs["n"].CopyFrom(
@@ -297,17 +309,17 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         )
         return response
 
-    async def ListNodes(self, request, context):
+    async def ListNodes(self, request: Any, context: Any) -> Any:
         return job_pb2.ListNodesResponse(nodes=self.journal(request.id).nodes)
 
-    async def ListAttempts(self, request, context):
+    async def ListAttempts(self, request: Any, context: Any) -> Any:
         found = self.journal(request.id).attempts
         start = int(request.page_token or 0)
         page = found[start : start + 1]
         end = start + len(page)
         return job_pb2.ListAttemptsResponse(attempts=page, next_page_token=str(end) if end < len(found) else "")
 
-    async def ListManifests(self, request, context):
+    async def ListManifests(self, request: Any, context: Any) -> Any:
         found = self.journal(request.id).manifests.get(request.node)
         if found is None:
             raise NotFoundError(f"Job {request.id} has no node {request.node}.")
@@ -326,23 +338,23 @@ class Ops(op_pb2_grpc.OpServiceServicer):
         inputs=[op_pb2.Port(name="images", type=op_pb2.PORT_TYPE_IMAGE)],
     )
 
-    async def ListOps(self, request, context):
+    async def ListOps(self, request: Any, context: Any) -> Any:
         return op_pb2.ListOpsResponse(ops=[self.op])
 
-    async def GetOp(self, request, context):
+    async def GetOp(self, request: Any, context: Any) -> Any:
         if request.name not in {"image.thumbnail", "image.thumbnail@1"}:
             raise NotFoundError(f"There is no op {request.name}; did you mean image.thumbnail?")
         return op_pb2.GetOpResponse(op=self.op)
 
 
 class Executors(executor_admin_pb2_grpc.ExecutorAdminServiceServicer):
-    def __init__(self):
+    def __init__(self) -> None:
         self.executors = {"e1": executor_admin_pb2.Executor(id="e1", pools=["cpu"], slots=2)}
 
-    async def ListExecutors(self, request, context):
+    async def ListExecutors(self, request: Any, context: Any) -> Any:
         return executor_admin_pb2.ListExecutorsResponse(executors=self.executors.values())
 
-    async def DrainExecutor(self, request, context):
+    async def DrainExecutor(self, request: Any, context: Any) -> Any:
         if request.id not in self.executors:
             raise NotFoundError(f"There is no executor {request.id}.")
         self.executors[request.id].draining = True
@@ -350,15 +362,15 @@ class Executors(executor_admin_pb2_grpc.ExecutorAdminServiceServicer):
 
 
 class SchedulerPeer:
-    def __init__(self):
+    def __init__(self) -> None:
         self.fault: PixloomError | Exception | None = None
         self.workflows = Workflows(self)
         self.jobs = Jobs(self)
         self.executors = Executors()
-        self.server = None
-        self.health = None
+        self.server: Any = None
+        self.health: Any = None
 
-    async def start(self, address, *, tracer_provider=None):
+    async def start(self, address: Any, *, tracer_provider: Any = None) -> None:
         self.server = build_server(tracer_provider=tracer_provider)
         workflow_pb2_grpc.add_WorkflowServiceServicer_to_server(self.workflows, self.server)
         job_pb2_grpc.add_JobServiceServicer_to_server(self.jobs, self.server)
@@ -369,19 +381,19 @@ class SchedulerPeer:
         await self.server.start()
         await self.serving(True)
 
-    async def serving(self, yes):
+    async def serving(self, yes: Any) -> None:
         from grpc_health.v1 import health_pb2
 
         state = health_pb2.HealthCheckResponse
         await self.health.set("", state.SERVING if yes else state.NOT_SERVING)
 
-    async def stop(self):
+    async def stop(self) -> None:
         if self.server is not None:
             await self.server.stop(None)
             self.server = None
 
 
-def item(ordinal, key, *, state="OK", reason="", node=""):
+def item(ordinal: Any, key: Any, *, state: Any = "OK", reason: Any = "", node: Any = "") -> Any:
     return item_pb2.Item(
         ordinal=[ordinal],
         key=key,

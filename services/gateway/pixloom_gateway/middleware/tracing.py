@@ -85,4 +85,9 @@ def _trace_headers(scope: Scope) -> dict[str, str]:
 def _route_of(scope: Scope) -> str:
     """Return the path of the route with its parameters by name, so that it takes few values."""
     route: Any = scope.get("route")
-    return str(getattr(route, "path", _OTHER_ROUTE))
+    path = getattr(route, "path", None)
+    if path is None:
+        return _OTHER_ROUTE
+    # A route knows its path below the router that holds it; parameters never span segments, so the rest is the prefix.
+    prefix = scope["path"].split("/")[: -path.count("/")]
+    return "/".join(prefix) + str(path)

@@ -1,7 +1,5 @@
 """ArtifactService over the object store."""
 
-# ruff: noqa: N802 - gRPC names the methods
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from typing import Any
+
+import httpx2
+import pytest
+
+from pixloom.errors import OverloadedError, UnavailableError
+from tests.integration.gateway.peer import SchedulerPeer
+
+
+@pytest.fixture
+async def second(sockets: Any, spans: Any) -> Any:
+    scheduler = SchedulerPeer()
+    await scheduler.start(f"unix:{sockets}/t", tracer_provider=spans.provider)
+    yield scheduler
+    await scheduler.stop()
+
+
+def client(gateway: Any) -> Any:
+    return httpx2.AsyncClient(base_url=f"http://{gateway.http_address}", trust_env=False)
+
+
+async def test_first_reachable_scheduler_answers(start_gateway: Any, second: Any, sockets: Any) -> None:
+    gateway = await start_gateway([f"unix:{sockets}/none", f"unix:{sockets}/t"])
+    async with client(gateway) as http:
+        answer = await http.post("/api/v1/jobs", json={"spec": {"name": "w"}})
+        assert answer.status_code == 201
+        assert (await http.get(answer.headers["location"])).status_code == 200
+        assert (await http.get("/readyz")).status_code == 200
+
+
+async def test_calls_move_on_when_a_scheduler_goes_away(
+    start_gateway: Any, peer: Any, peer_address: Any, second: Any, sockets: Any
+) -> None:
+    gateway = await start_gateway([peer_address, f"unix:{sockets}/t"])
+    async with client(gateway) as http:
+        await http.put("/api/v1/workflows/w", json={"name": "w"})
+        assert "w" in peer.workflows.versions
+        await peer.stop()
+        assert (await http.put("/api/v1/workflows/w", json={"name": "w"})).status_code == 201
+        assert "w" in second.workflows.versions
+
+
+async def test_create_is_repeated_at_another_scheduler_under_one_request_id(
+    start_gateway: Any, peer: Any, peer_address: Any, second: Any, sockets: Any
+) -> None:
+    peer.fault = UnavailableError("mute")
+    gateway = await start_gateway([peer_address, f"unix:{sockets}/t"])
+    async with client(gateway) as http:
+        assert (await http.post("/api/v1/jobs", json={"spec": {"name": "w"}})).status_code == 201
+    assert [entry.request_id for entry in peer.jobs.seen_requests + second.jobs.seen_requests] == ["id1", "id1"]
+
+
+async def test_overload_is_an_answer_and_not_tried_elsewhere(
+    start_gateway: Any, peer: Any, peer_address: Any, second: Any, sockets: Any
+) -> None:
+    peer.fault = OverloadedError("too much", retry_after_s=2)
+    gateway = await start_gateway([peer_address, f"unix:{sockets}/t"])
+    async with client(gateway) as http:
+        answer = await http.post("/api/v1/jobs", json={"spec": {"name": "w"}})
+    assert (answer.status_code, answer.json()["reason"]) == (503, "OVERLOADED")
+    assert len(peer.jobs.seen_requests) == 1
+    assert second.jobs.seen_requests == []
+
+
+async def test_without_a_scheduler_the_answer_is_an_honest_503(start_gateway: Any, sockets: Any) -> None:
+    gateway = await start_gateway([f"unix:{sockets}/none"])
+    async with client(gateway) as http:
+        answer = await http.get("/api/v1/jobs")
+        assert (answer.status_code, answer.json()["reason"]) == (503, "UNAVAILABLE")
+        assert answer.headers["retry-after"] == "1"
+        assert "unix" not in answer.text
+        events = await http.get("/api/v1/jobs/x/events")
+        assert events.status_code == 503
+        assert (await http.get("/healthz")).status_code == 200
+
+
+async def test_readiness_says_what_is_missing(http: Any, gateway: Any, peer: Any) -> None:
+    ready = await http.get("/readyz")
+    assert ready.status_code == 200
+    assert ready.json() == {
+        "ready": True,
+        "missing": [],
+        "executors": 1,
+        "grpc": gateway.grpc_address,
+        "version": "0.0.test",
+    }
+    peer.executors.executors.clear()
+    answer = await http.get("/readyz")
+    assert (answer.status_code, answer.json()["ready"]) == (503, False)
+    assert answer.json()["missing"] == ["executor: none is in session"]
+    await peer.serving(False)
+    assert "scheduler" in (await http.get("/readyz")).json()["missing"][0]
+
+
+async def test_metrics_count_requests_by_route(http: Any) -> None:
+    await http.get("/api/v1/jobs/a")
+    await http.get("/api/v1/jobs/b")
+    await http.get("/nowhere/at/all")
+    text = (await http.get("/metrics")).text
+    assert 'pixloom_http_seconds_count{code="404",method="GET",route="/api/v1/jobs/{id}"} 2.0' in text
+    assert "nowhere" not in text
+    assert 'pixloom_gateway_calls_total{code="NOT_FOUND",method="/pixloom.v1.JobService/GetJob"} 2.0' in text
