@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from pydantic import Field
 
 from pixloom.sdk.op import Context, File, Image, Item, Outcome, op
+from pixloom_executor.ops.arrays import pixel_array
 from pixloom_executor.ops.colour import flattened
 from pixloom_executor.ops.image_thumbnail import thumbnail
 from pixloom_executor.ops.stroke_font import elided, line_height, rendered
@@ -185,9 +186,7 @@ def _picture(ctx: Context, item: Item, cell: int) -> NDArray[np.uint8] | None:
     except (Outcome, OSError) as error:
         ctx.warnings.append(f"agg.contact_sheet: {item.key} is left empty: {error}")
         return None
-    pixels: NDArray[np.uint8] = flattened(small.vips).numpy()
-    if pixels.ndim == 2:
-        pixels = pixels[:, :, None]
+    pixels: NDArray[np.uint8] = pixel_array(flattened(small.vips))
     return np.broadcast_to(pixels, (*pixels.shape[:2], 3)) if pixels.shape[2] == 1 else pixels
 
 

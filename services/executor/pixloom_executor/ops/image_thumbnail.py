@@ -107,9 +107,8 @@ def _reduced(image: Image, stored: tuple[int, int], target: tuple[int, int], *, 
     fits = target[0] <= stored[0] and target[1] <= stored[1]
     decoded = scaled_pixels(image, **wanted) if fits and not linear else None
     if decoded is not None:
-        if (decoded.width, decoded.height) != target:
-            decoded = decoded.resize(target[0] / decoded.width, vscale=target[1] / decoded.height, kernel="lanczos3")
-        return plain_srgb(decoded) if has_profile(decoded) else decoded
+        exact = _scaled_exactly(decoded, stored, target)
+        return plain_srgb(exact) if has_profile(exact) else exact
     if _is_webp(image.source_bytes):
         return _decoded(lambda: _webp(image.source_bytes, target, linear=linear))
     vips = image.vips
@@ -117,6 +116,24 @@ def _reduced(image: Image, stored: tuple[int, int], target: tuple[int, int], *, 
     return without_profile(
         vips.thumbnail_image(target[0], height=target[1], size="force", no_rotate=True, linear=linear, **options)
     )
+
+
+def _scaled_exactly(decoded: Any, stored: tuple[int, int], target: tuple[int, int]) -> Any:
+    """Return pixels decoded at m/8 of the size, scaled to the target.
+
+    The decoder rounds sizes up, so the last row and column may lie mostly outside the picture. Scaling what it gave by
+    target / decoded would shift the picture by up to one pixel; here the factor is that of the whole picture.
+    """
+    if (decoded.width, decoded.height) == target:
+        return decoded
+    longer = 0 if stored[0] >= stored[1] else 1
+    eighths = max(1, (decoded.width, decoded.height)[longer] * 8 // stored[longer])
+    width, height = (side * eighths / 8 for side in stored)
+    inside = decoded.crop(0, 0, max(1, round(width)), max(1, round(height)))
+    scaled = inside.resize(target[0] / width, vscale=target[1] / height, kernel="lanczos3")
+    if (scaled.width, scaled.height) == target:
+        return scaled
+    return inside.resize(target[0] / inside.width, vscale=target[1] / inside.height, kernel="lanczos3")
 
 
 def _webp(data: bytes | None, target: tuple[int, int], *, linear: bool) -> Any:

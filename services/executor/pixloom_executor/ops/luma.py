@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from pixloom_executor.ops.arrays import plane_array
 from pixloom_executor.ops.colour import flattened, plain_srgb, without_profile
 from pixloom_executor.ops.orientation import orientation_of, upright_array
 from pixloom_executor.ops.scaled_jpeg import scaled_luma
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from pixloom.sdk.image import Image
 
-__all__ = ["luma_of", "luma_of_pixels"]
+__all__ = ["luma_image", "luma_of", "luma_of_pixels"]
 
 # ITU-R BT.601-7, section 2.5.1; JFIF uses the same weights for its Y.
 _WEIGHTS: Final = (0.299, 0.587, 0.114)
@@ -47,8 +48,10 @@ def luma_of(image: Image, *, min_side: int = 0) -> NDArray[np.uint8]:
 
 def luma_of_pixels(vips: Any) -> NDArray[np.uint8]:
     """Return the BT.601 luma of a pyvips image as stored, alpha over white, as an array height x width."""
+    return plane_array(luma_image(vips))
+
+
+def luma_image(vips: Any) -> Any:
+    """Return the BT.601 luma of a pyvips image as stored, alpha over white, as an 8-bit pyvips image of one band."""
     plain = flattened(plain_srgb(vips if vips.interpretation == "cmyk" else without_profile(vips)))
-    if plain.bands >= 3:
-        plain = plain[0:3].recomb([list(_WEIGHTS)]).rint().cast("uchar")
-    plane: NDArray[np.uint8] = plain.numpy()
-    return plane if plane.ndim == 2 else plane[:, :, 0]
+    return plain[0:3].recomb([list(_WEIGHTS)]).rint().cast("uchar") if plain.bands >= 3 else plain[0]

@@ -96,7 +96,7 @@ GLYPHS: Final[dict[str, str]] = {
     "i": "0 0308 0101",
     "j": "1 13190a 1111",
     "k": "4 0008 4307 2548",
-    "l": "0 0008",
+    "l": "1 000718",
     "m": "6 0308 0413233438 3443536468",
     "n": "4 0308 0413334448",
     "o": "4 130407183847443313",
@@ -182,6 +182,7 @@ def _glyph(character: str, cap_px: float) -> tuple[int, NDArray[np.float64]]:
     advance = max(1, round((int(width) + _SPACE_BETWEEN) * unit))
     rows, columns = line_height(cap_px), advance
     y, x = np.mgrid[0:rows, 0:columns] + 0.5
+    radius = max(0.5, 0.62 * unit)
     nearest = np.full((rows, columns), np.inf)
     left = (advance - int(width) * unit) / 2
     for stroke in strokes:
@@ -190,8 +191,8 @@ def _glyph(character: str, cap_px: float) -> tuple[int, NDArray[np.float64]]:
             for at in range(0, len(stroke), 2)
         ]
         for start, end in pairwise(points):
-            nearest = np.minimum(nearest, _distance(x, y, start, end))
-    radius = max(0.5, 0.62 * unit)
+            # A dot of the width of a stroke would look faint.
+            nearest = np.minimum(nearest, _distance(x, y, start, end) - (0.25 if start == end else 0.0))
     return advance, np.clip(radius + 0.5 - nearest, 0.0, 1.0)
 
 

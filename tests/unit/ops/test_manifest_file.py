@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pyarrow.parquet as pq
+import pytest
+from pixloom_executor.ops.manifest_file import manifest
+
+from pixloom.sdk.record import Item
+
+
+def _items() -> list[Item]:
+    return [
+        Item(
+            key="a.jpg", ordinal=(0,), uri="cas:1", width=640, parents=("p", "q"), attributes={"pdq256": "00", "n": 1}
+        ),
+        Item(key="b, \u00e9.jpg", ordinal=(1, 2), attributes={"n": 2.5, "tags": ["x", "y"], "width": 9, "dark": True}),
+    ]
+
+
+def test_parquet_has_a_row_for_every_item_and_a_column_for_every_attribute():
+    file = manifest(_items())
+    table = pq.read_table(io.BytesIO(file.content))
+    assert file.media_type == "application/vnd.apache.parquet"
+    assert file.facts["rows"] == table.num_rows == 2
+    assert file.facts["columns"] == table.column_names
+    first, second = table.to_pylist()
+    assert (first["key"], first["ordinal"], first["parents"], first["width"]) == ("a.jpg", [0], ["p", "q"], 640)
+    assert (first["pdq256"], first["n"], first["tags"], first["dark"]) == ("00", 1.0, None, None)
+    assert (second["tags"], second["attr_width"], second["width"]) == (["x", "y"], 9, 0)
+
+
+def test_mixed_types_become_json_text():
+    items = [Item(key="a", attributes={"v": 1}), Item(key="b", attributes={"v": "one"}), Item(key="c")]
+    table = pq.read_table(io.BytesIO(manifest(items).content))
+    assert table["v"].to_pylist() == ["1", '"one"', None]
+
+
+def test_json_lines():
+    rows = [json.loads(line) for line in manifest(_items(), format="jsonl").content.decode().splitlines()]
+    assert [row["key"] for row in rows] == ["a.jpg", "b, \u00e9.jpg"]
+    assert rows[1]["tags"] == ["x", "y"]
+    assert "tags" not in rows[0]
+
+
+def test_csv():
+    rows = list(csv.DictReader(io.StringIO(manifest(_items(), format="csv").content.decode())))
+    assert [row["ordinal"] for row in rows] == ["0", "1.2"]
+    assert rows[0]["parents"] == "p q"
+    assert (rows[1]["key"], rows[1]["dark"], rows[1]["tags"]) == ("b, \u00e9.jpg", "true", '["x","y"]')
+
+
+def test_csv_disarms_formulas():
+    items = [Item(key="=HYPERLINK()", attributes={"n": -3})]
+    (row,) = csv.DictReader(io.StringIO(manifest(items, format="csv").content.decode()))
+    assert (row["key"], row["n"]) == ("'=HYPERLINK()", "-3")
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl", "csv"])
+def test_no_items_give_a_table_without_rows(form):
+    assert manifest([], format=form).facts["rows"] == 0
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl", "csv"])
+def test_same_items_give_the_same_bytes(form):
+    assert manifest(_items(), format=form).content == manifest(_items(), format=form).content
