@@ -107,7 +107,8 @@ class EmbeddedNats:
         if crashed is None:
             self._lock.acquire()
         try:
-            require_room(self._data_dir)
+            if crashed is None:
+                require_room(self._data_dir)
             await asyncio.to_thread(self._clean_up)
             self._password = read_or_make_secret(self._data_dir / "nats.password")
             # A restart keeps the port, since clients hold on to the address.

@@ -29,6 +29,7 @@ from pixloom.local.directory import (
     read_or_make_secret,
     require_free_port,
     require_room,
+    write_private,
 )
 from pixloom.local.privilege import choose_identity, hand_over
 from pixloom.local.processes import Identity, end, end_leftover, find, spawn, wait_exit
@@ -79,6 +80,7 @@ class EmbeddedPostgres:
         self._port = port
         self._log = log or self._data_dir / "postgres.log"
         self._lock = DirectoryLock(self._data_dir / "postgres.lock", what="PostgreSQL")
+        self._socket_record = self._data_dir / "postgres.socket"
         self._password = ""
         self._identity = Identity.AS_IS
         self._socket_dir: Path | None = None
@@ -128,13 +130,15 @@ class EmbeddedPostgres:
         if crashed is None:
             self._lock.acquire()
         try:
-            require_room(self._data_dir)
+            if crashed is None:
+                require_room(self._data_dir)
             await asyncio.to_thread(self._clean_up)
             self._identity = await asyncio.to_thread(choose_identity)
             await self._make_cluster(deadline)
             await asyncio.to_thread(hand_over, self._cluster, self._identity)
             require_free_port(self._port or 0, what="PostgreSQL", option="another port")
             self._socket_dir = _make_socket_directory(self._socket_dir)
+            write_private(self._socket_record, str(self._socket_dir))
             await self._launch(deadline)
             await self._make_database()
         except BaseException:
@@ -157,6 +161,7 @@ class EmbeddedPostgres:
             await end(process, ask_with=signal.SIGQUIT if immediate else signal.SIGINT, timeout_s=_SHUTDOWN_S)
         if self._socket_dir is not None:
             shutil.rmtree(self._socket_dir, ignore_errors=True)
+            self._socket_record.unlink(missing_ok=True)
         self._lock.release()
 
     async def __aenter__(self) -> Self:
@@ -173,6 +178,12 @@ class EmbeddedPostgres:
     def _clean_up(self) -> None:
         """End the server that an earlier run left here, and take away what would keep a new one from starting."""
         shutil.rmtree(self._data_dir / "cluster.new", ignore_errors=True)
+        self._end_leftover()
+        if self._socket_dir is None:
+            with contextlib.suppress(OSError):
+                _remove_socket_directory(Path(self._socket_record.read_text(encoding="utf-8")))
+
+    def _end_leftover(self) -> None:
         pid_file = self._cluster / "postmaster.pid"
         try:
             lines = pid_file.read_text(encoding="utf-8").splitlines()
@@ -187,8 +198,6 @@ class EmbeddedPostgres:
         elif running is not None:
             # The pid was given out again; the server would take its new owner for another server and refuse to start.
             pid_file.unlink(missing_ok=True)
-        if len(lines) > 4:
-            _remove_socket_directory(Path(lines[4]))
 
     def _is_ours(self, command: str) -> bool:
         program, _, rest = command.partition(" ")

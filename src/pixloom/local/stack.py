@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self
-
-import orjson
 
 from pixloom.errors import InternalError, MachineError, NotFoundError
 from pixloom.local.directory import (
@@ -31,6 +28,7 @@ from pixloom.local.directory import (
 from pixloom.local.nats import EmbeddedNats
 from pixloom.local.options import LocalStackOptions, PartSpec, Wiring, default_parts
 from pixloom.local.postgres import EmbeddedPostgres
+from pixloom.local.readiness import ask_ready
 from pixloom.local.supervision import ServicePart, Supervisor, clean_up_records
 
 if TYPE_CHECKING:
@@ -71,7 +69,7 @@ class LocalStack:
         """
         self.options = options
         self._make_parts = make_parts
-        self._announce = announce
+        self._show = announce
         self._min_free_bytes = min_free_bytes
         self._dir = options.data_dir.absolute()
         self._logs = self._dir / "logs"
@@ -137,6 +135,14 @@ class LocalStack:
         """Start a part that `stop_part` stopped; its address stays the same."""
         await self._supervisor(part).start()
 
+    async def wait_ready(self, timeout_s: float = 30.0) -> None:
+        """Return once the gateway says that jobs can run, such as after a part was killed.
+
+        Raises:
+            MachineError: It did not within `timeout_s`.
+        """
+        await self._wait_ready(time.monotonic() + timeout_s, timeout_s=timeout_s)
+
     async def start(self) -> None:
         """Start everything and return when the stack is ready.
 
@@ -150,7 +156,11 @@ class LocalStack:
             database_url, nats_url = await self._start_servers()
             self._wiring = _wire(self.options, database_url=database_url, nats_url=nats_url)
             await self._start_services(self._wiring)
-            await self._wait_ready(deadline)
+            await self._wait_ready(
+                deadline,
+                timeout_s=self.options.ready_timeout_s,
+                refuse=self._refuse_parts_that_do_not_stay_up,
+            )
         except BaseException:
             await self.stop()
             raise
@@ -177,6 +187,11 @@ class LocalStack:
     ) -> None:
         """Stop."""
         await self.stop()
+
+    def _announce(self, line: str) -> None:
+        # Whoever read the lines may be gone (`pixloom up | head`); the parts are watched over all the same.
+        with contextlib.suppress(OSError):
+            self._show(line)
 
     def _supervisor(self, part: str) -> Supervisor:
         try:
@@ -239,24 +254,27 @@ class LocalStack:
         )
         return supervisor
 
-    async def _wait_ready(self, deadline: float) -> None:
-        missing = ""
+    async def _wait_ready(
+        self, deadline: float, *, timeout_s: float, refuse: Callable[[], None] = lambda: None
+    ) -> None:
         while True:
-            for supervisor in self._supervisors.values():
-                if supervisor.exits >= _MAX_EXITS_BEFORE_READY or supervisor.last_exit == _USAGE:
-                    log = self.log(supervisor.name)
-                    raise MachineError(
-                        f"{supervisor.name} does not stay up. Its log {log} ends with:\n{last_lines(log, 15)}"
-                    )
-            state, missing = await _ask_ready(self.wiring.http_port)
+            refuse()
+            state, missing = await ask_ready(self.wiring.http_port)
             if state == 200:
                 return
             if time.monotonic() > deadline:
                 raise MachineError(
-                    f"The stack was not ready after {self.options.ready_timeout_s:g} s; missing: {missing}. "
-                    f"The logs are in {self._logs}."
+                    f"The stack was not ready after {timeout_s:g} s; missing: {missing}. The logs are in {self._logs}."
                 )
             await asyncio.sleep(0.02)
+
+    def _refuse_parts_that_do_not_stay_up(self) -> None:
+        for supervisor in self._supervisors.values():
+            if supervisor.exits >= _MAX_EXITS_BEFORE_READY or supervisor.last_exit == _USAGE:
+                log = self.log(supervisor.name)
+                raise MachineError(
+                    f"{supervisor.name} does not stay up. Its log {log} ends with:\n{last_lines(log, 15)}"
+                )
 
     def _fresh_log(self, part: str) -> Path:
         """Return the log of a part, the old one moved aside when it is large."""
@@ -290,29 +308,3 @@ def _stop_order(names: list[str]) -> list[list[str]]:
     first = [name for name in names if name not in last and not name.startswith("executor")]
     executors = [name for name in names if name.startswith("executor")]
     return [first, executors, *([name] for name in last if name in names)]
-
-
-async def _ask_ready(port: int) -> tuple[int, str]:
-    """Ask the gateway whether it is ready; returns the HTTP status, 0 for none, and what is missing."""
-    request = f"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n"
-    try:
-        async with asyncio.timeout(5):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            try:
-                writer.write(request.encode("ascii"))
-                head, _, body = (await reader.read()).partition(b"\r\n\r\n")
-            finally:
-                writer.close()
-                with contextlib.suppress(OSError):
-                    await writer.wait_closed()
-    except TimeoutError:
-        return 0, "an answer of the gateway"
-    except OSError as error:
-        return 0, f"the gateway ({os.strerror(error.errno or 0)})"
-    words = head.split(b" ", 2)
-    state = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
-    try:
-        missing = "; ".join(orjson.loads(body)["missing"])
-    except (ValueError, KeyError, TypeError):
-        missing = ""
-    return state, missing or f"HTTP {state}"

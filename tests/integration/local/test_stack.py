@@ -103,6 +103,14 @@ async def test_a_killed_part_is_started_again_under_its_address(tmp_path: Path, 
         await (await nats.connect(before.nats_url)).close()
 
 
+async def test_parts_are_watched_over_when_nobody_reads_the_lines(tmp_path: Path) -> None:
+    def gone(line: str) -> None:
+        raise BrokenPipeError(line)
+
+    async with LocalStack(options_in(tmp_path), make_parts=services, announce=gone) as stack:
+        await stack.wait_replaced("scheduler", stack.kill("scheduler"))
+
+
 async def test_a_stopped_part_stays_away_until_it_is_started(tmp_path: Path) -> None:
     async with LocalStack(options_in(tmp_path), make_parts=services) as stack:
         for name in ("nats", "postgres"):
