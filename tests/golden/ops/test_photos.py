@@ -22,7 +22,7 @@ NAMES = (
     "astronaut.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "horse.png", "hubble_deep_field.jpg",
     "ihc.png", "logo.png", "moon.png", "motorcycle_left.png", "page.png", "retina.jpg", "rocket.jpg", "text.png",
 )  # fmt: skip
-HASHES = ("pdq256", "phash64", "dhash64")
+HASHES: Any = ("pdq256", "phash64", "dhash64")
 
 
 def _measured(name: str) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def recorded() -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_photograph_has_the_recorded_hashes_and_measures(name, recorded):
+def test_photograph_has_the_recorded_hashes_and_measures(name: str, recorded: Any) -> None:
     expected, measured = recorded[name], _measured(name)
     assert set(measured) == set(expected)
     for column, value in expected.items():

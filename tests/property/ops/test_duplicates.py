@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pixloom_executor.ops.clusters import DisjointSets, near_pairs
@@ -41,7 +43,7 @@ def _clusters(values: list[str], distance: int) -> list[set[int]]:
 
 @quick
 @given(HASHES, st.integers(0, 6))
-def test_near_pairs_join_exactly_the_clusters(values, distance):
+def test_near_pairs_join_exactly_the_clusters(values: Any, distance: int) -> None:
     sets = DisjointSets(len(values))
     for one, other in near_pairs([bytes.fromhex(value) for value in values], distance):
         sets.join(one, other)
@@ -50,7 +52,7 @@ def test_near_pairs_join_exactly_the_clusters(values, distance):
 
 @quick
 @given(HASHES, st.integers(0, 6), KEEP)
-def test_near_keeps_exactly_one_of_each_cluster_and_loses_nothing(values, distance, keep):
+def test_near_keeps_exactly_one_of_each_cluster_and_loses_nothing(values: Any, distance: int, keep: Any) -> None:
     items = _items(values)
     result = near(items, ctx=Context(), hash_col="h", max_distance=distance, keep=keep)
     kept = [int(item.key) for item in result.kept]
@@ -63,7 +65,7 @@ def test_near_keeps_exactly_one_of_each_cluster_and_loses_nothing(values, distan
 
 @quick
 @given(HASHES, st.integers(0, 6), KEEP)
-def test_marking_is_an_equivalence(values, distance, keep):
+def test_marking_is_an_equivalence(values: Any, distance: int, keep: Any) -> None:
     marked = near(_items(values), ctx=Context(), hash_col="h", max_distance=distance, keep=keep, action="mark").kept
     assert [item.key for item in marked] == [str(index) for index in range(len(values))]
     names = [item.attributes.get("near_cluster", item.key) for item in marked]
@@ -73,7 +75,9 @@ def test_marking_is_an_equivalence(values, distance, keep):
 
 @quick
 @given(HASHES, st.integers(0, 6), KEEP)
-def test_near_of_what_was_kept_keeps_all_with_distance_zero_as_exact_does(values, distance, keep):
+def test_near_of_what_was_kept_keeps_all_with_distance_zero_as_exact_does(
+    values: Any, distance: int, keep: Any
+) -> None:
     once = near(_items(values), ctx=Context(), hash_col="h", max_distance=0, keep=keep)
     same = exact(_items(values), ctx=Context(), keep=keep)
     assert [item.key for item in once.kept] == [item.key for item in same.kept]
@@ -83,7 +87,7 @@ def test_near_of_what_was_kept_keeps_all_with_distance_zero_as_exact_does(values
 
 @quick
 @given(HASHES, KEEP)
-def test_exact_keeps_the_best_of_each_group(values, keep):
+def test_exact_keeps_the_best_of_each_group(values: Any, keep: Any) -> None:
     items = _items(values)
     kept = {item.sha256: item for item in exact(items, ctx=Context(), keep=keep).kept}
     assert set(kept) == set(values)

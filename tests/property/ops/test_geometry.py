@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ SIZES = st.tuples(SIDES, SIDES)
 
 
 @given(SIZES, SIZES, st.sampled_from(["both", "up", "down"]))
-def test_thumbnail_without_crop_fits_the_box_or_is_not_enlarged(source, box, size):
+def test_thumbnail_without_crop_fits_the_box_or_is_not_enlarged(source: Any, box: Any, size: Any) -> None:
     width, height = scaled_size(source, box, size=size, cover=False)
     if size != "up":
         assert width <= box[0]
@@ -30,14 +31,14 @@ def test_thumbnail_without_crop_fits_the_box_or_is_not_enlarged(source, box, siz
 
 
 @given(SIZES, SIZES)
-def test_thumbnail_with_crop_covers_the_box(source, box):
+def test_thumbnail_with_crop_covers_the_box(source: Any, box: Any) -> None:
     width, height = scaled_size(source, box, size="both", cover=True)
     assert width >= box[0]
     assert height >= box[1]
 
 
 @given(SIZES, SIZES)
-def test_aspect_ratio_is_kept_to_a_pixel(source, box):
+def test_aspect_ratio_is_kept_to_a_pixel(source: Any, box: Any) -> None:
     width, height = scaled_size(source, box, size="both", cover=False)
     scale = min(box[0] / source[0], box[1] / source[1])
     assert abs(width - max(1, source[0] * scale)) <= 0.5 + 1e-6
@@ -45,7 +46,7 @@ def test_aspect_ratio_is_kept_to_a_pixel(source, box):
 
 
 @given(SIZES, SIZES, st.sampled_from(["cover", "contain", "fill", "inside", "outside"]), st.booleans())
-def test_resize_gives_the_size_its_fit_promises(source, box, fit, without_enlargement):
+def test_resize_gives_the_size_its_fit_promises(source: Any, box: Any, fit: Any, without_enlargement: Any) -> None:
     place = placement(source, width=box[0], height=box[1], fit=fit, without_enlargement=without_enlargement)
     result = (place.box_width, place.box_height)
     if fit == "contain" or (fit in ("cover", "fill") and not without_enlargement):
@@ -68,14 +69,14 @@ def test_resize_gives_the_size_its_fit_promises(source, box, fit, without_enlarg
 
 
 @given(SIZES, SIDES, st.booleans())
-def test_resize_to_one_side_gives_exactly_that_side(source, side, by_width):
+def test_resize_to_one_side_gives_exactly_that_side(source: Any, side: int, by_width: Any) -> None:
     place = placement(source, width=side if by_width else None, height=None if by_width else side, fit="cover")
     assert (place.box_width if by_width else place.box_height) == side
     assert min(place.box_width, place.box_height) >= 1
 
 
 @given(st.integers(0, 5000), st.integers(1, 64), st.integers(32, 1024), st.booleans())
-def test_cards_of_a_sheet_lie_inside_it_and_never_overlap(count, columns, cell, captions):
+def test_cards_of_a_sheet_lie_inside_it_and_never_overlap(count: int, columns: int, cell: int, captions: Any) -> None:
     plan = layout(count, columns=columns, cell=cell, captions=captions)
     assert plan.shown <= max(count, 0)
     assert plan.shown <= plan.rows * plan.columns

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyvips
 from hypothesis import given, settings
@@ -34,7 +36,7 @@ def _image(array: np.ndarray, orientation: int = 1) -> Image:
 
 @quick
 @given(PIXELS, st.integers(1, 8))
-def test_autorotate_twice_is_autorotate_once(array, orientation):
+def test_autorotate_twice_is_autorotate_once(array: Any, orientation: int) -> None:
     once = autorotate(_image(array, orientation))
     assert autorotate(once) is once
     assert once.record.orientation == 1
@@ -42,7 +44,7 @@ def test_autorotate_twice_is_autorotate_once(array, orientation):
 
 @quick
 @given(PIXELS, st.integers(1, 8))
-def test_arrays_and_images_are_turned_alike(array, orientation):
+def test_arrays_and_images_are_turned_alike(array: Any, orientation: int) -> None:
     turned = upright(_image(array).vips, orientation)
     expected = upright_array(array, orientation)
     assert np.array_equal(turned.numpy().reshape(expected.shape), expected)
@@ -50,14 +52,14 @@ def test_arrays_and_images_are_turned_alike(array, orientation):
 
 @quick
 @given(PIXELS)
-def test_mirroring_twice_changes_nothing(array):
+def test_mirroring_twice_changes_nothing(array: Any) -> None:
     for mirror in (flip, flop):
         assert np.array_equal(pixel_array(mirror(mirror(_image(array))).vips), array)
 
 
 @quick
 @given(PIXELS, st.integers(1, 90), st.integers(1, 90), st.sampled_from(["both", "up", "down", "force"]))
-def test_thumbnail_has_the_size_its_record_tells_and_fits(array, width, height, size):
+def test_thumbnail_has_the_size_its_record_tells_and_fits(array: Any, width: int, height: int, size: Any) -> None:
     small = thumbnail(_image(array), width=width, height=height, size=size)
     assert (small.record.width, small.record.height) == (small.vips.width, small.vips.height)
     if size != "up":
@@ -69,7 +71,7 @@ def test_thumbnail_has_the_size_its_record_tells_and_fits(array, width, height, 
 
 @quick
 @given(PIXELS, st.integers(1, 60), st.integers(1, 60), st.sampled_from(["centre", "entropy", "attention"]))
-def test_cropped_thumbnail_fills_the_box(array, width, height, crop):
+def test_cropped_thumbnail_fills_the_box(array: Any, width: int, height: int, crop: Any) -> None:
     small = thumbnail(_image(array), width=width, height=height, crop=crop)
     assert (small.vips.width, small.vips.height) == (width, height)
 
@@ -82,7 +84,7 @@ def test_cropped_thumbnail_fills_the_box(array, width, height, crop):
     st.sampled_from(["cover", "contain", "fill", "inside", "outside"]),
     st.sampled_from(["centre", "left top", "right bottom", "entropy", "attention"]),
 )
-def test_resize_gives_the_size_of_its_fit(array, width, height, fit, position):
+def test_resize_gives_the_size_of_its_fit(array: Any, width: int, height: int, fit: Any, position: Any) -> None:
     result = resize(_image(array), width=width, height=height, fit=fit, position=position)
     if fit in ("cover", "contain", "fill"):
         assert (result.vips.width, result.vips.height) == (width, height)
@@ -91,7 +93,7 @@ def test_resize_gives_the_size_of_its_fit(array, width, height, fit, position):
 
 @quick
 @given(st.integers(0, 255), st.integers(0, 255), st.integers(0, 255), SIDES, SIDES)
-def test_even_pictures_stay_even(red, green, blue, width, height):
+def test_even_pictures_stay_even(red: int, green: int, blue: int, width: int, height: int) -> None:
     even = np.empty((height, width, 3), dtype=np.uint8)
     even[:] = (red, green, blue)
     assert np.abs(pixel_array(sharpen(_image(even), sigma=1.5, m1=2.0).vips).astype(int) - even).max() <= 1
@@ -103,21 +105,21 @@ def test_even_pictures_stay_even(red, green, blue, width, height):
 
 @quick
 @given(PIXELS)
-def test_greyscale_of_grey_changes_nothing(array):
+def test_greyscale_of_grey_changes_nothing(array: Any) -> None:
     grey = greyscale(_image(array))
     assert np.array_equal(pixel_array(greyscale(grey).vips), pixel_array(grey.vips))
 
 
 @quick
 @given(PIXELS, st.sampled_from(["png", "tiff"]))
-def test_lossless_formats_keep_every_pixel(array, wanted):
+def test_lossless_formats_keep_every_pixel(array: Any, wanted: Any) -> None:
     delivered = Image.from_bytes(convert(_image(array), format=wanted).encoded().data)
     assert np.array_equal(pixel_array(delivered.vips), array)
 
 
 @quick
 @given(PIXELS, st.sampled_from(["jpeg", "webp", "gif", "png", "tiff"]))
-def test_every_delivered_file_passes_the_check_and_has_the_size(array, wanted):
+def test_every_delivered_file_passes_the_check_and_has_the_size(array: Any, wanted: Any) -> None:
     delivered = Image.from_bytes(convert(_image(array), format=wanted).encoded().data)
     assert decode(delivered) is delivered
     assert (delivered.vips.height, delivered.vips.width) == array.shape[:2]
@@ -125,7 +127,7 @@ def test_every_delivered_file_passes_the_check_and_has_the_size(array, wanted):
 
 @quick
 @given(PLANES)
-def test_brightness_is_ordered_and_in_range(plane):
+def test_brightness_is_ordered_and_in_range(plane: Any) -> None:
     measured = brightness(_image(plane[:, :, None]))
     figures = [measured[name] for name in ("brightness_p5", "brightness_p50", "brightness_p95")]
     assert int(plane.min()) <= figures[0] <= figures[1] <= figures[2] <= int(plane.max())
@@ -134,7 +136,7 @@ def test_brightness_is_ordered_and_in_range(plane):
 
 @quick
 @given(PLANES, st.integers(0, 100))
-def test_laplacian_variance_ignores_an_offset_and_mirrors(plane, offset):
+def test_laplacian_variance_ignores_an_offset_and_mirrors(plane: Any, offset: int) -> None:
     variance = laplacian_variance(plane)
     moved = plane.astype(np.int64) + offset
     assert np.isclose(laplacian_variance(moved), variance, rtol=1e-3, atol=1e-3)
@@ -143,7 +145,7 @@ def test_laplacian_variance_ignores_an_offset_and_mirrors(plane, offset):
 
 @quick
 @given(PLANES, st.integers(1, 40), st.integers(1, 40))
-def test_area_resampling_keeps_the_mean_and_the_range(plane, rows, columns):
+def test_area_resampling_keeps_the_mean_and_the_range(plane: Any, rows: int, columns: int) -> None:
     small = area_resampled(plane, rows, columns)
     assert small.shape == (rows, columns)
     assert np.isclose(small.mean(), plane.mean(), atol=1e-6)
@@ -153,7 +155,7 @@ def test_area_resampling_keeps_the_mean_and_the_range(plane, rows, columns):
 
 @quick
 @given(PLANES)
-def test_hashes_have_their_length_and_ignore_a_brighter_scale(plane):
+def test_hashes_have_their_length_and_ignore_a_brighter_scale(plane: Any) -> None:
     darker = plane // 2
     brighter = darker.astype(np.float64) * 2
     digest, quality = pdq256(darker)
@@ -166,7 +168,7 @@ def test_hashes_have_their_length_and_ignore_a_brighter_scale(plane):
 
 @quick
 @given(PIXELS, st.integers(1, 8))
-def test_hash_is_that_of_the_upright_picture(array, orientation):
+def test_hash_is_that_of_the_upright_picture(array: Any, orientation: int) -> None:
     turned = _image(array, orientation)
     for algorithm in ("pdq256", "phash64", "dhash64"):
         assert perceptual(turned, algorithm=algorithm) == perceptual(autorotate(turned), algorithm=algorithm)

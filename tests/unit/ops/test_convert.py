@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import pyvips
 from pixloom_executor.ops.image_convert import convert, saver_options
@@ -22,7 +24,7 @@ def _delivered(converted: Image) -> Image:
 
 
 @pytest.mark.parametrize("wanted", sorted(LOADERS))
-def test_delivers_the_format_asked_for(wanted):
+def test_delivers_the_format_asked_for(wanted: Any) -> None:
     result = convert(image("coffee.png"), format=wanted)
     file = _delivered(result)
     assert file.vips.get("vips-loader").startswith(LOADERS[wanted])
@@ -31,7 +33,7 @@ def test_delivers_the_format_asked_for(wanted):
 
 
 @pytest.mark.parametrize("wanted", ["png", "tiff"])
-def test_png_and_tiff_are_lossless_and_keep_16_bits(wanted):
+def test_png_and_tiff_are_lossless_and_keep_16_bits(wanted: Any) -> None:
     deep = reopened(pixels("coffee.png").colourspace("rgb16"), ".png")
     file = _delivered(convert(deep, format=wanted))
     assert file.vips.format == "ushort"
@@ -39,14 +41,14 @@ def test_png_and_tiff_are_lossless_and_keep_16_bits(wanted):
 
 
 @pytest.mark.parametrize("wanted", ["webp", "avif"])
-def test_lossless(wanted):
+def test_lossless(wanted: Any) -> None:
     file = _delivered(convert(image("chelsea.png"), format=wanted, lossless=True, effort=0))
     assert psnr(file.array(), pixels("chelsea.png").numpy()) > (60 if wanted == "webp" else 40)
 
 
 @pytest.mark.parametrize("wanted", ["jpeg", "webp", "avif", "gif"])
 @pytest.mark.parametrize("space", ["cmyk", "rgb16", "scrgb", "lab", "p3"])
-def test_formats_for_the_web_get_8_bit_srgb(wanted, space):
+def test_formats_for_the_web_get_8_bit_srgb(wanted: Any, space: str) -> None:
     photo = pixels("coffee.png")
     if space in ("cmyk", "p3"):
         source = reopened(photo.icc_transform(space, input_profile="srgb"), ".jpg", Q=95)
@@ -58,18 +60,18 @@ def test_formats_for_the_web_get_8_bit_srgb(wanted, space):
 
 
 @pytest.mark.parametrize("wanted", ["png", "webp", "avif", "tiff"])
-def test_alpha_is_kept(wanted):
+def test_alpha_is_kept(wanted: Any) -> None:
     assert _delivered(convert(translucent(), format=wanted)).record.has_alpha
 
 
-def test_jpeg_puts_transparency_over_the_background():
+def test_jpeg_puts_transparency_over_the_background() -> None:
     file = _delivered(convert(translucent(), format="jpeg", background="#00ff00", quality=95))
     red, green, blue = file.array()[0, 0].tolist()
     assert (red < 30, green > 225, blue < 30) == (True, True, True)
     assert not file.record.has_alpha
 
 
-def test_quality_and_subsampling_reach_the_file():
+def test_quality_and_subsampling_reach_the_file() -> None:
     photo = image("coffee.png")
     small = convert(photo, format="jpeg", quality=30).encoded().data
     fine = convert(photo, format="jpeg", quality=95, chroma_subsampling="4:4:4", progressive=True).encoded().data
@@ -79,13 +81,13 @@ def test_quality_and_subsampling_reach_the_file():
     assert header.get("interlaced") == 1
 
 
-def test_options_a_format_lacks_are_left_out():
+def test_options_a_format_lacks_are_left_out() -> None:
     assert saver_options("tiff", quality=3, effort=9, lossless=True, chroma_subsampling="4:2:0", progressive=True) == {}
     assert saver_options("gif", quality=3, effort=0) == {"effort": 1}
     assert saver_options("webp", quality=3, effort=10) == {"Q": 3, "effort": 6}
 
 
-def test_a_later_op_keeps_the_encoding():
+def test_a_later_op_keeps_the_encoding() -> None:
     from pixloom_executor.ops.image import flop
 
     result = flop(convert(image("coffee.png"), format="webp", quality=40))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import jsonschema
 import pytest
@@ -25,10 +26,10 @@ MODULES = (
     analyse, check, contact_sheet, dedupe, hashes, image, image_convert, image_resize, image_thumbnail, manifest_file,
 )  # fmt: skip
 OPS = {
-    definition.name: definition
+    definition_of(function).name: definition_of(function)
     for module in MODULES
     for name in module.__all__
-    if hasattr(function := getattr(module, name), "__pixloom_op__") and (definition := definition_of(function))
+    if hasattr(function := getattr(module, name), "__pixloom_op__")
 }
 COLLECTION = {"dedupe.exact", "dedupe.near", "agg.contact_sheet", "agg.manifest"}
 PARAMS = {
@@ -39,7 +40,7 @@ PARAMS = {
 }
 
 
-def test_every_op_is_there():
+def test_every_op_is_there() -> None:
     assert set(OPS) == {
         "agg.contact_sheet", "agg.manifest", "analyse.brightness", "analyse.sharpness", "analyse.stats", "check.decode",
         "check.size", "dedupe.exact", "dedupe.near", "hash.content", "hash.perceptual", "image.autorotate",
@@ -49,7 +50,7 @@ def test_every_op_is_there():
 
 
 @pytest.mark.parametrize("name", sorted(OPS))
-def test_kind_and_ports(name):
+def test_kind_and_ports(name: str) -> None:
     spec = OPS[name].spec
     assert spec.kind is (OpKind.COLLECTION if name in COLLECTION else OpKind.ITEM)
     assert len(spec.inputs) == 1
@@ -60,7 +61,7 @@ def test_kind_and_ports(name):
 
 
 @pytest.mark.parametrize("name", sorted(OPS))
-def test_every_param_is_described_and_fits_its_own_schema(name):
+def test_every_param_is_described_and_fits_its_own_schema(name: str) -> None:
     spec = OPS[name].spec
     jsonschema.Draft202012Validator.check_schema(spec.params_schema)
     for param, schema in spec.params_schema.get("properties", {}).items():
@@ -71,7 +72,7 @@ def test_every_param_is_described_and_fits_its_own_schema(name):
 
 
 @pytest.mark.parametrize("name", sorted(OPS))
-def test_documentation_says_what_users_must_know(name):
+def test_documentation_says_what_users_must_know(name: str) -> None:
     spec = OPS[name].spec
     assert spec.summary.endswith(".") or ":" in spec.summary or "," in spec.summary
     if name.startswith("image."):
@@ -93,6 +94,6 @@ def test_documentation_says_what_users_must_know(name):
         ("agg.contact_sheet", {"cell": 5}),
     ],
 )
-def test_wrong_params_are_refused(name, params):
+def test_wrong_params_are_refused(name: str, params: Any) -> None:
     with pytest.raises(InvalidError):
         OPS[name].bind(json.dumps(params))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import math
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,13 +18,13 @@ NAMES = ("pdq256", "phash64", "dhash64")
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "md5"])
-def test_content_hash_is_that_of_the_file(algorithm):
+def test_content_hash_is_that_of_the_file(algorithm: Any) -> None:
     data = (folder() / "coffee.png").read_bytes()
     expected = hashlib.new(algorithm, data, usedforsecurity=False).hexdigest()
     assert content(image("coffee.png"), algorithm=algorithm) == {f"content_{algorithm}": expected}
 
 
-def test_content_hash_of_changed_pixels_is_that_of_the_file_delivered():
+def test_content_hash_of_changed_pixels_is_that_of_the_file_delivered() -> None:
     changed = flop(image("coffee.png"))
     expected = hashlib.blake2b(changed.encoded().data, digest_size=32).hexdigest()
     assert content(changed, algorithm="blake2b") == {"content_blake2b": expected}
@@ -58,7 +59,7 @@ def _pdq_in_plain_loops(plane: list[list[float]]) -> str:
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(97, 140), (64, 64), (40, 300)])
-def test_pdq_equals_the_algorithm_in_plain_loops(rows, columns):
+def test_pdq_equals_the_algorithm_in_plain_loops(rows: int, columns: int) -> None:
     plane = area_resampled(pixels("chelsea.png")[1].numpy(), rows, columns)
     if (rows, columns) == (64, 64):
         # 64x64 planes are hashed unfiltered; the loops filter with a box of one sample, which changes nothing.
@@ -66,7 +67,7 @@ def test_pdq_equals_the_algorithm_in_plain_loops(rows, columns):
     assert bits_between(pdq256(plane)[0], _pdq_in_plain_loops(plane.tolist())) == 0
 
 
-def test_pdq_sets_half_of_the_bits():
+def test_pdq_sets_half_of_the_bits() -> None:
     for name in PHOTOGRAPHS:
         assert int(perceptual(image(name))["pdq256"], 16).bit_count() == 128
 
@@ -80,7 +81,9 @@ def test_pdq_sets_half_of_the_bits():
         (lambda plane: plane[::-1, ::-1], True, True, False),
     ],
 )
-def test_mirrored_planes_change_only_signs_and_places_of_coefficients(turned, flips_rows, flips_columns, transposed):
+def test_mirrored_planes_change_only_signs_and_places_of_coefficients(
+    turned: Any, flips_rows: Any, flips_columns: Any, transposed: Any
+) -> None:
     plane = area_resampled(pixels("coffee.png")[1].numpy(), 64, 64)
     _, straight = pdq_coefficients(plane)
     _, other = pdq_coefficients(np.ascontiguousarray(turned(plane)))
@@ -93,17 +96,17 @@ def test_mirrored_planes_change_only_signs_and_places_of_coefficients(turned, fl
     assert other == pytest.approx(expected, abs=1e-5)
 
 
-def test_even_picture_has_no_bits_and_no_quality():
+def test_even_picture_has_no_bits_and_no_quality() -> None:
     plane = np.full((120, 90), 77, dtype=np.uint8)
     assert pdq256(plane) == ("0" * 64, 0)
     assert phash64(plane) == dhash64(plane) == "0" * 16
 
 
-def test_tiny_picture_has_no_pdq():
+def test_tiny_picture_has_no_pdq() -> None:
     assert pdq256(np.ones((4, 9), dtype=np.uint8)) == ("0" * 64, 0)
 
 
-def test_dhash_of_a_ramp():
+def test_dhash_of_a_ramp() -> None:
     ramp = np.arange(90, dtype=np.uint8).reshape(1, 90).repeat(80, axis=0)
     assert dhash64(ramp) == "f" * 16
     assert dhash64(ramp[:, ::-1]) == "0" * 16
@@ -111,7 +114,7 @@ def test_dhash_of_a_ramp():
 
 @pytest.mark.parametrize("algorithm", NAMES)
 @pytest.mark.parametrize("name", ["astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png"])
-def test_copies_are_near_and_other_photographs_far(algorithm, name):
+def test_copies_are_near_and_other_photographs_far(algorithm: Any, name: str) -> None:
     original = large(name, 1000, 750)
     bits = 256 if algorithm == "pdq256" else 64
     straight = perceptual(reopened(original, ".png"), algorithm=algorithm)[algorithm]
@@ -128,10 +131,10 @@ def test_copies_are_near_and_other_photographs_far(algorithm, name):
     assert min(bits_between(straight, other) for other in others) > bits * 70 // 256
 
 
-def test_photographs_have_good_quality():
+def test_photographs_have_good_quality() -> None:
     assert all(perceptual(image(name))["pdq_quality"] > 80 for name in PHOTOGRAPHS)
 
 
-def test_all_photographs_are_told_apart():
+def test_all_photographs_are_told_apart() -> None:
     hashes = [perceptual(image(name))["pdq256"] for name in PHOTOGRAPHS]
     assert min(bits_between(one, other) for one, other in combinations(hashes, 2)) > 90

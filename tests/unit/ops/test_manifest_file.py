@@ -3,12 +3,18 @@ from __future__ import annotations
 import csv
 import io
 import json
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from pixloom_executor.ops.manifest_file import manifest
 
-from pixloom.sdk.record import Item
+from pixloom.sdk.record import File, Item
+
+
+def _content(file: File) -> bytes:
+    assert isinstance(file.content, bytes)
+    return file.content
 
 
 def _items() -> list[Item]:
@@ -20,9 +26,9 @@ def _items() -> list[Item]:
     ]
 
 
-def test_parquet_has_a_row_for_every_item_and_a_column_for_every_attribute():
+def test_parquet_has_a_row_for_every_item_and_a_column_for_every_attribute() -> None:
     file = manifest(_items())
-    table = pq.read_table(io.BytesIO(file.content))
+    table = pq.read_table(io.BytesIO(_content(file)))
     assert file.media_type == "application/vnd.apache.parquet"
     assert file.facts["rows"] == table.num_rows == 2
     assert file.facts["columns"] == table.column_names
@@ -32,37 +38,37 @@ def test_parquet_has_a_row_for_every_item_and_a_column_for_every_attribute():
     assert (second["tags"], second["attr_width"], second["width"]) == (["x", "y"], 9, 0)
 
 
-def test_mixed_types_become_json_text():
+def test_mixed_types_become_json_text() -> None:
     items = [Item(key="a", attributes={"v": 1}), Item(key="b", attributes={"v": "one"}), Item(key="c")]
-    table = pq.read_table(io.BytesIO(manifest(items).content))
+    table = pq.read_table(io.BytesIO(_content(manifest(items))))
     assert table["v"].to_pylist() == ["1", '"one"', None]
 
 
-def test_json_lines():
-    rows = [json.loads(line) for line in manifest(_items(), format="jsonl").content.decode().splitlines()]
+def test_json_lines() -> None:
+    rows = [json.loads(line) for line in _content(manifest(_items(), format="jsonl")).decode().splitlines()]
     assert [row["key"] for row in rows] == ["a.jpg", "b, \u00e9.jpg"]
     assert rows[1]["tags"] == ["x", "y"]
     assert "tags" not in rows[0]
 
 
-def test_csv():
-    rows = list(csv.DictReader(io.StringIO(manifest(_items(), format="csv").content.decode())))
+def test_csv() -> None:
+    rows = list(csv.DictReader(io.StringIO(_content(manifest(_items(), format="csv")).decode())))
     assert [row["ordinal"] for row in rows] == ["0", "1.2"]
     assert rows[0]["parents"] == "p q"
     assert (rows[1]["key"], rows[1]["dark"], rows[1]["tags"]) == ("b, \u00e9.jpg", "true", '["x","y"]')
 
 
-def test_csv_disarms_formulas():
+def test_csv_disarms_formulas() -> None:
     items = [Item(key="=HYPERLINK()", attributes={"n": -3})]
-    (row,) = csv.DictReader(io.StringIO(manifest(items, format="csv").content.decode()))
+    (row,) = csv.DictReader(io.StringIO(_content(manifest(items, format="csv")).decode()))
     assert (row["key"], row["n"]) == ("'=HYPERLINK()", "-3")
 
 
 @pytest.mark.parametrize("form", ["parquet", "jsonl", "csv"])
-def test_no_items_give_a_table_without_rows(form):
+def test_no_items_give_a_table_without_rows(form: Any) -> None:
     assert manifest([], format=form).facts["rows"] == 0
 
 
 @pytest.mark.parametrize("form", ["parquet", "jsonl", "csv"])
-def test_same_items_give_the_same_bytes(form):
+def test_same_items_give_the_same_bytes(form: Any) -> None:
     assert manifest(_items(), format=form).content == manifest(_items(), format=form).content

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from tests.unit.ops.photos import PHOTOGRAPHS, image, large, pixels, psnr, reope
 
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
 @pytest.mark.parametrize("suffix", [".jpg", ".webp", ".png"])
-def test_every_way_of_loading_looks_like_a_full_decode_reduced_by_lanczos(name, suffix):
+def test_every_way_of_loading_looks_like_a_full_decode_reduced_by_lanczos(name: str, suffix: str) -> None:
     file = reopened(large(name, 1203, 905), suffix, Q=90)
     reference = file.vips.resize(256 / 1203, vscale=193 / 905).numpy()
     small = thumbnail(file, width=256)
@@ -24,7 +25,7 @@ def test_every_way_of_loading_looks_like_a_full_decode_reduced_by_lanczos(name, 
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".webp", ".png", ".tif"])
-def test_loading_reduced_gives_the_size_that_a_full_decode_gives(suffix):
+def test_loading_reduced_gives_the_size_that_a_full_decode_gives(suffix: str) -> None:
     vips = large("coffee.png", 1021, 683)
     sizes = {
         (small.vips.width, small.vips.height)
@@ -33,13 +34,13 @@ def test_loading_reduced_gives_the_size_that_a_full_decode_gives(suffix):
     assert sizes == {(177, 118)}
 
 
-def test_same_bytes_give_same_pixels():
+def test_same_bytes_give_same_pixels() -> None:
     data = written(large("chelsea.png", 1600, 1200), ".jpg", Q=90)
     first, second = (thumbnail(Image.from_bytes(data), width=256) for _ in range(2))
     assert np.array_equal(first.array(), second.array())
 
 
-def test_pixels_decoded_before_do_not_change_the_result():
+def test_pixels_decoded_before_do_not_change_the_result() -> None:
     file = reopened(large("chelsea.png", 1600, 1200), ".jpg", Q=90)
     before = thumbnail(file, width=256).array()
     assert file.vips.width == 1600
@@ -48,7 +49,7 @@ def test_pixels_decoded_before_do_not_change_the_result():
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_orientation_is_applied(orientation, suffix):
+def test_orientation_is_applied(orientation: int, suffix: str) -> None:
     upright = pixels("coffee.png")
     expected = thumbnail(reopened(upright, suffix, Q=95), width=150, height=150)
     turned = thumbnail(reopened(with_orientation(upright, orientation), suffix, Q=95), width=150, height=150)
@@ -58,7 +59,7 @@ def test_orientation_is_applied(orientation, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_no_rotate_keeps_the_tag_and_the_stored_axes(suffix):
+def test_no_rotate_keeps_the_tag_and_the_stored_axes(suffix: str) -> None:
     turned = reopened(with_orientation(pixels("coffee.png"), 6), suffix, Q=95)
     small = thumbnail(turned, width=150, height=150, no_rotate=True)
     assert (small.vips.width, small.vips.height, small.record.orientation) == (100, 150, 6)
@@ -66,12 +67,12 @@ def test_no_rotate_keeps_the_tag_and_the_stored_axes(suffix):
 
 @pytest.mark.parametrize("crop", ["centre", "entropy", "attention"])
 @pytest.mark.parametrize("suffix", [".jpg", ".webp", ".png"])
-def test_crop_fills_the_box(crop, suffix):
+def test_crop_fills_the_box(crop: Any, suffix: str) -> None:
     small = thumbnail(reopened(pixels("chelsea.png"), suffix), width=90, height=120, crop=crop)
     assert (small.vips.width, small.vips.height) == (90, 120)
 
 
-def test_down_never_enlarges_and_up_never_reduces():
+def test_down_never_enlarges_and_up_never_reduces() -> None:
     assert thumbnail(image("microaneurysms.png"), width=300, size="down").vips.width == 102
     assert thumbnail(image("microaneurysms.png"), width=50, size="up").vips.width == 102
     assert thumbnail(image("microaneurysms.png"), width=300).vips.width == 300
@@ -123,7 +124,7 @@ def _variants() -> dict[str, bytes]:
     ],
 )
 @pytest.mark.parametrize("linear", [False, True])
-def test_every_kind_of_file_gives_the_same_srgb_picture(variant, linear):
+def test_every_kind_of_file_gives_the_same_srgb_picture(variant: str, linear: Any) -> None:
     file = Image.from_bytes(_variants()[variant])
     small = thumbnail(file, width=150, linear=linear)
     expected = thumbnail(image("coffee.png"), width=150, linear=linear)
@@ -137,22 +138,22 @@ def test_every_kind_of_file_gives_the_same_srgb_picture(variant, linear):
 
 @pytest.mark.parametrize("depth", ["b-w", "grey16"])
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_grey_stays_grey(depth, suffix):
+def test_grey_stays_grey(depth: str, suffix: str) -> None:
     vips = pixels("coffee.png").colourspace(depth)
     small = thumbnail(reopened(vips if suffix == ".png" else vips.colourspace("b-w"), suffix), width=100)
     assert (small.vips.interpretation, small.vips.bands, small.vips.format) == ("b-w", 1, "uchar")
 
 
-def test_hidden_colours_of_transparent_pixels_do_not_bleed():
+def test_hidden_colours_of_transparent_pixels_do_not_bleed() -> None:
     red = pyvips.Image.black(64, 64).bandjoin([0, 0]).linear(1, [255, 0, 0])
     green = pyvips.Image.black(64, 64).bandjoin([0, 0]).linear(1, [0, 255, 0])
     picture = red.bandjoin(255).join(green.bandjoin(0), "horizontal").cast("uchar").copy(interpretation="srgb")
-    small = thumbnail(reopened(picture, ".png"), width=16, height=8).array()
+    small: Any = thumbnail(reopened(picture, ".png"), width=16, height=8).array()
     opaque = small[:, :, 3] > 20
     assert small[opaque][:, 1].max() <= 2
 
 
-def test_truncated_file_is_rejected():
+def test_truncated_file_is_rejected() -> None:
     data = written(large("coffee.png", 1200, 800), ".jpg", Q=90)
     record = Image.from_bytes(data).record
     cut = data[: len(data) // 2]
@@ -173,5 +174,5 @@ def test_truncated_file_is_rejected():
         ((7, 9), (3, 5), "force", False, (3, 5)),
     ],
 )
-def test_scaled_size(source, box, size, cover, expected):
+def test_scaled_size(source: Any, box: Any, size: Any, cover: Any, expected: Any) -> None:
     assert scaled_size(source, box, size=size, cover=cover) == expected
