@@ -42,7 +42,7 @@ def decode(
         if fail_on == "error":
             _touch(image.vips)
         else:
-            decode_file(data, fail_on=fail_on)
+            decode_file(data, format=image.record.format, fail_on=fail_on)
     return image
 
 

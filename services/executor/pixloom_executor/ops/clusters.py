@@ -9,8 +9,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DisjointSets", "near_pairs"]
 
-# Queries a search: bounds the memory of one result list.
-_BLOCK: Final = 2048
+# Queries of one search, and pairs it may find if everything is near everything: bound the memory of a result list.
+_MAX_QUERIES: Final = 2048
+_MAX_PAIRS: Final = 20_000_000
 
 
 class DisjointSets:
@@ -71,8 +72,9 @@ def _searched(hashes: Sequence[bytes], max_distance: int) -> Iterable[tuple[int,
     vectors = np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(len(hashes), -1)
     index = faiss.IndexBinaryFlat(vectors.shape[1] * 8)
     index.add(vectors)
-    for start in range(0, len(hashes), _BLOCK):
-        block = vectors[start : start + _BLOCK]
+    step = max(1, min(_MAX_QUERIES, _MAX_PAIRS // len(hashes)))
+    for start in range(0, len(hashes), step):
+        block = vectors[start : start + step]
         # The radius of faiss is exclusive.
         limits, _, found = index.range_search(block, max_distance + 1)
         queries = np.repeat(np.arange(start, start + len(block)), np.diff(limits.astype(np.int64)))
