@@ -79,8 +79,14 @@ def decode_intermediate(data: bytes) -> tuple[Any, Encoding | None]:
         xoffset=header["xoffset"],
         yoffset=header["yoffset"],
     )
-    for name, (kind, value) in header["metadata"].items():
+    metadata = header["metadata"]
+    # Setting a block of EXIF makes libvips read it and set what it finds, an orientation that is long applied as well:
+    # blocks go first, and what they bring back is removed.
+    for name, (kind, value) in sorted(metadata.items(), key=lambda entry: entry[1][0] != "blob"):
         image.set_type(_type_of(kind), name, _unpack(kind, value))
+    for name in image.get_fields():
+        if name not in _GEOMETRY and name not in metadata:
+            image.remove(name)
     encoding = header["encoding"]
     return image, None if encoding is None else Encoding(encoding[0], tuple((k, v) for k, v in encoding[1]))
 

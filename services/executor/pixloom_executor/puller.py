@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import nats.errors
 import nats.js.errors
 import structlog
+
 from pixloom.queue import LANES, STREAM, consumer_name, declare_consumers, declare_stream, subject
 
 if TYPE_CHECKING:

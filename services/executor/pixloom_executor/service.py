@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import nats
 import structlog
+
 from pixloom.errors import UnavailableError
 from pixloom.opcodec import op_to_proto
 from pixloom.queue import LANES
@@ -28,6 +29,7 @@ from pixloom_executor.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from nats.aio.client import Client as Nats
+
     from pixloom.settings import ExecutorSettings
 
 __all__ = ["run_executor"]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import grpc
 import structlog
+
 from pixloom.v1 import executor_pb2, executor_pb2_grpc
 
 if TYPE_CHECKING:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from opentelemetry import trace
+
 from pixloom.telemetry import names
 from pixloom.telemetry.propagation import extract
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
+
     from pixloom.v1 import executor_pb2
 
 __all__ = ["write_report_span", "write_task_spans"]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 from google.protobuf.message import DecodeError
+
 from pixloom.v1 import executor_pb2, job_pb2
 from pixloom_executor.leases import HeldLease, LeaseBook
 from pixloom_executor.session import Session, SessionLostError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from nats.aio.msg import Msg
+
     from pixloom_executor.children.pool import ChildPool
     from pixloom_executor.puller import Room
 
@@ -124,7 +126,7 @@ class Supervisor:
         try:
             batch = executor_pb2.LeaseBatch.FromString(message.data)
         except DecodeError:
-            self._log.error("message_unreadable", bytes=len(message.data))  # noqa: TRY400
+            self._log.error("message_unreadable", bytes=len(message.data))
             await message.term()
             return
         session = self._session_for(batch)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pixloom_executor.children import ChildPool, ChildSettings
 
 from pixloom.artifacts import open_store
 from pixloom.artifacts.manifest import read_items
 from pixloom.errors import InvalidError
 from pixloom.v1 import executor_pb2 as pb
 from pixloom.v1 import item_pb2, job_pb2, op_pb2
-from pixloom_executor.children import ChildPool, ChildSettings
 from tests.unit.executor.tasks import batch_of, call, inline, item, sliced
 
 if TYPE_CHECKING:
@@ -81,8 +81,10 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
-async def test_built_in_ops_are_announced(pool: ChildPool, tmp_path: Path):
-    specs = await ChildPool(slots=1, settings=settings(tmp_path)).start()
+async def test_built_in_ops_are_announced(tmp_path: Path):
+    pool = ChildPool(slots=1, settings=settings(tmp_path))
+    specs = await pool.start()
+    await pool.stop()
     assert {"debug.noop@1", "flow.filter@1", "source.folder@1"} <= {spec.ref for spec in specs}
     assert all(spec.digest for spec in specs)
 

@@ -103,7 +103,7 @@ def run_unfused(calls: list[pb.OpCall], items: list[item_pb2.Item]) -> tuple[lis
     return items, sorted(rejects, key=lambda item: list(item.ordinal)), kept
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(chain=st.lists(OPS, min_size=1, max_size=5), kept=st.sets(st.integers(0, 3), max_size=2))
 def test_a_fused_chain_equals_its_ops_as_stages_of_their_own(chain, kept):
     items = [file_item(number, bench().photos / name) for number, name in enumerate(photos())]

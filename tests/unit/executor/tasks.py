@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pixloom_executor.chain import ChainRunner
+from pixloom_executor.registry import Registry
+
 from pixloom.artifacts import ArtifactStore, open_store
 from pixloom.artifacts.manifest import encode_items, read_items
 from pixloom.v1 import executor_pb2 as pb
 from pixloom.v1 import item_pb2, op_pb2
-from pixloom_executor.chain import ChainRunner
-from pixloom_executor.registry import Registry
 
 
 def call(op: str, node: str = "", **options: Any) -> pb.OpCall:
@@ -20,7 +21,7 @@ def call(op: str, node: str = "", **options: Any) -> pb.OpCall:
         name: value for name, value in options.items() if name not in {"on_error", "deliver", "timeout_s", "limits"}
     }
     made = pb.OpCall(
-        node=node or op.split(".")[-1],
+        node=node or op.rsplit(".", maxsplit=1)[-1],
         op=op if "@" in op else f"{op}@1",
         params_json=json.dumps(params).encode(),
         on_error=options.get("on_error", pb.ON_ERROR_UNSPECIFIED),

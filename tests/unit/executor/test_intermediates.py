@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import pyvips
+from pixloom_executor.intermediates import decode_intermediate, encode_intermediate
 
 from pixloom.errors import InternalError
 from pixloom.sdk.op import Encoding
-from pixloom_executor.intermediates import decode_intermediate, encode_intermediate
 
 FORMATS = {
     "uchar": np.uint8,
@@ -54,3 +54,12 @@ def test_the_delivery_asked_for_comes_back():
 def test_other_bytes_are_refused():
     with pytest.raises(InternalError, match="damaged"):
         decode_intermediate(b"\xff\xd8\xff")
+
+
+def test_an_orientation_that_was_applied_does_not_come_back_with_the_exif_block():
+    image = pyvips.Image.black(8, 6).copy()
+    image.set_type(pyvips.GValue.gint_type, "orientation", 6)
+    upright = pyvips.Image.new_from_buffer(image.write_to_buffer(".jpg"), "").autorot()
+    assert upright.get_typeof("exif-data")
+    again, _ = decode_intermediate(encode_intermediate(upright, None))
+    assert set(again.get_fields()) == set(upright.get_fields())

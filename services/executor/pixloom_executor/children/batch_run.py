@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["BatchRun"]
 
 _MOST_LOSSES: Final = 2
+_NO_LIMIT_NS: Final = 60 * 10**9
 
 
 class BatchRun:
@@ -50,9 +51,9 @@ class BatchRun:
         self._alone: dict[int, list[int]] = {}
         self._verdicts: dict[int, dict[int, Verdict]] = {}
         self._losses: Counter[tuple[int, int | None]] = Counter()
-        timeouts = [call.timeout.ToNanoseconds() for call in batch.calls if call.HasField("timeout")]
-        self.shortest_timeout_ns = min(timeouts, default=0)
-        self.deadline_ns = batch.deadline.ToNanoseconds() if batch.HasField("deadline") else 0
+        self.deadline_ns = batch.deadline.ToNanoseconds()
+        limits = [call.timeout.ToNanoseconds() for call in batch.calls]
+        self.shortest_limit_ns = min((limit for limit in (*limits, self.deadline_ns) if limit), default=_NO_LIMIT_NS)
 
     @property
     def has_pending(self) -> bool:

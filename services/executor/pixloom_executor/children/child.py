@@ -26,7 +26,6 @@ __all__ = ["EXIT_OUT_OF_MEMORY", "serve"]
 EXIT_OUT_OF_MEMORY: Final = 77
 _FLUSH_RESULTS: Final = 64
 _FLUSH_NS: Final = 5_000_000
-_NO_VERDICTS: Final[dict[int, object]] = {}
 
 
 def serve(*, connection: socket.socket, page: mmap.mmap, settings: ChildSettings, registry: Registry) -> None:
@@ -60,9 +59,10 @@ def _run(frame: RunFrame, connection: socket.socket, runner: ChainRunner, marker
     results: list[bytes] = []
     flushed_ns = time.monotonic_ns()
     for place, task in enumerate(batch.tasks):
+        # Published before it is asked: who ends the batch asks for a stop first and then looks what is running.
+        marker.begin_task(number, place)
         if marker.stop_requested(number):
             break
-        marker.begin_task(number, place)
         result = runner.run_task(
             batch, task, alone=frame.alone.get(task.shard, ()), verdicts=frame.verdicts.get(task.shard, {})
         )

@@ -31,6 +31,7 @@ __all__ = ["Slot"]
 _SHORT_BATCH_S: Final = 0.2
 _WATCH_S: Final = (0.02, 1.0)
 _RESPAWN_S: Final = (0.05, 2.0)
+_ENDED: Final = "was ended because the task was cancelled"
 
 _log = structlog.get_logger("pixloom.executor.children")
 
@@ -81,11 +82,13 @@ class Slot:
         if run not in self._runs:
             return False
         child = self._child
+        if child is None:
+            self._finish(run)
+            return True
         run.cancelled = run.cancelled or running
-        if child is not None:
-            request_stop(child.page, run.number)
-            if running and read_position(child.page).batch == run.number:
-                self._kill("CANCELLED", "was ended because the task was cancelled")
+        request_stop(child.page, run.number)
+        if running and read_position(child.page).batch == run.number:
+            self._kill("CANCELLED", _ENDED)
         return True
 
     def runs(self) -> tuple[BatchRun, ...]:
@@ -121,8 +124,8 @@ class Slot:
         """Kill the child when an item or a task takes longer than it may, until cancelled."""
         while True:
             await self._working.wait()
-            shortest_ns = min((run.shortest_timeout_ns for run in self._runs if run.shortest_timeout_ns), default=0)
-            await asyncio.sleep(min(max(shortest_ns / 4e9, _WATCH_S[0]), _WATCH_S[1]) if shortest_ns else _WATCH_S[1])
+            shortest_s = min((run.shortest_limit_ns for run in self._runs), default=0) / 1e9
+            await asyncio.sleep(min(max(shortest_s / 4, _WATCH_S[0]), _WATCH_S[1]))
             child = self._child
             if child is None or self._killed is not None:
                 continue
@@ -131,7 +134,9 @@ class Slot:
             run = next((run for run in self._runs if run.number == position.batch), None)
             if run is None:
                 continue
-            if position.deadline_ns and now_ns > position.deadline_ns:
+            if run.cancelled:  # it started at the very moment when it was ended
+                self._kill("CANCELLED", _ENDED)
+            elif position.deadline_ns and now_ns > position.deadline_ns:
                 self._kill("TIMEOUT", "took longer than the time limit and was ended")
             elif run.deadline_ns and now_ns > position.task_start_ns + run.deadline_ns:
                 self._kill("TIMEOUT", f"was ended at the task's deadline of {run.deadline_ns / 1e9:g} s")
