@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
@@ -32,7 +32,7 @@ from pixloom_scheduler.core.changes import (
     TasksGranted,
 )
 from pixloom_scheduler.core.decide import decide
-from pixloom_scheduler.core.events import CancelRequested, Event, StartRequested
+from pixloom_scheduler.core.events import CancelRequested, Event, LeaseLost, StartRequested, TasksReported
 from pixloom_scheduler.core.settle import settle
 from pixloom_scheduler.core.states import IllegalTransitionError, JobState
 from pixloom_scheduler.journal.batch import Batch, JobEnding, NewJob, NodeEnding, Stamp
@@ -86,6 +86,7 @@ class _Work:
     new: NewJob | None
     live: LiveJob | None
     done: asyncio.Future[list[Change]]
+    lease: tuple[int, LeaseRun] | None = None
 
 
 @dataclass(slots=True)
@@ -249,6 +250,10 @@ class Replica:
             return
         changes: list[Change] = []
         now = self._clock.now()
+        if isinstance(work.event, TasksReported | LeaseLost):
+            # Should the database refuse the batch, the event happens again, and then it needs the lease as it was.
+            lease = live.run.leases.get(work.event.lease)
+            work.lease = (work.event.lease, replace(lease, tasks=dict(lease.tasks))) if lease is not None else None
         try:
             if work.new is not None:
                 self.jobs[work.job_id] = live
@@ -355,8 +360,8 @@ class Replica:
         by_job: dict[str, list[_Work]] = {}
         for work in works:
             by_job.setdefault(work.job_id, []).append(work)
-        for job_id in by_job:
-            await self._reload(job_id)
+        for job_id, own_works in by_job.items():
+            await self._reload(job_id, dict(work.lease for work in reversed(own_works) if work.lease is not None))
         for job_id, own_works in by_job.items():
             step = _Step()
             for work in own_works:
@@ -378,7 +383,7 @@ class Replica:
     async def _fail_job(self, job_id: str, works: list[_Work], error: BadRowError) -> None:
         """End the job whose value Postgres refuses; a job that was never accepted is refused to its caller."""
         self._log.error("job_failed_on_bad_value", job=job_id, error=str(error)[:200])
-        await self._reload(job_id)
+        await self._reload(job_id, {})
         failure = InternalError(f"job {job_id} holds a value that the database refuses; it was ended")
         live = self.jobs.get(job_id)
         if live is not None and not live.run.state.is_terminal:
@@ -396,15 +401,20 @@ class Replica:
                 else:
                     work.done.set_result([])
 
-    async def _reload(self, job_id: str) -> None:
-        """Throw a job's memory away and read it again; leases that still fit are kept."""
+    async def _reload(self, job_id: str, before: dict[int, LeaseRun]) -> None:
+        """Throw a job's memory away and read it again; leases that still fit are kept.
+
+        Args:
+            job_id: The job.
+            before: Leases as they were before the events that could not be made durable.
+        """
         old = self.jobs.pop(job_id, None)
         loaded = await self._loader.load(job_id)
         if loaded is None:
             return
         if old is None:
             old = LiveJob(loaded.header, loaded.run)
-        leases = old.run.leases
+        leases = {**old.run.leases, **before}
         old.run, old.committed_seq = loaded.run, loaded.run.seq
         old.pending.clear()
         self.jobs[job_id] = old

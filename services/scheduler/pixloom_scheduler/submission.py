@@ -125,11 +125,11 @@ class Submissions:
         if document is None:
             definition = await self._definitions.get(submission.project, submission.workflow, submission.version)
             version, document, sha256 = definition.version, orjson.loads(definition.spec), definition.sha256
-        spec, params, planned, digest = await asyncio.to_thread(self._plan, document, submission.params)
-        header = self._header(submission, spec, version=version, sha256=sha256 or digest, params=params)
+        spec, params, planned, result = await asyncio.to_thread(self._plan, document, submission.params)
+        header = self._header(submission, spec, version=version, sha256=sha256 or result.sha256 or "", params=params)
         plan_json = await asyncio.to_thread(lambda: orjson.dumps(plan_to_json(planned)))
         run = JobRun.of(header.id, header.partition, planned, priority=header.priority)
-        new = NewJob(header, orjson.dumps(document), plan_json, "RUNNING" if submission.start else "PENDING")
+        new = NewJob(header, orjson.dumps(result.document), plan_json, "RUNNING" if submission.start else "PENDING")
         try:
             return await self._replica.submit(new, LiveJob(header, run), start=submission.start)
         except PixloomError:
@@ -141,11 +141,11 @@ class Submissions:
 
     def _plan(
         self, document: dict[str, Any], given: dict[str, Any]
-    ) -> tuple[WorkflowSpec, dict[str, Any], Plan, str]:
+    ) -> tuple[WorkflowSpec, dict[str, Any], Plan, ValidationResult]:
         result = validate(document, self._catalogue.current)
         spec = checked(result)
         params = resolve_params(spec, given)
-        return spec, params, plan(spec, params, self._catalogue.current), result.sha256 or ""
+        return spec, params, plan(spec, params, self._catalogue.current), result
 
     async def _repeated(self, submission: Submission) -> LiveJob | StoredJob | None:
         before = await self._reader.job_by_request(submission.project, submission.request_id)

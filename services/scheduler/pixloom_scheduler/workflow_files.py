@@ -56,4 +56,4 @@ class WorkflowFiles:
     def _read(self, path: Path) -> NewDefinition:
         data = path.read_bytes()
         document = parse_json(data) if path.suffix == ".json" else parse_yaml(data)
-        return definition_of(document, validate(document, self._catalogue.current))
+        return definition_of(validate(document, self._catalogue.current))

@@ -155,14 +155,15 @@ class Committer:
                 [batch.stamps[i].seq for i in ids],
                 self._lease,
             )
-            if len(fenced) != len(ids):
-                await transaction.rollback()
-                return await self._judge(connection, batch, ids)
-            await self._write(connection, batch)
+            if len(fenced) == len(ids):
+                await self._write(connection, batch)
         except BaseException:
             if not connection.is_closed():
                 await transaction.rollback()
             raise
+        if len(fenced) != len(ids):
+            await transaction.rollback()
+            return await self._judge(connection, batch, ids)
         await transaction.commit()
         return float(fenced[0][1])
 

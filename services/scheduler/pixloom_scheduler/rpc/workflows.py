@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Workflows", "definition_of"]
 
 
-def definition_of(document: dict[str, Any], result: ValidationResult) -> NewDefinition:
+def definition_of(result: ValidationResult) -> NewDefinition:
     """Return a checked document as it is stored.
 
     Raises:
@@ -37,7 +37,7 @@ def definition_of(document: dict[str, Any], result: ValidationResult) -> NewDefi
     return NewDefinition(
         name=spec.name,
         sha256=result.sha256 or "",
-        spec=orjson.dumps(document),
+        spec=orjson.dumps(result.document),
         description=spec.description,
         tags=spec.tags,
         notes=tuple(result.notes),
@@ -76,10 +76,9 @@ class Workflows(workflow_pb2_grpc.WorkflowServiceServicer):
         self._submissions = submissions
         self._executors = executors
 
-    async def _check(self, spec_json: bytes) -> tuple[dict[str, Any], ValidationResult]:
-        def work() -> tuple[dict[str, Any], ValidationResult]:
-            document = parse_json(spec_json)
-            return document, validate(document, self._catalogue.current)
+    async def _check(self, spec_json: bytes) -> ValidationResult:
+        def work() -> ValidationResult:
+            return validate(parse_json(spec_json), self._catalogue.current)
 
         return await asyncio.to_thread(work)
 
@@ -88,8 +87,8 @@ class Workflows(workflow_pb2_grpc.WorkflowServiceServicer):
     ) -> workflow_pb2.CreateWorkflowResponse:
         """Create a workflow; the same content again returns what is there."""
         del context
-        document, result = await self._check(request.spec_json)
-        definition, _ = await self._definitions.create(PROJECT, definition_of(document, result))
+        result = await self._check(request.spec_json)
+        definition, _ = await self._definitions.create(PROJECT, definition_of(result))
         return workflow_pb2.CreateWorkflowResponse(workflow=_view(definition))
 
     async def GetWorkflow(
@@ -116,8 +115,8 @@ class Workflows(workflow_pb2_grpc.WorkflowServiceServicer):
     ) -> workflow_pb2.UpdateWorkflowResponse:
         """Give a workflow new content."""
         del context
-        document, result = await self._check(request.spec_json)
-        new = definition_of(document, result)
+        result = await self._check(request.spec_json)
+        new = definition_of(result)
         if new.name != request.name:
             detail = f"the document is named {new.name}, but {request.name} is to be updated"
             raise InvalidError(detail, reason="INVALID_WORKFLOW", problems=(Problem("/name", detail, "NAME_MISMATCH"),))
@@ -140,7 +139,7 @@ class Workflows(workflow_pb2_grpc.WorkflowServiceServicer):
         """Check a document."""
         del context
         try:
-            _, result = await self._check(request.spec_json)
+            result = await self._check(request.spec_json)
         except InvalidError as error:
             problems = error.problems or (Problem("", error.message, error.reason),)
             return workflow_pb2.ValidateWorkflowResponse(problems=[_problem(problem) for problem in problems])
