@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from pixloom.telemetry import names
 
@@ -24,17 +24,17 @@ class GatewayMetrics:
             ("method", "route", "code"),
             registry=self._registry,
         )
-        self._upstream = Counter(
-            "pixloom_gateway_calls", "Calls to the scheduler", ("method", "code"), registry=self._registry
+        self._calls = Histogram(
+            names.METRIC_RPC_SECONDS, "Time of calls to the scheduler", ("method", "code"), registry=self._registry
         )
 
     def request_ended(self, *, method: str, route: str, code: int, seconds: float) -> None:
         """Count a request."""
         self._http.labels(method, route, str(code)).observe(seconds)
 
-    def call_ended(self, method: str, code: str) -> None:
+    def call_ended(self, method: str, code: str, seconds: float) -> None:
         """Count a call to the scheduler."""
-        self._upstream.labels(method, code).inc()
+        self._calls.labels(method, code).observe(seconds)
 
     def render(self) -> bytes:
         """Return everything in the text format of Prometheus."""

@@ -101,4 +101,4 @@ async def test_metrics_count_requests_by_route(http: Any) -> None:
     text = (await http.get("/metrics")).text
     assert 'pixloom_http_seconds_count{code="404",method="GET",route="/api/v1/jobs/{id}"} 2.0' in text
     assert "nowhere" not in text
-    assert 'pixloom_gateway_calls_total{code="NOT_FOUND",method="/pixloom.v1.JobService/GetJob"} 2.0' in text
+    assert 'pixloom_rpc_seconds_count{code="NOT_FOUND",method="/pixloom.v1.JobService/GetJob"} 2.0' in text

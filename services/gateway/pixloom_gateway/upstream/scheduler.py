@@ -32,8 +32,8 @@ Request = TypeVar("Request", bound="Message")
 Response = TypeVar("Response", bound="Message")
 
 _CALL_TIMEOUT_S: Final = 20.0
-# Waits between rounds over all addresses: long enough for a scheduler that restarts to be missed once, not twice.
-_ROUND_DELAYS_S: Final = (0.1, 0.3)
+# Waits between rounds over all addresses: together as long as a scheduler takes to start again.
+_ROUND_DELAYS_S: Final = (0.1, 0.3, 0.6, 1.0)
 _HEALTH_CHECK: Final = "/grpc.health.v1.Health/Check"
 
 
@@ -47,7 +47,7 @@ class Scheduler:
         tracer_provider: TracerProvider | None = None,
         timeout_s: float = _CALL_TIMEOUT_S,
         round_delays_s: Sequence[float] = _ROUND_DELAYS_S,
-        observe: Callable[[str, str], None] | None = None,
+        observe: Callable[[str, str, float], None] | None = None,
     ) -> None:
         """Open channels; they connect with the first call.
 
@@ -56,7 +56,7 @@ class Scheduler:
             tracer_provider: Who makes the client spans; the process's own if not given.
             timeout_s: Time limit of a call that brings none of its own.
             round_delays_s: Waits before a repeatable call goes round all addresses again.
-            observe: Told method and gRPC code of every call that ended.
+            observe: Told method, gRPC code and seconds of every call that ended.
         """
         # Retries are made here, where the next address is known.
         options = (("grpc.enable_retries", 0),)
@@ -66,7 +66,7 @@ class Scheduler:
         self._current = 0
         self._timeout_s = timeout_s
         self._round_delays_s = tuple(round_delays_s)
-        self._observe = observe or (lambda _method, _code: None)
+        self._observe = observe or (lambda _method, _code, _seconds: None)
 
     async def close(self) -> None:
         """Close the channels; calls under way end."""
@@ -110,23 +110,25 @@ class Scheduler:
         Raises:
             grpc.aio.AioRpcError: The status of the last attempt.
         """
-        deadline = asyncio.get_running_loop().time() + (self._timeout_s if timeout_s is None else timeout_s)
+        now = asyncio.get_running_loop().time
+        deadline = now() + (self._timeout_s if timeout_s is None else timeout_s)
         tries = len(self._channels)
         for round_number in range(len(self._round_delays_s) + 1):
             for turn in range(tries):
-                left_s = max(deadline - asyncio.get_running_loop().time(), 0.001)
+                started_at = now()
+                left_s = max(deadline - started_at, 0.001)
                 index = self._current
                 call = self._unary(index, path)(data, metadata=metadata, timeout=left_s)
                 try:
                     response: Any = await call
                 except grpc.aio.AioRpcError as error:
-                    self._observe(path, error.code().name)
+                    self._observe(path, error.code().name, now() - started_at)
                     last = round_number == len(self._round_delays_s) and turn == tries - 1
                     if last or not repeatable or not _does_not_answer(error):
                         raise
                     self._leave(index)
                     continue
-                self._observe(path, "OK")
+                self._observe(path, "OK", now() - started_at)
                 return response, tuple((key, value) for key, value in (await call.trailing_metadata()) or ())
             await asyncio.sleep(self._round_delays_s[round_number])
         raise AssertionError  # pragma: no cover - the last attempt returns or raises
@@ -141,6 +143,7 @@ class Scheduler:
         start: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = self._channels[index].unary_stream(method.path)
         stream = start(request.SerializeToString())
         code = "OK"
+        started_at = asyncio.get_running_loop().time()
         try:
             async for data in stream:
                 yield method.response.FromString(data)
@@ -151,7 +154,7 @@ class Scheduler:
             raise error_of(error) from error
         finally:
             stream.cancel()
-            self._observe(method.path, code)
+            self._observe(method.path, code, asyncio.get_running_loop().time() - started_at)
 
     async def is_serving(self, *, timeout_s: float) -> bool:
         """Return whether the health service of a replica says SERVING, trying each once."""
