@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +83,7 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
-async def test_built_in_ops_are_announced(tmp_path: Path):
+async def test_built_in_ops_are_announced(tmp_path: Path) -> None:
     pool = ChildPool(slots=1, settings=settings(tmp_path))
     specs = await pool.start()
     await pool.stop()
@@ -89,7 +91,7 @@ async def test_built_in_ops_are_announced(tmp_path: Path):
     assert all(spec.digest for spec in specs)
 
 
-async def test_every_task_gets_its_result(pool: ChildPool):
+async def test_every_task_gets_its_result(pool: ChildPool) -> None:
     batches = [batch([call("debug.noop")], tasks=100) for _ in range(6)]
     for results in await asyncio.gather(*(run(pool, made) for made in batches)):
         assert [result.shard for result in results] == list(range(100))
@@ -100,7 +102,7 @@ async def test_every_task_gets_its_result(pool: ChildPool):
 @pytest.mark.parametrize(
     ("mode", "reason"), [("signal", "CRASHED"), ("exit", "CRASHED"), ("alloc", "OUT_OF_MEMORY"), ("hang", "TIMEOUT")]
 )
-async def test_what_takes_a_child_down_costs_its_item(pool: ChildPool, tmp_path: Path, mode, reason):
+async def test_what_takes_a_child_down_costs_its_item(pool: ChildPool, tmp_path: Path, mode: Any, reason: Any) -> None:
     made = batch(
         [call("debug.noop", "a"), call("debug.crash", "b", mode=mode, at=[2, 5], timeout_s=0.3)], tasks=3, items=3
     )
@@ -113,12 +115,12 @@ async def test_what_takes_a_child_down_costs_its_item(pool: ChildPool, tmp_path:
     assert "twice" in reject.detail
 
 
-async def test_on_error_fail_holds_for_crashes(pool: ChildPool):
+async def test_on_error_fail_holds_for_crashes(pool: ChildPool) -> None:
     results = await run(pool, batch([call("debug.crash", "b", at=[1], on_error=pb.ON_ERROR_FAIL)], items=3))
     assert (results[0].outcome, results[0].reason, results[0].retryable) == (FAILED, "CRASHED", False)
 
 
-async def test_a_crash_that_does_not_come_again_costs_nothing(tmp_path: Path):
+async def test_a_crash_that_does_not_come_again_costs_nothing(tmp_path: Path) -> None:
     (tmp_path / "flaky_ops.py").write_text(FLAKY)
     pool = await imported(tmp_path, "flaky_ops")
     try:
@@ -160,7 +162,7 @@ async def imported(folder: Path, *modules: str) -> ChildPool:
     return pool
 
 
-async def test_ops_of_a_users_module_run_plain_and_async(tmp_path: Path):
+async def test_ops_of_a_users_module_run_plain_and_async(tmp_path: Path) -> None:
     (tmp_path / "flaky_ops.py").write_text(FLAKY)
     pool = await imported(tmp_path, "flaky_ops")
     try:
@@ -171,7 +173,7 @@ async def test_ops_of_a_users_module_run_plain_and_async(tmp_path: Path):
         await pool.stop()
 
 
-async def test_children_see_no_secrets(tmp_path: Path, monkeypatch):
+async def test_children_see_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIXLOOM_DATABASE_URL", "canary")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
     (tmp_path / "flaky_ops.py").write_text(FLAKY)
@@ -185,37 +187,37 @@ async def test_children_see_no_secrets(tmp_path: Path, monkeypatch):
         await pool.stop()
 
 
-async def test_a_module_that_cannot_be_loaded_is_named(tmp_path: Path):
+async def test_a_module_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     pool = ChildPool(slots=1, settings=settings(tmp_path, imports=("no_such_module",)))
     with pytest.raises(InvalidError, match="no_such_module"):
         await pool.start()
     await pool.stop()
 
 
-async def test_a_hung_collection_op_fails_its_task(pool: ChildPool):
+async def test_a_hung_collection_op_fails_its_task(pool: ChildPool) -> None:
     made = batch_of([call("debug.crash", mode="hang", timeout_s=0.2)], [pb.Task(shard=0, attempt=1)])
     results = await run(pool, made)
     assert (results[0].outcome, results[0].reason, results[0].retryable) == (FAILED, "TIMEOUT", True)
 
 
-async def test_the_deadline_of_a_task_holds(pool: ChildPool):
+async def test_the_deadline_of_a_task_holds(pool: ChildPool) -> None:
     made = batch([call("debug.sleep", seconds=0.4)], items=2)
     made.deadline.FromMilliseconds(100)
     results = await run(pool, made)
     assert dict(results[0].counts[0].rejected) == {"TIMEOUT": 2}
 
 
-async def test_a_running_batch_is_ended_at_once(pool: ChildPool):
+async def test_a_running_batch_is_ended_at_once(pool: ChildPool) -> None:
     running = asyncio.create_task(run(pool, batch([call("debug.sleep", "slow", seconds=60)], tasks=3)))
     other = asyncio.create_task(run(pool, batch([call("debug.sleep", "other", seconds=0.3)], tasks=2)))
-    while pool.busy < 2:
-        await asyncio.sleep(0)
+    await asyncio.sleep(0)  # both have been handed over
+    assert pool.busy == 2
     pool.end(lambda made: made.calls[0].node == "slow")
     assert [result.outcome for result in await running] == [CANCELLED] * 3
     assert [result.outcome for result in await other] == [OK] * 2
 
 
-async def test_tasks_that_have_not_started_are_ended_without_a_kill(pool: ChildPool):
+async def test_tasks_that_have_not_started_are_ended_without_a_kill(pool: ChildPool) -> None:
     results: list[pb.TaskResult] = []
     first = asyncio.Event()
 
@@ -233,7 +235,7 @@ async def test_tasks_that_have_not_started_are_ended_without_a_kill(pool: ChildP
     assert outcomes.count(OK) + outcomes.count(CANCELLED) == 50
 
 
-async def test_a_batch_that_waits_is_ended_too(tmp_path: Path):
+async def test_a_batch_that_waits_is_ended_too(tmp_path: Path) -> None:
     pool = ChildPool(slots=1, settings=settings(tmp_path))
     await pool.start()
     try:
@@ -247,24 +249,24 @@ async def test_a_batch_that_waits_is_ended_too(tmp_path: Path):
         await pool.stop()
 
 
-async def test_cancelling_the_caller_ends_the_batch(pool: ChildPool):
+async def test_cancelling_the_caller_ends_the_batch(pool: ChildPool) -> None:
     running = asyncio.create_task(run(pool, batch([call("debug.sleep", seconds=60)])))
-    while not pool.busy:
-        await asyncio.sleep(0)
+    await asyncio.sleep(0)  # it has been handed over
+    assert pool.busy == 1
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
     assert (await run(pool, batch([call("debug.noop")], tasks=3)))[2].outcome == OK
 
 
-async def test_nothing_is_left_after_stop(tmp_path: Path):
+async def test_nothing_is_left_after_stop(tmp_path: Path) -> None:
     before = descendants(os.getpid())
     pool = ChildPool(slots=3, settings=settings(tmp_path))
     await pool.start()
     await run(pool, batch([call("debug.crash", at=[1])], items=2))
     running = asyncio.create_task(run(pool, batch([call("debug.sleep", seconds=60)])))
-    while not pool.busy:
-        await asyncio.sleep(0)
+    await asyncio.sleep(0)  # it has been handed over
+    assert pool.busy == 1
     assert descendants(os.getpid()) - before
     await pool.stop()
     await pool.stop()
@@ -273,27 +275,26 @@ async def test_nothing_is_left_after_stop(tmp_path: Path):
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-async def test_the_pool_goes_on_when_its_template_is_killed(pool: ChildPool):
+async def test_the_pool_goes_on_when_its_template_is_killed(pool: ChildPool) -> None:
     await run(pool, batch([call("debug.noop")]))
     for pid in descendants(os.getpid()):
-        if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            os.kill(pid, 9)
+        os.kill(pid, signal.SIGKILL)
     results = await run(pool, batch([call("debug.noop")], tasks=5))
     assert [result.outcome for result in results] == [OK] * 5
 
 
-async def test_artifacts_are_in_the_store_when_results_are_delivered(pool: ChildPool, tmp_path: Path):
+async def test_artifacts_are_in_the_store_when_results_are_delivered(pool: ChildPool, tmp_path: Path) -> None:
     source = batch_of([call("debug.range", count=5000)], [pb.Task(shard=0, attempt=1)], op_pb2.OP_KIND_SOURCE)
     results = await run(pool, source)
     items = read_items(results[0].output, open_store((tmp_path / "store").as_uri()))
     assert len(items) == 5000
 
 
-async def test_many_small_tasks_cost_little(pool: ChildPool, capsys):
+async def test_many_small_tasks_cost_little(pool: ChildPool, capsys: pytest.CaptureFixture[str]) -> None:
     batches = [batch([call("debug.noop")], tasks=250) for _ in range(20)]
     started = time.perf_counter()
     await asyncio.gather(*(run(pool, made) for made in batches))
     rate = 5000 / (time.perf_counter() - started)
     with capsys.disabled():
-        print(f" debug.noop: {rate:,.0f} tasks/s ", end="")
+        sys.stdout.write(f" debug.noop: {rate:,.0f} tasks/s ")
     assert rate > 2_000

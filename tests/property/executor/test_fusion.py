@@ -16,11 +16,13 @@ from pixloom.v1 import executor_pb2 as pb
 from pixloom.v1 import item_pb2
 from tests.unit.executor.tasks import Bench, call, file_item
 
+Items = list[item_pb2.Item]
+
 OPS = st.one_of(
     st.builds(lambda width: ("image.thumbnail", {"width": width}), st.integers(4, 90)),
     st.builds(lambda width: ("image.resize", {"width": width}), st.integers(4, 90)),
     st.builds(lambda sigma: ("image.sharpen", {"sigma": sigma}), st.sampled_from([0.5, 1.0, 2.5])),
-    st.builds(lambda format: ("image.convert", {"format": format}), st.sampled_from(["webp", "png", "jpeg"])),
+    st.builds(lambda name: ("image.convert", {"format": name}), st.sampled_from(["webp", "png", "jpeg"])),
     st.sampled_from(
         [
             ("image.flip", {}),
@@ -84,9 +86,9 @@ def comparable(item: item_pb2.Item) -> item_pb2.Item:
     return made
 
 
-def run_unfused(calls: list[pb.OpCall], items: list[item_pb2.Item]) -> tuple[list, list, dict[str, list]]:
+def run_unfused(calls: list[pb.OpCall], items: list[item_pb2.Item]) -> tuple[Items, Items, dict[str, Items]]:
     rejects: list[item_pb2.Item] = []
-    kept: dict[str, list] = {}
+    kept: dict[str, Items] = {}
     for place, one in enumerate(calls):
         plain = pb.OpCall()
         plain.CopyFrom(one)
@@ -105,7 +107,7 @@ def run_unfused(calls: list[pb.OpCall], items: list[item_pb2.Item]) -> tuple[lis
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(chain=st.lists(OPS, min_size=1, max_size=5), kept=st.sets(st.integers(0, 3), max_size=2))
-def test_a_fused_chain_equals_its_ops_as_stages_of_their_own(chain, kept):
+def test_a_fused_chain_equals_its_ops_as_stages_of_their_own(chain: Any, kept: Any) -> None:
     items = [file_item(number, bench().photos / name) for number, name in enumerate(photos())]
     calls = calls_of(chain, kept)
     fused = bench().run(calls, *items)
@@ -128,7 +130,7 @@ def test_a_fused_chain_equals_its_ops_as_stages_of_their_own(chain, kept):
         ),
     )
 )
-def test_whatever_a_file_holds_its_item_ends_ok_or_rejected(data):
+def test_whatever_a_file_holds_its_item_ends_ok_or_rejected(data: Any) -> None:
     path = bench().photo("anything", data)
     result = bench().run([call("image.thumbnail", width=16, deliver=True)], file_item(0, path))
     assert result.output.count + result.rejects.count == 1

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pixloom_executor.chain import ChainRunner
 from pixloom_executor.registry import Registry
@@ -14,6 +13,9 @@ from pixloom.artifacts import ArtifactStore, open_store
 from pixloom.artifacts.manifest import encode_items, read_items
 from pixloom.v1 import executor_pb2 as pb
 from pixloom.v1 import item_pb2, op_pb2
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def call(op: str, node: str = "", **options: Any) -> pb.OpCall:

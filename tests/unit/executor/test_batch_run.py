@@ -17,7 +17,7 @@ async def delivered() -> list[pb.TaskResult]:
 
 
 @pytest.fixture
-async def run(delivered) -> BatchRun:
+async def run(delivered: list[pb.TaskResult]) -> BatchRun:
     batch = batch_of(
         [call("debug.noop", "a"), call("debug.noop", "b")], [pb.Task(shard=n, attempt=2) for n in range(3)]
     )
@@ -32,20 +32,22 @@ def result(shard: int) -> pb.TaskResult:
     return pb.TaskResult(shard=shard, attempt=2, outcome=job_pb2.ATTEMPT_OUTCOME_OK)
 
 
-async def test_a_result_is_delivered_once(run, delivered):
+async def test_a_result_is_delivered_once(run: BatchRun, delivered: list[pb.TaskResult]) -> None:
     run.take([result(0), result(0)])
     assert [entry.shard for entry in delivered] == [0]
     assert run.has_pending
 
 
-async def test_only_tasks_without_result_are_sent_again(run):
+async def test_only_tasks_without_result_are_sent_again(run: BatchRun) -> None:
     assert [task.shard for task in run.frame(1).batch.tasks] == [0, 1, 2]
     run.take([result(1)])
     assert [task.shard for task in run.frame(2).batch.tasks] == [0, 2]
     assert len(run.batch.tasks) == 3
 
 
-async def test_a_suspect_item_first_runs_alone_and_is_then_rejected(run, delivered):
+async def test_a_suspect_item_first_runs_alone_and_is_then_rejected(
+    run: BatchRun, delivered: list[pb.TaskResult]
+) -> None:
     run.frame(1)
     run.blame(at(1, 4, call=1), "CRASHED", "died")
     frame = run.frame(2)
@@ -58,7 +60,7 @@ async def test_a_suspect_item_first_runs_alone_and_is_then_rejected(run, deliver
     assert delivered == []
 
 
-async def test_positions_are_told_by_the_tasks_that_were_sent(run):
+async def test_positions_are_told_by_the_tasks_that_were_sent(run: BatchRun) -> None:
     run.frame(1)
     run.take([result(0)])
     run.frame(2)
@@ -66,7 +68,7 @@ async def test_positions_are_told_by_the_tasks_that_were_sent(run):
     assert run.frame(3).alone == {1: [0]}
 
 
-async def test_a_run_over_all_items_fails_and_may_be_tried_again(run, delivered):
+async def test_a_run_over_all_items_fails_and_may_be_tried_again(run: BatchRun, delivered: list[pb.TaskResult]) -> None:
     run.frame(1)
     run.blame(at(2), "TIMEOUT", "hung")
     failed = delivered[0]
@@ -74,7 +76,7 @@ async def test_a_run_over_all_items_fails_and_may_be_tried_again(run, delivered)
     assert failed.outcome == job_pb2.ATTEMPT_OUTCOME_FAILED
 
 
-async def test_a_task_lost_twice_outside_of_any_op_is_lost(run, delivered):
+async def test_a_task_lost_twice_outside_of_any_op_is_lost(run: BatchRun, delivered: list[pb.TaskResult]) -> None:
     run.frame(1)
     run.blame(at(0, in_op=False), "CRASHED", "died")
     assert delivered == []
@@ -82,14 +84,14 @@ async def test_a_task_lost_twice_outside_of_any_op_is_lost(run, delivered):
     assert delivered[0].outcome == job_pb2.ATTEMPT_OUTCOME_LOST
 
 
-async def test_what_has_a_result_is_never_blamed(run, delivered):
+async def test_what_has_a_result_is_never_blamed(run: BatchRun, delivered: list[pb.TaskResult]) -> None:
     run.frame(1)
     run.take([result(0)])
     run.blame(at(0, 1), "CRASHED", "died")
     assert run.frame(2).alone == {}
 
 
-async def test_cancelled_tasks_say_so(run, delivered):
+async def test_cancelled_tasks_say_so(run: BatchRun, delivered: list[pb.TaskResult]) -> None:
     run.take([result(1)])
     run.cancel_pending()
     assert [entry.outcome for entry in delivered[1:]] == [job_pb2.ATTEMPT_OUTCOME_CANCELLED] * 2

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from tests.unit.executor.tasks import Bench
 
 
-def test_items_pass_for_which_the_condition_holds(bench: Bench):
+def test_items_pass_for_which_the_condition_holds(bench: Bench) -> None:
     records = [
         item(number, uri="cas:a", width=100 * number, attributes_json=b'{"sharp": %d}' % number) for number in range(4)
     ]
@@ -17,6 +17,6 @@ def test_items_pass_for_which_the_condition_holds(bench: Bench):
     assert dict(result.counts[0].filtered) == {"CONDITION": 3}
 
 
-def test_an_item_for_which_it_cannot_be_decided_is_rejected(bench: Bench):
+def test_an_item_for_which_it_cannot_be_decided_is_rejected(bench: Bench) -> None:
     result = bench.run([call("flow.filter", condition="item.sharp > 3")], item(0))
     assert dict(result.counts[0].rejected) == {"CONDITION_FAILED": 1}

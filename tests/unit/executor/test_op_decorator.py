@@ -24,7 +24,7 @@ from pixloom.sdk.op import (
 )
 
 
-def test_an_op_over_images_takes_pixels_on_the_port_images():
+def test_an_op_over_images_takes_pixels_on_the_port_images() -> None:
     @op("image.darken", version=3)
     def darken(image: Image, *, by: int = 10) -> Image:
         """Make it darker.
@@ -40,7 +40,7 @@ def test_an_op_over_images_takes_pixels_on_the_port_images():
     assert spec.documentation.endswith("A lot.")
 
 
-def test_an_op_over_records_that_may_be_none_runs_without_input_as_well():
+def test_an_op_over_records_that_may_be_none_runs_without_input_as_well() -> None:
     @op
     def look(item: Item | None = None) -> dict[str, Any]:
         return {}
@@ -53,15 +53,15 @@ def test_an_op_over_records_that_may_be_none_runs_without_input_as_well():
 @pytest.mark.parametrize(
     ("annotation", "output"), [(Items, PortType.RECORD), (list[Item], PortType.RECORD), (File, PortType.VALUE)]
 )
-def test_an_op_over_lists_of_items_is_a_collection_op(annotation, output):
-    def gather(items): ...
+def test_an_op_over_lists_of_items_is_a_collection_op(annotation: Any, output: Any) -> None:
+    def gather(items: Any) -> Any: ...
 
     gather.__annotations__ = {"items": list[Item], "return": annotation}
     spec = spec_of(op("agg.gather")(gather))
     assert (spec.kind, spec.output, spec.inputs[0].name) == (OpKind.COLLECTION, output, "items")
 
 
-def test_several_lists_are_several_ports():
+def test_several_lists_are_several_ports() -> None:
     @op("agg.join")
     def join(left: list[Item], right: list[Item] | None = None) -> Items:
         return Items()
@@ -69,7 +69,7 @@ def test_several_lists_are_several_ports():
     assert [(port.name, port.optional) for port in spec_of(join).inputs] == [("left", False), ("right", True)]
 
 
-def test_an_op_over_anything_else_maps_values():
+def test_an_op_over_anything_else_maps_values() -> None:
     @op("value.add")
     def add(left: int, right: int = 1, *, scale: float = 1.0) -> float:
         return (left + right) * scale
@@ -79,7 +79,7 @@ def test_an_op_over_anything_else_maps_values():
     assert [port.type for port in spec.inputs] == [PortType.VALUE, PortType.VALUE]
 
 
-def test_a_source_takes_a_cursor_and_gives_pages():
+def test_a_source_takes_a_cursor_and_gives_pages() -> None:
     @source("source.none")
     def none(*, count: int, cursor: str | None, ctx: Context) -> Page:
         return Page()
@@ -91,12 +91,12 @@ def test_a_source_takes_a_cursor_and_gives_pages():
     assert set(definition.spec.params_schema["properties"]) == {"count"}
 
 
-def test_a_source_that_returns_no_page_is_refused():
+def test_a_source_that_returns_no_page_is_refused() -> None:
     with pytest.raises(InvalidError, match="must be `Page`"):
         source("source.odd")(lambda: None)
 
 
-def test_params_become_a_json_schema_with_defaults_and_descriptions():
+def test_params_become_a_json_schema_with_defaults_and_descriptions() -> None:
     @op("image.blur")
     def blur(image: Image, *, sigma: Annotated[float, Field(gt=0, le=10, description="Radius in px")] = 1.5) -> Image:
         return image
@@ -109,7 +109,7 @@ def test_params_become_a_json_schema_with_defaults_and_descriptions():
     assert (sigma["exclusiveMinimum"], sigma["maximum"]) == (0, 10)
 
 
-def test_params_are_bound_with_all_problems_named():
+def test_params_are_bound_with_all_problems_named() -> None:
     @op("image.cut")
     def cut(image: Image, *, width: int, mode: Literal["a", "b"] = "a") -> Image:
         return image
@@ -123,7 +123,7 @@ def test_params_are_bound_with_all_problems_named():
         assert name in str(caught.value)
 
 
-def test_a_param_may_be_called_like_a_method_of_the_model():
+def test_a_param_may_be_called_like_a_method_of_the_model() -> None:
     @op("image.say")
     def say(image: Image, *, copy: int = 1, json: str = "x") -> Image:
         return image
@@ -133,7 +133,7 @@ def test_a_param_may_be_called_like_a_method_of_the_model():
     assert set(definition.spec.params_schema["properties"]) == {"copy", "json"}
 
 
-def test_the_decorated_function_stays_callable():
+def test_the_decorated_function_stays_callable() -> None:
     @op
     def double(value: int) -> int:
         return 2 * value
@@ -141,19 +141,14 @@ def test_the_decorated_function_stays_callable():
     assert double(4) == 8
 
 
-@pytest.mark.parametrize(
-    ("function", "words"),
-    [
-        (lambda *images: None, "kwargs"),
-        (lambda **params: None, "kwargs"),
-    ],
-)
-def test_a_signature_that_cannot_be_described_is_refused(function, words):
-    with pytest.raises(InvalidError, match=words):
-        op("user.odd")(function)
+def test_a_signature_that_cannot_be_described_is_refused() -> None:
+    def odd(*images: Image, **params: int) -> None: ...
+
+    with pytest.raises(InvalidError, match="kwargs"):
+        op("user.odd")(odd)
 
 
-def test_two_images_are_refused_with_what_to_do():
+def test_two_images_are_refused_with_what_to_do() -> None:
     def blend(one: Image, other: Image) -> Image:
         return one
 
@@ -161,8 +156,8 @@ def test_two_images_are_refused_with_what_to_do():
         op(blend)
 
 
-def test_a_param_without_annotation_is_refused():
-    def blend(one: Image, *, other=1) -> Image:
+def test_a_param_without_annotation_is_refused() -> None:
+    def blend(one: Image, *, other=1) -> Image:  # type: ignore[no-untyped-def]
         return one
 
     with pytest.raises(InvalidError, match="needs a type annotation"):
@@ -170,7 +165,7 @@ def test_a_param_without_annotation_is_refused():
 
 
 @pytest.mark.parametrize("options", [{"version": 0}, {"timeout_s": 0}, {"cost_hint_s": -1.0}])
-def test_figures_out_of_range_are_refused(options):
+def test_figures_out_of_range_are_refused(options: Any) -> None:
     def same(image: Image) -> Image:
         return image
 
@@ -178,12 +173,12 @@ def test_figures_out_of_range_are_refused(options):
         op("image.same", **options)(same)
 
 
-def test_a_function_that_is_no_op_has_no_spec():
+def test_a_function_that_is_no_op_has_no_spec() -> None:
     with pytest.raises(InvalidError, match="is no op"):
         spec_of(len)
 
 
-def test_the_digest_follows_code_and_version():
+def test_the_digest_follows_code_and_version() -> None:
     def make(version: int, function: Any) -> str:
         return spec_of(op("image.same", version=version)(function)).digest
 
@@ -197,6 +192,6 @@ def test_the_digest_follows_code_and_version():
     assert len({make(1, one), make(2, one), make(1, two)}) == 3
 
 
-def test_importing_the_sdk_loads_no_image_library():
+def test_importing_the_sdk_loads_no_image_library() -> None:
     code = "import sys, pixloom.sdk.op; sys.exit(bool({'pyvips', 'numpy', 'pydantic', 'pyarrow'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from typing import Any
 
 import pytest
 import pyvips
@@ -59,19 +60,19 @@ def webp_claiming(width: int, height: int) -> bytes:
         (".avif", "heif", {"compression": "av1"}),
     ],
 )
-def test_every_accepted_format_is_told_by_its_bytes(suffix, found, options):
+def test_every_accepted_format_is_told_by_its_bytes(suffix: Any, found: Any, options: Any) -> None:
     header = probe(picture().write_to_buffer(suffix, **options))
     assert (header.format, header.width, header.height, header.pages) == (found, 40, 30, 1)
 
 
-def test_alpha_profile_and_orientation_are_read():
+def test_alpha_profile_and_orientation_are_read() -> None:
     vips = picture(bands=4).icc_import(input_profile="srgb").icc_export(output_profile="srgb").copy()
     vips.set_type(pyvips.GValue.gint_type, "orientation", 8)
     header = probe(vips.write_to_buffer(".tif"))
     assert (header.has_alpha, header.icc, header.orientation) == (True, True, 8)
 
 
-def test_frames_are_counted():
+def test_frames_are_counted() -> None:
     frames = pyvips.Image.arrayjoin([picture(), picture(), picture()], across=1).copy()
     frames.set_type(pyvips.GValue.gint_type, "page-height", 30)
     data = frames.write_to_buffer(".webp", lossless=True)
@@ -93,7 +94,7 @@ def test_frames_are_counted():
     ],
     ids=["png-row", "png", "png-largest", "gif", "jpeg", "webp"],
 )
-def test_a_header_that_claims_too_many_pixels_is_refused_before_anything_is_decoded(bomb):
+def test_a_header_that_claims_too_many_pixels_is_refused_before_anything_is_decoded(bomb: Any) -> None:
     with pytest.raises(Reject) as caught:
         probe(bomb)
     assert caught.value.reason == "TOO_MANY_PIXELS"
@@ -119,27 +120,33 @@ def test_a_header_that_claims_too_many_pixels_is_refused_before_anything_is_deco
         (png_claiming(0, 5), "NOT_AN_IMAGE"),
     ],
 )
-def test_what_is_no_image_is_refused_with_its_reason(data, reason):
+def test_what_is_no_image_is_refused_with_its_reason(data: Any, reason: Any) -> None:
     with pytest.raises(Reject) as caught:
         probe(data)
     assert caught.value.reason == reason
 
 
-def test_a_file_that_is_too_long_is_refused():
+def test_a_file_that_is_too_long_is_refused() -> None:
     with pytest.raises(Reject) as caught:
         probe(picture().write_to_buffer(".png"), Limits(max_bytes=100))
     assert caught.value.reason == "TOO_MANY_BYTES"
 
 
+def refusal(data: bytes) -> str:
+    try:
+        probe(data)
+    except Reject as reject:
+        return reject.reason
+    return ""
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".gif", ".tif", ".avif"])
-def test_a_header_cut_anywhere_is_refused_or_read_but_never_raises_anything_else(suffix):
+def test_a_header_cut_anywhere_is_refused_or_read_but_never_raises_anything_else(suffix: Any) -> None:
     data = picture().write_to_buffer(suffix)
     for length in range(min(len(data), 300)):
-        try:
-            probe(data[:length])
-        except Reject as reject:
-            assert reject.reason in {"EMPTY_FILE", "NOT_AN_IMAGE", "TRUNCATED", "DECODE_ERROR", "UNSUPPORTED_FORMAT"}
+        reason = refusal(data[:length])
+        assert reason in {"", "EMPTY_FILE", "NOT_AN_IMAGE", "TRUNCATED", "DECODE_ERROR", "UNSUPPORTED_FORMAT"}
 
 
-def test_a_name_decides_nothing():
+def test_a_name_decides_nothing() -> None:
     assert detect_format(picture().write_to_buffer(".png")) == "png"

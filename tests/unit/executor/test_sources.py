@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pixloom_executor.opening import path_of
@@ -24,7 +24,7 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
-def all_of(function, ctx: Context, **params) -> list[Item]:
+def all_of(function: Any, ctx: Context, **params: Any) -> list[Item]:
     items, cursor = [], None
     while True:
         page = function(cursor=cursor, ctx=ctx, **params)
@@ -42,20 +42,20 @@ def context(*roots: Path) -> Context:
     return Context(source_roots=roots)
 
 
-def test_a_folder_gives_its_images_in_order(root: Path):
+def test_a_folder_gives_its_images_in_order(root: Path) -> None:
     items = all_of(sources.folder, context(root), path=str(root))
     assert keys(items) == ["a.PNG", "b.jpg", "sub/c.jpeg", "sub/deep/d.webp", "sub.jpg", "é ü#.jpg"]
     assert os.fsdecode(path_of(items[-1].uri)) == str(root / "é ü#.jpg")
     assert "#" not in items[-1].uri
 
 
-def test_a_relative_path_is_below_a_root(root: Path, tmp_path: Path):
+def test_a_relative_path_is_below_a_root(root: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     assert keys(all_of(sources.folder, context(other, root), path="sub")) == ["c.jpeg", "deep/d.webp"]
 
 
-def test_extensions_and_depth_are_chosen(root: Path):
+def test_extensions_and_depth_are_chosen(root: Path) -> None:
     ctx = context(root)
     assert keys(all_of(sources.folder, ctx, path=str(root), extensions=["TXT", ".webp"])) == [
         "sub/deep/d.webp",
@@ -69,13 +69,15 @@ def test_extensions_and_depth_are_chosen(root: Path):
 
 
 @pytest.mark.parametrize("page_items", [1, 2, 3, 5, 6, 7])
-def test_pages_of_any_size_give_every_file_once_and_in_the_same_order(root: Path, monkeypatch, page_items):
+def test_pages_of_any_size_give_every_file_once_and_in_the_same_order(
+    root: Path, monkeypatch: pytest.MonkeyPatch, page_items: Any
+) -> None:
     whole = keys(all_of(sources.folder, context(root), path=str(root)))
     monkeypatch.setattr(sources, "_PAGE_ITEMS", page_items)
     assert keys(all_of(sources.folder, context(root), path=str(root))) == whole
 
 
-def test_names_that_are_no_text_are_given(root: Path, monkeypatch):
+def test_names_that_are_no_text_are_given(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open(os.fsencode(root) + b"/\xff\xfe.jpg", "wb"):  # noqa: PTH123
         pass
     monkeypatch.setattr(sources, "_PAGE_ITEMS", 1)
@@ -89,18 +91,18 @@ def test_names_that_are_no_text_are_given(root: Path, monkeypatch):
     ("path", "reason"),
     [("nothing", "NO_SUCH_FOLDER"), ("b.jpg", "NO_SUCH_FOLDER"), ("..", "OUTSIDE_ROOTS"), ("/", "OUTSIDE_ROOTS")],
 )
-def test_a_folder_that_cannot_be_read_is_refused_with_its_reason(root: Path, path, reason):
+def test_a_folder_that_cannot_be_read_is_refused_with_its_reason(root: Path, path: Any, reason: Any) -> None:
     with pytest.raises(Reject) as caught:
         sources.folder(path=path, ctx=context(root))
     assert caught.value.reason == reason
 
 
-def test_nothing_is_read_without_source_roots(root: Path):
+def test_nothing_is_read_without_source_roots(root: Path) -> None:
     with pytest.raises(Reject, match="PIXLOOM_SOURCE_ROOTS"):
         sources.folder(path=str(root), ctx=context())
 
 
-def test_links_are_followed_only_when_asked_and_never_out_of_the_roots(root: Path, tmp_path: Path):
+def test_links_are_followed_only_when_asked_and_never_out_of_the_roots(root: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret.jpg").write_bytes(b"x")
@@ -118,7 +120,7 @@ def test_links_are_followed_only_when_asked_and_never_out_of_the_roots(root: Pat
     assert caught.value.reason == "OUTSIDE_ROOTS"
 
 
-def test_an_empty_folder_is_no_error_but_a_warning(tmp_path: Path):
+def test_an_empty_folder_is_no_error_but_a_warning(tmp_path: Path) -> None:
     ctx = context(tmp_path)
     page = sources.folder(path=str(tmp_path), ctx=ctx)
     assert (list(page.items), page.next_cursor) == ([], None)
@@ -140,13 +142,13 @@ def test_an_empty_folder_is_no_error_but_a_warning(tmp_path: Path):
         ("*.nothing", None, []),
     ],
 )
-def test_a_pattern_chooses_files(root: Path, pattern, exclude, found):
+def test_a_pattern_chooses_files(root: Path, pattern: Any, exclude: Any, found: Any) -> None:
     assert keys(all_of(sources.glob, context(root), pattern=pattern, exclude=exclude)) == found
     absolute = all_of(sources.glob, context(root), pattern=f"{root}/{pattern}", exclude=exclude)
     assert keys(absolute) == found
 
 
-def test_a_pattern_outside_the_roots_is_refused(root: Path):
+def test_a_pattern_outside_the_roots_is_refused(root: Path) -> None:
     with pytest.raises(Reject) as caught:
         sources.glob(pattern="../*.jpg", ctx=context(root))
     assert caught.value.reason == "OUTSIDE_ROOTS"

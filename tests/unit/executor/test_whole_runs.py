@@ -21,7 +21,7 @@ def add(bench: Bench, function: Any) -> None:
     bench.registry.add(definition_of(function))
 
 
-def test_a_source_gives_pages_until_its_end(bench: Bench):
+def test_a_source_gives_pages_until_its_end(bench: Bench) -> None:
     first = bench.run([call("debug.range", count=12_000)], kind=SOURCE)
     assert (first.outcome, first.output.count, first.next_cursor, first.end) == (OK, 10_000, "10000", False)
     last = bench.run([call("debug.range", count=12_000)], kind=SOURCE, cursor="10000", first_ordinal=10_000)
@@ -30,23 +30,23 @@ def test_a_source_gives_pages_until_its_end(bench: Bench):
     assert (list(items[0].ordinal), items[0].key, list(items[-1].ordinal)) == ([10_000], "10000", [11_999])
 
 
-def test_an_empty_source_ends_at_once(bench: Bench):
+def test_an_empty_source_ends_at_once(bench: Bench) -> None:
     result = bench.run([call("debug.range", count=0)], kind=SOURCE)
     assert (result.outcome, result.output.count, result.end) == (OK, 0, True)
 
 
-def test_an_item_op_without_input_gives_a_value(bench: Bench):
+def test_an_item_op_without_input_gives_a_value(bench: Bench) -> None:
     result = bench.run([call("debug.noop")])
     assert (result.outcome, result.value_json, result.counts[0].ok) == (OK, b"null", 1)
 
 
-def test_an_item_op_that_needs_items_cannot_run_without(bench: Bench):
+def test_an_item_op_that_needs_items_cannot_run_without(bench: Bench) -> None:
     result = bench.run([call("flow.filter", condition="item.width > 1")])
     assert (result.outcome, result.retryable) == (FAILED, False)
     assert "needs items" in result.detail
 
 
-def test_a_collection_op_gives_items_and_says_why_others_are_dropped(bench: Bench):
+def test_a_collection_op_gives_items_and_says_why_others_are_dropped(bench: Bench) -> None:
     @op("agg.pick")
     def pick(items: list[Item]) -> Items:
         return Items(
@@ -63,7 +63,7 @@ def test_a_collection_op_gives_items_and_says_why_others_are_dropped(bench: Benc
     assert [(entry.node, entry.reason) for entry in bench.items(result.rejects)] == [("p", "EVEN"), ("p", "BROKEN")]
 
 
-def test_ports_keep_apart(bench: Bench):
+def test_ports_keep_apart(bench: Bench) -> None:
     @op("agg.count_both")
     def count_both(left: list[Item], right: list[Item]) -> dict[str, int]:
         return {"left": len(left), "right": len(right)}
@@ -74,7 +74,7 @@ def test_ports_keep_apart(bench: Bench):
     assert orjson.loads(result.value_json) == {"left": 1, "right": 2}
 
 
-def test_the_only_port_is_meant_by_either_name(bench: Bench):
+def test_the_only_port_is_meant_by_either_name(bench: Bench) -> None:
     @op("agg.count")
     def count(items: list[Item]) -> int:
         return len(items)
@@ -84,7 +84,7 @@ def test_the_only_port_is_meant_by_either_name(bench: Bench):
     assert result.value_json == b"1"
 
 
-def test_a_file_becomes_an_artifact_with_facts(bench: Bench):
+def test_a_file_becomes_an_artifact_with_facts(bench: Bench) -> None:
     @op("agg.write")
     def write(items: list[Item], *, ctx: Context) -> File:
         path = ctx.scratch_dir / "out.txt"
@@ -98,7 +98,7 @@ def test_a_file_becomes_an_artifact_with_facts(bench: Bench):
     assert bench.runner.take_digests() == {result.artifact.sha256}
 
 
-def test_a_large_value_is_an_artifact(bench: Bench):
+def test_a_large_value_is_an_artifact(bench: Bench) -> None:
     @op("value.large")
     def large(*, size: int) -> str:
         return "x" * size
@@ -111,7 +111,7 @@ def test_a_large_value_is_an_artifact(bench: Bench):
     assert len(bench.store.get(result.artifact.sha256)) == 65_537
 
 
-def test_value_ops_take_their_inputs_from_the_params_and_follow_one_another(bench: Bench):
+def test_value_ops_take_their_inputs_from_the_params_and_follow_one_another(bench: Bench) -> None:
     @op("value.scale")
     def scale(value: float, *, by: float) -> float:
         return value * by
@@ -132,7 +132,7 @@ def test_value_ops_take_their_inputs_from_the_params_and_follow_one_another(benc
         (UnavailableError("store"), "UNAVAILABLE", True),
     ],
 )
-def test_an_error_of_a_whole_run_fails_the_task(bench: Bench, error, reason, retryable):
+def test_an_error_of_a_whole_run_fails_the_task(bench: Bench, error: Any, reason: Any, retryable: Any) -> None:
     @op("agg.break")
     def breaks(items: list[Item]) -> int:
         raise error
@@ -142,7 +142,7 @@ def test_an_error_of_a_whole_run_fails_the_task(bench: Bench, error, reason, ret
     assert (result.outcome, result.reason, result.retryable) == (FAILED, reason, retryable)
 
 
-def test_no_input_is_an_empty_collection(bench: Bench):
+def test_no_input_is_an_empty_collection(bench: Bench) -> None:
     @op("agg.count")
     def count(items: list[Item]) -> int:
         return len(items)
