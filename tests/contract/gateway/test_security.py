@@ -4,9 +4,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from pixloom_gateway.middleware.limits import RequestLimits
 
 from pixloom.errors import InvalidError, MachineError
+from pixloom_gateway.middleware.limits import RequestLimits
 
 
 async def test_loopback_hosts_are_served_with_the_port_or_without(http: Any, gateway: Any) -> None:

@@ -12,10 +12,10 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from pixloom_gateway.assembly import assemble
-from pixloom_gateway.middleware.limits import RequestLimits
 
 from pixloom.artifacts import open_store
+from pixloom_gateway.assembly import assemble
+from pixloom_gateway.middleware.limits import RequestLimits
 from tests.integration.gateway.peer import SchedulerPeer
 
 

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from pixloom_gateway.rest.etags import if_match, is_listed
 
 from pixloom.errors import InvalidError
+from pixloom_gateway.rest.etags import if_match, is_listed
 
 
 def test_if_none_match_lists_tags() -> None:

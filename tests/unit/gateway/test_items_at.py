@@ -1,9 +1,8 @@
 from __future__ import annotations
 
+from pixloom.v1 import item_pb2, job_pb2
 from pixloom_gateway.items import items_at
 from pixloom_gateway.rpc.forwarding import carried_metadata
-
-from pixloom.v1 import item_pb2, job_pb2
 
 
 def test_items_rejected_later_passed_here() -> None:

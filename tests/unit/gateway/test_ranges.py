@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pixloom_gateway.rest.ranges import ByteRange, parse_range
 
 from pixloom.errors import RangeError
+from pixloom_gateway.rest.ranges import ByteRange, parse_range
 
 
 def test_no_header_means_everything() -> None:
