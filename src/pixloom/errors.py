@@ -264,6 +264,4 @@ def error_from_reason(
 ) -> PixloomError:
     """Return the error that a reason received over the wire stands for; an unknown one is an `InternalError`."""
     known = reason if reason in REASONS else "INTERNAL"
-    return _CLASSES[known](
-        message, reason=known, problems=problems, retry_after_s=retry_after_s, metadata=metadata
-    )
+    return _CLASSES[known](message, reason=known, problems=problems, retry_after_s=retry_after_s, metadata=metadata)

@@ -8,6 +8,7 @@ from datetime import date
 from typing import Any
 
 import orjson
+
 from pixloom.graph.catalogue import OpKind
 from pixloom.graph.plan import Edge, NodePlan, OnError, Plan, RetryPolicy, StageKind, StagePlan
 from pixloom_scheduler.core.apply import apply

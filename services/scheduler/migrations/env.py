@@ -10,8 +10,8 @@ context.configure(
     target_metadata=metadata,
     include_schemas=True,
     version_table_schema="pixloom",
-    include_object=lambda obj, name, type_, reflected, compare_to: not (
-        type_ == "table" and (name or "").startswith("journal_")
+    include_object=lambda obj, name, type_, reflected, compare_to: (
+        not (type_ == "table" and (name or "").startswith("journal_"))
     ),
 )
 with context.begin_transaction():

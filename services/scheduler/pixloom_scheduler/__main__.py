@@ -8,6 +8,7 @@ import sys
 
 import structlog
 import uvloop
+
 from pixloom.errors import PixloomError
 from pixloom.logs import configure
 from pixloom.settings import SchedulerSettings, load_settings

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 import nats.errors
 import nats.js.errors
 import structlog
+
 from pixloom.queue import LANES, STREAM, consumer_name, declare_consumers, declare_stream, subject
 from pixloom_scheduler.core.changes import (
     AttemptEnded,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from nats.js import JetStreamContext
+
     from pixloom_scheduler.clock import DatabaseClock
     from pixloom_scheduler.executors import ExecutorRegistry
     from pixloom_scheduler.live import LiveJob
@@ -184,9 +186,7 @@ class Dispatcher:
         most = max(1, min(MAX_BATCH_TASKS, int(BATCH_S / task_s)))
         first = stage.done == 0 and stage.active == 0
         changes = self._replica.handle_now(live, DispatchFilled(stage=index, most=most))
-        shards = tuple(
-            shard for change in changes if isinstance(change, TasksOffered) for shard in change.shards
-        )
+        shards = tuple(shard for change in changes if isinstance(change, TasksOffered) for shard in change.shards)
         if not stage.has_ready:
             stages.discard(index)
             if not stages:
@@ -256,9 +256,7 @@ class Dispatcher:
                 self.fill()
 
     async def _publish(self, dispatch_id: str, offer: _Offer) -> None:
-        message, headers = await self._composer.compose(
-            offer.live, offer.stage, offer.shards, dispatch_id=dispatch_id
-        )
+        message, headers = await self._composer.compose(offer.live, offer.stage, offer.shards, dispatch_id=dispatch_id)
         if offer.pool not in self._declared:
             await declare_stream(self._js)
             await declare_consumers(self._js, offer.pool)

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, Protocol
 
 import orjson
+
 from pixloom.graph.plan import StageKind
 from pixloom.v1 import executor_pb2, item_pb2
 
@@ -81,7 +82,7 @@ class InputReader:
                     if shards > MAX_INLINE_SLICES:
                         task.inputs_paged = True
                     elif shards:
-                        slices, _ = await self.page(live, stage_index, token="", most=MAX_INLINE_SLICES)  # noqa: S106
+                        slices, _ = await self.page(live, stage_index, token="", most=MAX_INLINE_SLICES)
                         task.inputs.extend(slices)
 
     @staticmethod

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 from google.protobuf.duration_pb2 import Duration
+
 from pixloom.graph.catalogue import OpKind
 from pixloom.graph.plan import OnError
 from pixloom.v1 import executor_pb2, op_pb2

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import structlog
+
 from pixloom_scheduler.core.changes import (
     AttemptEnded,
     CancelAccepted,
@@ -34,9 +35,7 @@ __all__ = ["Outside"]
 class Outside:
     """The effects of a replica; `connect` ties it to the parts that are made after it."""
 
-    def __init__(
-        self, *, executors: ExecutorRegistry, timers: Timers, traces: Traces, resolver: Resolver
-    ) -> None:
+    def __init__(self, *, executors: ExecutorRegistry, timers: Timers, traces: Traces, resolver: Resolver) -> None:
         self._executors = executors
         self._timers = timers
         self._traces = traces

@@ -22,9 +22,7 @@ __all__ = ["JobReads"]
 class JobReads:
     """Reads jobs and nodes as they are served."""
 
-    def __init__(
-        self, *, replica: Replica, reader: Reader, executors: ExecutorRegistry, clock: DatabaseClock
-    ) -> None:
+    def __init__(self, *, replica: Replica, reader: Reader, executors: ExecutorRegistry, clock: DatabaseClock) -> None:
         self._replica = replica
         self._reader = reader
         self._executors = executors

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
+
 from pixloom.errors import InternalError, OverloadedError, PixloomError, StateConflictError, UnavailableError
 from pixloom_scheduler.core.apply import apply
 from pixloom_scheduler.core.changes import (
@@ -34,7 +35,7 @@ from pixloom_scheduler.core.changes import (
 from pixloom_scheduler.core.decide import decide
 from pixloom_scheduler.core.events import CancelRequested, Event, LeaseLost, StartRequested, TasksReported
 from pixloom_scheduler.core.settle import settle
-from pixloom_scheduler.core.states import IllegalTransitionError, JobState
+from pixloom_scheduler.core.states import IllegalTransitionError
 from pixloom_scheduler.journal.batch import Batch, JobEnding, NewJob, NodeEnding, Stamp
 from pixloom_scheduler.journal.committer import BadRowError, CommitsLostError, JournalWriter, OwnershipLostError
 from pixloom_scheduler.journal.rows import encode, is_event

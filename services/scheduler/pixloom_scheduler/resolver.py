@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import structlog
+
 from pixloom.errors import PixloomError
 from pixloom.graph.expressions import compile_condition
 from pixloom.graph.references import resolve_node_params

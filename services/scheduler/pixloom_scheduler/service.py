@@ -14,6 +14,7 @@ import nats
 import structlog
 import uuid_utils
 from grpc_health.v1 import health_pb2
+
 from pixloom.errors import MachineError, UnavailableError
 from pixloom.queue import declare_stream
 from pixloom.rpc.server import INTERNAL_PROBLEMS_BYTES, build_server, listen, publish_services
@@ -51,6 +52,7 @@ from pixloom_scheduler.workflow_files import WorkflowFiles
 if TYPE_CHECKING:
     import asyncpg
     from nats.aio.client import Client as Nats
+
     from pixloom.settings import SchedulerSettings
 
 __all__ = ["LEASE_S", "run_scheduler"]
@@ -214,9 +216,7 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
         log.info("scheduler_stopped")
 
 
-async def _take_all(
-    replica: Replica, ownership: Ownership, loader: Loader, log: structlog.stdlib.BoundLogger
-) -> None:
+async def _take_all(replica: Replica, ownership: Ownership, loader: Loader, log: structlog.stdlib.BoundLogger) -> None:
     """Take every partition; one whose owner was killed becomes free when its lease has ended."""
     taken = 0
     while taken < PARTITIONS:

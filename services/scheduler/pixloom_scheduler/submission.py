@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
+
 from pixloom.errors import AlreadyExistsError, InvalidError, PixloomError, UnavailableError
 from pixloom.graph.plan import Plan, plan_to_json
 from pixloom.graph.planner import plan

@@ -36,9 +36,7 @@ class TokenMint:
         nonce = self._nonce(NONCE_BYTES)
         return nonce + self._mac(nonce, job, generation, stage, tasks, executor)
 
-    def is_genuine(
-        self, token: bytes, *, job: str, generation: int, stage: int, tasks: Tasks, executor: str
-    ) -> bool:
+    def is_genuine(self, token: bytes, *, job: str, generation: int, stage: int, tasks: Tasks, executor: str) -> bool:
         """Return whether `token` was minted for exactly these tasks and this executor, in constant time."""
         nonce, mac = token[:NONCE_BYTES], token[NONCE_BYTES:]
         return hmac.compare_digest(mac, self._mac(nonce, job, generation, stage, tasks, executor))

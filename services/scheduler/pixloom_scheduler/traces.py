@@ -10,6 +10,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from opentelemetry import trace
+
 from pixloom.telemetry import names
 from pixloom.telemetry.propagation import extract, inject, remote_context
 from pixloom.telemetry.spans import emit_span

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from pixloom.graph.catalogue import OpKind
 from pixloom.v1 import job_pb2
 from pixloom_scheduler.core.changes import (

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 import orjson
+
 from pixloom.graph.plan import plan_from_json
 from pixloom.v1 import job_pb2
 from pixloom_scheduler.core.model import JobRun

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import structlog
+
 from pixloom.errors import PixloomError
 from pixloom.graph.document import parse_json, parse_yaml
 from pixloom.graph.validation import validate
@@ -46,7 +47,7 @@ class WorkflowFiles:
                     self._log.error("workflow_file_refused", file=path.name, pointer=place, problem=detail)
                 continue
             except OSError as error:
-                self._log.error("workflow_file_unreadable", file=path.name, problem=error.strerror)  # noqa: TRY400
+                self._log.error("workflow_file_unreadable", file=path.name, problem=error.strerror)
                 continue
             good += 1
             if changed:

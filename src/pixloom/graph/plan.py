@@ -15,7 +15,17 @@ from typing import Any
 
 from pixloom.graph.catalogue import OpKind
 
-__all__ = ["Edge", "NodePlan", "OnError", "Plan", "RetryPolicy", "StageKind", "StagePlan", "plan_from_json", "plan_to_json"]
+__all__ = [
+    "Edge",
+    "NodePlan",
+    "OnError",
+    "Plan",
+    "RetryPolicy",
+    "StageKind",
+    "StagePlan",
+    "plan_from_json",
+    "plan_to_json",
+]
 
 
 class StageKind(StrEnum):

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from pixloom_executor.ops.analyse import brightness, sharpness, stats
 from pixloom_executor.ops.hashes import content, perceptual
 from pixloom_executor.ops.image_thumbnail import thumbnail
-
 from tests.unit.ops.photos import bits_between, image
 
 RECORDED = Path(__file__).with_name("photographs.json")

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pixloom_executor.children import ChildPool, ChildSettings
 
 from pixloom.artifacts import open_store
 from pixloom.artifacts.manifest import read_items
 from pixloom.errors import InvalidError
 from pixloom.v1 import executor_pb2 as pb
 from pixloom.v1 import item_pb2, job_pb2, op_pb2
+from pixloom_executor.children import ChildPool, ChildSettings
 from tests.unit.executor.tasks import batch_of, call, inline, item, sliced
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import asyncpg
 import orjson
 import pytest
+
 from pixloom.graph.plan import StageKind, plan_to_json
 from pixloom_scheduler.clock import DatabaseClock
 from pixloom_scheduler.core.changes import TasksGranted, TasksOffered
@@ -23,7 +24,6 @@ from pixloom_scheduler.journal.loader import Loader
 from pixloom_scheduler.journal.ownership import Ownership, connect
 from pixloom_scheduler.live import LiveJob
 from pixloom_scheduler.replica import Replica
-
 from tests.support.core_world import durable_view, plan_of
 
 LEASE_S = 3.0
@@ -159,7 +159,9 @@ async def test_without_the_fallback_the_whole_batch_would_be_refused(scheduler):
         for seq, detail in enumerate(["fine", "a\0b"])
     ]  # fmt: skip
     with pytest.raises(BadRowError):
-        await scheduler.another_committer.commit(Batch(stamps={partition: Stamp(stamp.epoch, stamp.seq + 1)}, rows=rows))
+        await scheduler.another_committer.commit(
+            Batch(stamps={partition: Stamp(stamp.epoch, stamp.seq + 1)}, rows=rows)
+        )
     assert (await scheduler.loader.load(live.header.id)).run.seq == live.run.seq
 
 
@@ -196,7 +198,9 @@ async def test_a_former_owner_writes_nothing(scheduler):
         await connection.execute("UPDATE pixloom.partition SET epoch = epoch + 1, owner = 'b'")
         stamps = {live.header.partition: scheduler.replica.stamps[live.header.partition]}
         with pytest.raises(OwnershipLostError):
-            await scheduler.another_committer.commit(Batch(stamps={i: Stamp(s.epoch, s.seq + 1) for i, s in stamps.items()}))
+            await scheduler.another_committer.commit(
+                Batch(stamps={i: Stamp(s.epoch, s.seq + 1) for i, s in stamps.items()})
+            )
         before = await connection.fetchval("SELECT count(*) FROM pixloom.journal")
         # Give it back, so that the replica ends in peace.
         await connection.execute("UPDATE pixloom.partition SET epoch = epoch - 1, owner = 'a'")
@@ -211,8 +215,7 @@ async def test_a_killed_connection_costs_a_retry_and_no_row(scheduler):
     try:
         for _ in range(5):
             await connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE application_name = 'pixloom-scheduler'"
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pixloom-scheduler'"
             )
             await scheduler.replica.report(live.header.id, CancelRequested("again"))
     finally:
@@ -232,6 +235,7 @@ async def test_many_jobs_share_a_commit(scheduler):
 async def test_migrations_give_the_tables_that_the_code_declares(engine):
     from alembic.autogenerate import compare_metadata
     from alembic.runtime.migration import MigrationContext
+
     from pixloom_scheduler.journal.tables import metadata
 
     def compare(connection):

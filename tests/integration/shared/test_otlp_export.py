@@ -32,7 +32,7 @@ class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
         self.answering = asyncio.Event()
         self.answering.set()
 
-    async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def Export(self, request: Any, context: Any) -> Any:
         await self.answering.wait()
         for resource in request.resource_spans:
             facts = {entry.key: entry.value.string_value for entry in resource.resource.attributes}
@@ -44,10 +44,10 @@ class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
 
 
 class Ops(op_pb2_grpc.OpServiceServicer):
-    async def GetOp(self, request: op_pb2.GetOpRequest, context: Any) -> op_pb2.GetOpResponse:  # noqa: N802
+    async def GetOp(self, request: op_pb2.GetOpRequest, context: Any) -> op_pb2.GetOpResponse:
         return op_pb2.GetOpResponse()
 
-    async def ListOps(self, request: op_pb2.ListOpsRequest, context: Any) -> op_pb2.ListOpsResponse:  # noqa: N802
+    async def ListOps(self, request: op_pb2.ListOpsRequest, context: Any) -> op_pb2.ListOpsResponse:
         return op_pb2.ListOpsResponse()
 
 

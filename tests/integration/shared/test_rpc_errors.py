@@ -36,7 +36,7 @@ class Ops(op_pb2_grpc.OpServiceServicer):
         self.failures = 0
         self.error: Exception = RuntimeError("postgresql://user:secret@host failed")
 
-    async def GetOp(self, request: op_pb2.GetOpRequest, context: Any) -> op_pb2.GetOpResponse:  # noqa: N802
+    async def GetOp(self, request: op_pb2.GetOpRequest, context: Any) -> op_pb2.GetOpResponse:
         self.calls += 1
         if request.name == "crash":
             raise self.error
@@ -48,21 +48,21 @@ class Ops(op_pb2_grpc.OpServiceServicer):
             request.name, f"No {request.name}: größer", problems=PROBLEMS, metadata={"state": "RUNNING"}
         )
 
-    async def ListOps(self, request: op_pb2.ListOpsRequest, context: Any) -> op_pb2.ListOpsResponse:  # noqa: N802
+    async def ListOps(self, request: op_pb2.ListOpsRequest, context: Any) -> op_pb2.ListOpsResponse:
         return op_pb2.ListOpsResponse()
 
 
 class Artifacts(artifact_pb2_grpc.ArtifactServiceServicer):
-    async def GetArtifact(  # noqa: N802
+    async def GetArtifact(
         self, request: artifact_pb2.GetArtifactRequest, context: Any
     ) -> artifact_pb2.GetArtifactResponse:
         return artifact_pb2.GetArtifactResponse()
 
-    async def DownloadArtifact(self, request: artifact_pb2.DownloadArtifactRequest, context: Any) -> Any:  # noqa: N802
+    async def DownloadArtifact(self, request: artifact_pb2.DownloadArtifactRequest, context: Any) -> Any:
         yield artifact_pb2.DownloadArtifactResponse(data=b"first")
         raise error_from_reason(request.sha256, "in the middle")
 
-    async def UploadArtifact(self, request_iterator: Any, context: Any) -> artifact_pb2.UploadArtifactResponse:  # noqa: N802
+    async def UploadArtifact(self, request_iterator: Any, context: Any) -> artifact_pb2.UploadArtifactResponse:
         async for request in request_iterator:
             raise error_from_reason(request.data.decode(), "at the first chunk")
         return artifact_pb2.UploadArtifactResponse()

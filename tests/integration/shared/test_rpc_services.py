@@ -22,10 +22,10 @@ NAME = "pixloom.v1.OpService"
 
 
 class Ops(op_pb2_grpc.OpServiceServicer):
-    async def GetOp(self, request: op_pb2.GetOpRequest, context: Any) -> op_pb2.GetOpResponse:  # noqa: N802
+    async def GetOp(self, request: op_pb2.GetOpRequest, context: Any) -> op_pb2.GetOpResponse:
         return op_pb2.GetOpResponse()
 
-    async def ListOps(self, request: op_pb2.ListOpsRequest, context: Any) -> op_pb2.ListOpsResponse:  # noqa: N802
+    async def ListOps(self, request: op_pb2.ListOpsRequest, context: Any) -> op_pb2.ListOpsResponse:
         return op_pb2.ListOpsResponse(ops=[op_pb2.Op(documentation="x" * 6_000_000)])
 
 

@@ -4,11 +4,11 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pixloom_executor.ops.clusters import DisjointSets, near_pairs
-from pixloom_executor.ops.dedupe import exact, near
 
 from pixloom.sdk.context import Context
 from pixloom.sdk.record import Item
+from pixloom_executor.ops.clusters import DisjointSets, near_pairs
+from pixloom_executor.ops.dedupe import exact, near
 
 quick = settings(max_examples=60, deadline=None)
 KEEP = st.sampled_from(["first", "largest", "sharpest"])

@@ -5,6 +5,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pixloom_executor.ops.contact_sheet import layout
 from pixloom_executor.ops.image_resize import placement
 from pixloom_executor.ops.image_thumbnail import scaled_size

@@ -7,6 +7,8 @@ import pyvips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+
+from pixloom.sdk.image import Image
 from pixloom_executor.ops.analyse import brightness, laplacian_variance, sharpness, stats
 from pixloom_executor.ops.arrays import pixel_array
 from pixloom_executor.ops.check import decode
@@ -18,8 +20,6 @@ from pixloom_executor.ops.image_thumbnail import thumbnail
 from pixloom_executor.ops.orientation import upright, upright_array
 from pixloom_executor.ops.perceptual import dhash64, pdq256, phash64
 from pixloom_executor.ops.resampling import area_resampled
-
-from pixloom.sdk.image import Image
 
 SIDES = st.integers(1, 70)
 PIXELS = st.tuples(SIDES, SIDES, st.sampled_from([1, 2, 3, 4])).flatmap(lambda shape: arrays(np.uint8, shape))

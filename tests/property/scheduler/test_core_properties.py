@@ -5,10 +5,10 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from pixloom.graph.plan import OnError, StageKind
 from pixloom_scheduler.core.events import CancelRequested, StartRequested
 from pixloom_scheduler.core.states import JobState, NodeState
-
 from tests.support.core_world import CoreWorld, durable_view, plan_of, random_shape
 
 SEEDS = st.integers(0, 2**32)
@@ -16,7 +16,9 @@ SEEDS = st.integers(0, 2**32)
 
 def world(seed: int, **options) -> CoreWorld:
     rng = random.Random(seed)
-    return CoreWorld(plan_of(random_shape(rng), max_attempts=rng.randint(1, 4), **options), rng, pages=rng.randint(1, 3))
+    return CoreWorld(
+        plan_of(random_shape(rng), max_attempts=rng.randint(1, 4), **options), rng, pages=rng.randint(1, 3)
+    )
 
 
 @settings(max_examples=150, deadline=None)

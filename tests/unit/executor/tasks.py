@@ -6,13 +6,12 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pixloom_executor.chain import ChainRunner
-from pixloom_executor.registry import Registry
-
 from pixloom.artifacts import ArtifactStore, open_store
 from pixloom.artifacts.manifest import encode_items, read_items
 from pixloom.v1 import executor_pb2 as pb
 from pixloom.v1 import item_pb2, op_pb2
+from pixloom_executor.chain import ChainRunner
+from pixloom_executor.registry import Registry
 
 if TYPE_CHECKING:
     from pathlib import Path

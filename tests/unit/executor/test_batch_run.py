@@ -3,11 +3,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from pixloom_executor.children.batch_run import BatchRun
-from pixloom_executor.marker import Position
 
 from pixloom.v1 import executor_pb2 as pb
 from pixloom.v1 import job_pb2
+from pixloom_executor.children.batch_run import BatchRun
+from pixloom_executor.marker import Position
 from tests.unit.executor.tasks import batch_of, call
 
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import jsonschema
 import pytest
-from pixloom_executor.catalogue import builtin_ops_json
-from pixloom_executor.registry import Registry
 
 from pixloom.errors import InvalidError
 from pixloom.graph.catalogue import OpKind
+from pixloom_executor.catalogue import builtin_ops_json
+from pixloom_executor.registry import Registry
 
 
 def test_the_list_of_built_in_ops_is_fresh() -> None:

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
+from pixloom.v1 import executor_pb2 as pb
 from pixloom_executor.children.frames import LENGTH, ResultFrame, RunFrame
 from pixloom_executor.item_chain import Verdict
-
-from pixloom.v1 import executor_pb2 as pb
 
 
 def test_a_batch_survives_the_way_to_a_child() -> None:

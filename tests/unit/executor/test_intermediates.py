@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 import pyvips
-from pixloom_executor.intermediates import decode_intermediate, encode_intermediate
 
 from pixloom.errors import InternalError
 from pixloom.sdk.op import Encoding
+from pixloom_executor.intermediates import decode_intermediate, encode_intermediate
 
 FORMATS = {
     "uchar": np.uint8,

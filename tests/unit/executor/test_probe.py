@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import pyvips
-from pixloom_executor.probe import Limits, detect_format, probe
 
 from pixloom.sdk.op import Reject
+from pixloom_executor.probe import Limits, detect_format, probe
 
 
 def picture(width: int = 40, height: int = 30, bands: int = 3) -> pyvips.Image:

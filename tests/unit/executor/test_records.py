@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from pixloom_executor.records import clean_text, record_from, record_to_message, rejected_message
 
 from pixloom.sdk.op import Item, Reject
 from pixloom.v1 import item_pb2
+from pixloom_executor.records import clean_text, record_from, record_to_message, rejected_message
 
 
 def full() -> Item:

@@ -4,10 +4,10 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pixloom_executor.opening import path_of
-from pixloom_executor.ops import sources
 
 from pixloom.sdk.op import Context, Item, Reject
+from pixloom_executor.opening import path_of
+from pixloom_executor.ops import sources
 
 if TYPE_CHECKING:
     from pathlib import Path

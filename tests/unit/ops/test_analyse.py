@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pixloom_executor.ops.analyse import brightness, laplacian_variance, sharpness, stats
-from pixloom_executor.ops.image_thumbnail import thumbnail
 
 from pixloom.sdk.image import Image
+from pixloom_executor.ops.analyse import brightness, laplacian_variance, sharpness, stats
+from pixloom_executor.ops.image_thumbnail import thumbnail
 from tests.unit.ops.photos import image, large, pixels, reopened, translucent, with_orientation
 
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pixloom_executor.ops.check import decode, size
 
 from pixloom.sdk.encoding import decode_file
 from pixloom.sdk.image import Image
 from pixloom.sdk.outcome import Filtered, Reject
+from pixloom_executor.ops.check import decode, size
 from tests.unit.ops.photos import PHOTOGRAPHS, image, large, pixels, reopened, with_orientation, written
 
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pixloom_executor.ops.contact_sheet import contact_sheet, layout, sampled
 
 from pixloom.sdk.image import Image
 from pixloom.sdk.record import File, Item
+from pixloom_executor.ops.contact_sheet import contact_sheet, layout, sampled
 from tests.unit.ops.photos import PHOTOGRAPHS, Shelf, folder, pixels, psnr, with_orientation, written
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import pyvips
-from pixloom_executor.ops.image_convert import convert, saver_options
 
 from pixloom.sdk.image import Image
+from pixloom_executor.ops.image_convert import convert, saver_options
 from tests.unit.ops.photos import image, pixels, psnr, reopened, translucent
 
 LOADERS = {

@@ -5,6 +5,10 @@ from typing import Any
 
 import jsonschema
 import pytest
+
+from pixloom.errors import InvalidError
+from pixloom.graph.catalogue import OpKind, PortType
+from pixloom.sdk.op import definition_of
 from pixloom_executor.ops import (
     analyse,
     check,
@@ -17,10 +21,6 @@ from pixloom_executor.ops import (
     image_thumbnail,
     manifest_file,
 )
-
-from pixloom.errors import InvalidError
-from pixloom.graph.catalogue import OpKind, PortType
-from pixloom.sdk.op import definition_of
 
 MODULES = (
     analyse, check, contact_sheet, dedupe, hashes, image, image_convert, image_resize, image_thumbnail, manifest_file,

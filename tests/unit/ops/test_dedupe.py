@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pixloom_executor.ops.clusters import DisjointSets, near_pairs
-from pixloom_executor.ops.dedupe import exact, near
 
 from pixloom.sdk.context import Context
 from pixloom.sdk.record import Item
+from pixloom_executor.ops.clusters import DisjointSets, near_pairs
+from pixloom_executor.ops.dedupe import exact, near
 
 
 def _item(key: str, sha256: str = "", **attributes: object) -> Item:

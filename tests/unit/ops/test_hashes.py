@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from pixloom_executor.ops.hashes import content, perceptual
 from pixloom_executor.ops.image import flop
 from pixloom_executor.ops.perceptual import dhash64, pdq256, pdq_coefficients, phash64
 from pixloom_executor.ops.resampling import area_resampled
-
 from tests.unit.ops.photos import PHOTOGRAPHS, bits_between, folder, image, large, pixels, reopened, with_orientation
 
 NAMES = ("pdq256", "phash64", "dhash64")

@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from pixloom_executor.ops.manifest_file import manifest
 
 from pixloom.sdk.record import File, Item
+from pixloom_executor.ops.manifest_file import manifest
 
 
 def _content(file: File) -> bytes:

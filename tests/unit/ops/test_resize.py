@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 import pyvips
-from pixloom_executor.ops.image_resize import crop, placement, resize
 
 from pixloom.sdk.outcome import Reject
+from pixloom_executor.ops.image_resize import crop, placement, resize
 from tests.unit.ops.photos import image, pixels, psnr, reopened
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from pixloom_executor.ops.stroke_font import GLYPHS, elided, line_height, rendered, text_width
 
 

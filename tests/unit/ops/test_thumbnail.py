@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import pyvips
-from pixloom_executor.ops.image_thumbnail import scaled_size, thumbnail
 
 from pixloom.sdk.encoding import decode_file
 from pixloom.sdk.image import Image
 from pixloom.sdk.outcome import Reject
+from pixloom_executor.ops.image_thumbnail import scaled_size, thumbnail
 from tests.unit.ops.photos import PHOTOGRAPHS, image, large, pixels, psnr, reopened, with_orientation, written
 
 

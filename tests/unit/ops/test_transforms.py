@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from pixloom_executor.ops.colour import hex_colour
 from pixloom_executor.ops.image import autorotate, flip, flop, greyscale, sharpen
 from pixloom_executor.ops.orientation import upright_array
-
 from tests.unit.ops.photos import image, pixels, psnr, reopened, translucent, with_orientation
 
 

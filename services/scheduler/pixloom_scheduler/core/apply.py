@@ -317,9 +317,7 @@ def _split(stage: StageRun, change: AttemptEnded) -> None:
         shards.append(shards.edge[parent], shards.source[parent], shards.offset[parent], shards.count[parent])
         shards.subsets[new] = subset
         stage.open += 1
-        stage.tasks[new] = TaskRun(
-            attempt=split.attempt, failures=split.failures, lost=split.lost, due=split.due
-        )
+        stage.tasks[new] = TaskRun(attempt=split.attempt, failures=split.failures, lost=split.lost, due=split.due)
         if split.due:
             stage.backing_off += 1
 

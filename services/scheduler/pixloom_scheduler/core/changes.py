@@ -342,6 +342,14 @@ Durable = (
     | JobEnded
 )
 Volatile = (
-    StageReleased | StageSealed | ResolutionAsked | TasksOffered | TasksReadied | TasksGranted | LeaseAdopted | TasksGivenUp | LeaseDropped
+    StageReleased
+    | StageSealed
+    | ResolutionAsked
+    | TasksOffered
+    | TasksReadied
+    | TasksGranted
+    | LeaseAdopted
+    | TasksGivenUp
+    | LeaseDropped
 )
 Change = Durable | Volatile

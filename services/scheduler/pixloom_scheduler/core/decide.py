@@ -162,9 +162,7 @@ def _vanish(job: JobRun, event: DispatchVanished) -> list[Change]:
     stage = _open_stage(job, event.stage)
     if stage is None:
         return []
-    gone = tuple(
-        shard for shard in event.shards if (task := stage.tasks.get(shard)) is not None and task.offered
-    )
+    gone = tuple(shard for shard in event.shards if (task := stage.tasks.get(shard)) is not None and task.offered)
     return [TasksReadied(stage=event.stage, shards=gone)] if gone else []
 
 
@@ -305,5 +303,3 @@ def _resolve(job: JobRun, event: NodeResolved, now: float) -> list[Change]:
             for node in stage.plan.nodes
         ]
     return [NodeReleased(stage=event.stage, params=event.params)]
-
-

@@ -29,7 +29,8 @@ _BAD = (NodeState.FAILED, NodeState.SKIPPED, NodeState.CANCELLED)
 
 def settle(job: JobRun, now: float) -> list[Change]:
     """Return what follows from the stages that changed; empty when nothing does. Only reads, except that stages
-    without consequences leave `job.unsettled`."""
+    without consequences leave `job.unsettled`.
+    """
     if job.state.is_terminal:
         job.unsettled.clear()
         return []
@@ -121,9 +122,7 @@ def _culprit(job: JobRun, index: int) -> str:
 def _release(job: JobRun, stage: StageRun) -> list[Change]:
     if stage.resolving or not all(job.nodes[node].state.is_terminal for node in stage.plan.after):
         return []
-    if stage.plan.kind is StageKind.WHOLE and not all(
-        job.stages[edge.producer].ended for edge in stage.plan.inputs
-    ):
+    if stage.plan.kind is StageKind.WHOLE and not all(job.stages[edge.producer].ended for edge in stage.plan.inputs):
         return []
     nodes = [job.plan.nodes[node] for node in stage.plan.nodes]
     if any(node.when or node.dynamic for node in nodes):
@@ -161,7 +160,8 @@ def _failed_ratio(node: NodeRun) -> float:
 
 def _fail_stage(job: JobRun, stage: StageRun, now: float) -> list[Change]:
     """End the nodes of a stage in which a task failed for good: the node that refused fails, those behind it are
-    skipped, and those before it, which have not seen all their items, are cancelled."""
+    skipped, and those before it, which have not seen all their items, are cancelled.
+    """
     reason, detail, position = stage.failure
     culprit = job.plan.nodes[stage.plan.nodes[position]].id
     changes: list[Change] = []

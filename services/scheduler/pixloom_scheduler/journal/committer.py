@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import asyncpg
 import orjson
 import structlog
+
 from pixloom_scheduler.journal.rows import COLUMNS
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from pixloom_scheduler.journal.batch import Batch, JobEnding, NewJob
 
-__all__ = ["BadRowError", "Committer", "CommitsLostError", "JournalWriter", "OwnershipLostError"]
+__all__ = ["BadRowError", "CommitsLostError", "Committer", "JournalWriter", "OwnershipLostError"]
 
 _FENCE: Final = """
 UPDATE pixloom.partition p SET commit_seq = v.n, expires_at = clock_timestamp() + $4

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pixloom.errors import AlreadyExistsError, NotFoundError, VersionConflictError
-from pixloom_scheduler.journal import tables
 from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert
+
+from pixloom.errors import AlreadyExistsError, NotFoundError, VersionConflictError
+from pixloom_scheduler.journal import tables
 
 if TYPE_CHECKING:
     from datetime import datetime

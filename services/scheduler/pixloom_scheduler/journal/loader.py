@@ -6,20 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import orjson
+from sqlalchemy import select
+
 from pixloom.graph.plan import plan_from_json
 from pixloom_scheduler.core.apply import apply
 from pixloom_scheduler.core.model import JobRun
 from pixloom_scheduler.job import JobHeader
-from pixloom_scheduler.journal.rows import decode
-from sqlalchemy import select
-
 from pixloom_scheduler.journal import tables
+from pixloom_scheduler.journal.rows import decode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import RowMapping
-
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 __all__ = ["LoadedJob", "Loader"]
@@ -87,7 +86,9 @@ class Loader:
 
     async def _replay(self, row: RowMapping) -> LoadedJob:
         header = header_of(row)
-        run = JobRun.of(header.id, header.partition, plan_from_json(orjson.loads(row["plan"])), priority=header.priority)
+        run = JobRun.of(
+            header.id, header.partition, plan_from_json(orjson.loads(row["plan"])), priority=header.priority
+        )
         journal = tables.journal
         query = (
             select(*_REPLAYED)

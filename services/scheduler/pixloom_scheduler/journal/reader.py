@@ -5,18 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import and_, select
+
+from pixloom_scheduler.core.changes import AttemptEnded
 from pixloom_scheduler.journal import tables
 from pixloom_scheduler.journal.rows import KINDS
-from pixloom_scheduler.core.changes import AttemptEnded
-from sqlalchemy import and_, select
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import date
 
-    from pixloom_scheduler.live import LiveJob
     from sqlalchemy import RowMapping
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from pixloom_scheduler.live import LiveJob
 
 __all__ = ["JobFilter", "Reader", "StoredJob"]
 
@@ -157,9 +159,7 @@ class Reader:
             query = query.where(journal.stage == stage)
         return [dict(row) for row in await self._all(query)]
 
-    async def outcomes(
-        self, day: date, job_id: str, *, stage: int, after: int, most: int
-    ) -> list[dict[str, Any]]:
+    async def outcomes(self, day: date, job_id: str, *, stage: int, after: int, most: int) -> list[dict[str, Any]]:
         """Return attempts of a stage that left items behind, with payloads, in journal order."""
         journal = tables.journal.c
         query = (

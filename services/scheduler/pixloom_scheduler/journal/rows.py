@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
+
 from pixloom_scheduler.core.changes import (
     AttemptEnded,
     CancelAccepted,
@@ -104,9 +105,7 @@ def encode(change: Durable, *, day: date, job_id: str, seq: int, project: str, g
             return head + _event({})
 
 
-def _event(
-    data: dict[str, Any], *, reason: str = "", detail: str = "", start: float = 0.0, end: float = 0.0
-) -> Row:
+def _event(data: dict[str, Any], *, reason: str = "", detail: str = "", start: float = 0.0, end: float = 0.0) -> Row:
     encoded = orjson.dumps(data).decode() if data else None
     empty = (None,) * 5
     return (*empty, reason or None, detail or None, _time(start), _time(end), None, None, None, None, None, encoded)
@@ -185,12 +184,12 @@ def decode(row: Mapping[str, Any]) -> Durable:
     if kind is CancelAccepted:
         failure = data["failure"]
         return CancelAccepted(
-            detail=row["detail"] or "", now=data["now"], failure=(failure[0], failure[1], failure[2]) if failure else None
+            detail=row["detail"] or "",
+            now=data["now"],
+            failure=(failure[0], failure[1], failure[2]) if failure else None,
         )
     if kind is NodeReleased:
-        return NodeReleased(
-            stage=data["stage"], params={int(node): params for node, params in data["params"].items()}
-        )
+        return NodeReleased(stage=data["stage"], params={int(node): params for node, params in data["params"].items()})
     if kind is PauseAccepted:
         return PauseAccepted()
     if kind is ResumeAccepted:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import pixloom_scheduler
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from pixloom.errors import MachineError, UnavailableError
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+import pixloom_scheduler
+from pixloom.errors import MachineError, UnavailableError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -11,6 +11,7 @@ from pixloom_scheduler.views import timestamp
 
 if TYPE_CHECKING:
     import grpc
+
     from pixloom_scheduler.catalogue import OpCatalogue
     from pixloom_scheduler.executors import ExecutorRegistry, ExecutorSession
     from pixloom_scheduler.rpc.session import ExecutorSessions
@@ -26,9 +27,7 @@ class Ops(op_pb2_grpc.OpServiceServicer):
     def __init__(self, catalogue: OpCatalogue) -> None:
         self._catalogue = catalogue
 
-    async def GetOp(
-        self, request: op_pb2.GetOpRequest, context: Context
-    ) -> op_pb2.GetOpResponse:
+    async def GetOp(self, request: op_pb2.GetOpRequest, context: Context) -> op_pb2.GetOpResponse:
         """Return one op."""
         del context
         spec = self._catalogue.current.get(request.name)
@@ -36,9 +35,7 @@ class Ops(op_pb2_grpc.OpServiceServicer):
             raise NotFoundError(f"there is no op {request.name[:100]}; `pixloom ops list` shows those there are")
         return op_pb2.GetOpResponse(op=op_to_proto(spec))
 
-    async def ListOps(
-        self, request: op_pb2.ListOpsRequest, context: Context
-    ) -> op_pb2.ListOpsResponse:
+    async def ListOps(self, request: op_pb2.ListOpsRequest, context: Context) -> op_pb2.ListOpsResponse:
         """List the ops by name."""
         del request, context
         return op_pb2.ListOpsResponse(ops=[op_to_proto(spec) for spec in self._catalogue.current])

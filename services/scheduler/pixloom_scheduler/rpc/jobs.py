@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     import grpc
+
     from pixloom_scheduler.clock import DatabaseClock
     from pixloom_scheduler.journal.reader import Reader
     from pixloom_scheduler.reads import JobReads
@@ -68,9 +69,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
 
     # -- Creating and reading -------------------------------------------------------------------------------------
 
-    async def CreateJob(
-        self, request: job_pb2.CreateJobRequest, context: Context
-    ) -> job_pb2.CreateJobResponse:
+    async def CreateJob(self, request: job_pb2.CreateJobRequest, context: Context) -> job_pb2.CreateJobResponse:
         """Accept a job."""
         del context
         which = request.WhichOneof("definition")
@@ -98,16 +97,12 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         found = await self._submissions.submit(body_digest(submission))
         return job_pb2.CreateJobResponse(job=self._reads.view(found))
 
-    async def GetJob(
-        self, request: job_pb2.GetJobRequest, context: Context
-    ) -> job_pb2.GetJobResponse:
+    async def GetJob(self, request: job_pb2.GetJobRequest, context: Context) -> job_pb2.GetJobResponse:
         """Return a job."""
         del context
         return job_pb2.GetJobResponse(job=await self._reads.job(request.id))
 
-    async def ListJobs(
-        self, request: job_pb2.ListJobsRequest, context: Context
-    ) -> job_pb2.ListJobsResponse:
+    async def ListJobs(self, request: job_pb2.ListJobsRequest, context: Context) -> job_pb2.ListJobsResponse:
         """List jobs, newest first."""
         del context
         size = page_size(request.page_size)
@@ -155,9 +150,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
                 response.outputs[name].CopyFrom(response.nodes[names[index]])
         return response
 
-    async def ListNodes(
-        self, request: job_pb2.ListNodesRequest, context: Context
-    ) -> job_pb2.ListNodesResponse:
+    async def ListNodes(self, request: job_pb2.ListNodesRequest, context: Context) -> job_pb2.ListNodesResponse:
         """List the nodes of a job."""
         del context
         return job_pb2.ListNodesResponse(nodes=await self._reads.nodes(request.id))
@@ -177,9 +170,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         )
         return job_pb2.ListManifestsResponse(manifests=manifests, next_page_token=write_page_token(place))
 
-    async def ListItems(
-        self, request: job_pb2.ListItemsRequest, context: Context
-    ) -> job_pb2.ListItemsResponse:
+    async def ListItems(self, request: job_pb2.ListItemsRequest, context: Context) -> job_pb2.ListItemsResponse:
         """Refuse: items are read by the gateway, so that the scheduler never decodes a manifest."""
         del request, context
         raise PixloomError("ask the gateway for items; the scheduler lists manifests only", reason="NOT_SUPPORTED")
@@ -247,34 +238,26 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         await self._replica.command(job_id, event)
         return await self._reads.job(job_id)
 
-    async def StartJob(
-        self, request: job_pb2.StartJobRequest, context: Context
-    ) -> job_pb2.StartJobResponse:
+    async def StartJob(self, request: job_pb2.StartJobRequest, context: Context) -> job_pb2.StartJobResponse:
         """Start a job that was created with start = false."""
         del context
         if request.params_json:
             raise PixloomError("params at start are not supported yet; give them at creation", reason="NOT_SUPPORTED")
         return job_pb2.StartJobResponse(job=await self._command(request.id, StartRequested(), "start"))
 
-    async def PauseJob(
-        self, request: job_pb2.PauseJobRequest, context: Context
-    ) -> job_pb2.PauseJobResponse:
+    async def PauseJob(self, request: job_pb2.PauseJobRequest, context: Context) -> job_pb2.PauseJobResponse:
         """Stop dispatching."""
         del context
         if request.now:
             raise PixloomError("taking running tasks back is not supported yet", reason="NOT_SUPPORTED")
         return job_pb2.PauseJobResponse(job=await self._command(request.id, PauseRequested(), "pause"))
 
-    async def ResumeJob(
-        self, request: job_pb2.ResumeJobRequest, context: Context
-    ) -> job_pb2.ResumeJobResponse:
+    async def ResumeJob(self, request: job_pb2.ResumeJobRequest, context: Context) -> job_pb2.ResumeJobResponse:
         """Dispatch again."""
         del context
         return job_pb2.ResumeJobResponse(job=await self._command(request.id, ResumeRequested(), "resume"))
 
-    async def CancelJob(
-        self, request: job_pb2.CancelJobRequest, context: Context
-    ) -> job_pb2.CancelJobResponse:
+    async def CancelJob(self, request: job_pb2.CancelJobRequest, context: Context) -> job_pb2.CancelJobResponse:
         """End a job."""
         del context
         event = CancelRequested(detail=read_text(request.reason, "reason") or "cancelled on request", now=request.now)
@@ -282,37 +265,27 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
 
     # -- Not built yet: refused by name -----------------------------------------------------------------------------
 
-    async def UpdateJob(
-        self, request: job_pb2.UpdateJobRequest, context: Context
-    ) -> job_pb2.UpdateJobResponse:
+    async def UpdateJob(self, request: job_pb2.UpdateJobRequest, context: Context) -> job_pb2.UpdateJobResponse:
         """Refuse."""
         del request, context
         raise _not_supported("UpdateJob")
 
-    async def DeleteJob(
-        self, request: job_pb2.DeleteJobRequest, context: Context
-    ) -> job_pb2.DeleteJobResponse:
+    async def DeleteJob(self, request: job_pb2.DeleteJobRequest, context: Context) -> job_pb2.DeleteJobResponse:
         """Refuse."""
         del request, context
         raise _not_supported("DeleteJob")
 
-    async def RecoverJob(
-        self, request: job_pb2.RecoverJobRequest, context: Context
-    ) -> job_pb2.RecoverJobResponse:
+    async def RecoverJob(self, request: job_pb2.RecoverJobRequest, context: Context) -> job_pb2.RecoverJobResponse:
         """Refuse."""
         del request, context
         raise _not_supported("RecoverJob")
 
-    async def RetryJob(
-        self, request: job_pb2.RetryJobRequest, context: Context
-    ) -> job_pb2.RetryJobResponse:
+    async def RetryJob(self, request: job_pb2.RetryJobRequest, context: Context) -> job_pb2.RetryJobResponse:
         """Refuse."""
         del request, context
         raise _not_supported("RetryJob")
 
-    async def RerunJob(
-        self, request: job_pb2.RerunJobRequest, context: Context
-    ) -> job_pb2.RerunJobResponse:
+    async def RerunJob(self, request: job_pb2.RerunJobRequest, context: Context) -> job_pb2.RerunJobResponse:
         """Refuse."""
         del request, context
         raise _not_supported("RerunJob")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import orjson
+
 from pixloom.errors import NotFoundError
 from pixloom.graph.plan import Plan, plan_from_json
 from pixloom.v1 import executor_pb2, item_pb2, job_pb2
@@ -59,9 +60,7 @@ class ManifestLister:
             if wants_ok and output is not None and output.count:
                 manifests.append(job_pb2.NodeManifest(manifest=output))
             if wants_rejects and payload.rejects.count:
-                manifests.append(
-                    job_pb2.NodeManifest(manifest=payload.rejects, rejects=True, later_nodes=later)
-                )
+                manifests.append(job_pb2.NodeManifest(manifest=payload.rejects, rejects=True, later_nodes=later))
         return manifests, str(rows[-1]["seq"]) if len(rows) == most else ""
 
     @staticmethod
@@ -73,9 +72,7 @@ class ManifestLister:
                     return kept.items
         return payload.output if payload.HasField("output") else None
 
-    async def _carried(
-        self, stored: StoredJob, plan: Plan, stage: int, row: dict[str, object]
-    ) -> job_pb2.NodeManifest:
+    async def _carried(self, stored: StoredJob, plan: Plan, stage: int, row: dict[str, object]) -> job_pb2.NodeManifest:
         """Return the inputs of a task that was rejected unexecuted."""
         live = self._replica.find(stored.id)
         if live is None:

@@ -13,7 +13,16 @@ from pixloom.v1 import job_pb2
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["PROJECT", "page_size", "read_json", "read_page_token", "read_tags", "read_text", "state_names", "write_page_token"]
+__all__ = [
+    "PROJECT",
+    "page_size",
+    "read_json",
+    "read_page_token",
+    "read_tags",
+    "read_text",
+    "state_names",
+    "write_page_token",
+]
 
 PROJECT: Final = "default"
 """The only project until there are keys."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
+
 from pixloom.v1 import executor_pb2, job_pb2
 from pixloom_scheduler.core.changes import NodeTally
 from pixloom_scheduler.core.events import Result
@@ -16,6 +17,7 @@ from pixloom_scheduler.core.states import Outcome
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
+
     from pixloom_scheduler.core.model import JobRun, StageRun
 
 __all__ = ["read_result"]
@@ -74,7 +76,9 @@ def read_result(run: JobRun, stage: StageRun, message: executor_pb2.TaskResult) 
         items_out=message.output.count,
         tallies=_tallies(message),
         retry_indexes=tuple(message.retry_indexes),
-        retry_after_s=message.retry_after.seconds + message.retry_after.nanos / 1e9 if message.HasField("retry_after") else 0.0,
+        retry_after_s=message.retry_after.seconds + message.retry_after.nanos / 1e9
+        if message.HasField("retry_after")
+        else 0.0,
         retryable=message.retryable,
         cursor=_text(message.next_cursor),
         end_of_source=message.end,

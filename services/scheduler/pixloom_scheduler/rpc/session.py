@@ -11,6 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 import structlog
+
 from pixloom.errors import NotFoundError
 from pixloom.opcodec import op_from_proto
 from pixloom.v1 import executor_pb2, executor_pb2_grpc
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import grpc
+
     from pixloom_scheduler.catalogue import OpCatalogue
     from pixloom_scheduler.clock import DatabaseClock
     from pixloom_scheduler.costs import CostModel
@@ -145,9 +147,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
                 self._lose(session)
         self._timers.at(now + HEARTBEAT_S, self.watch_silence)
 
-    async def _read(
-        self, session: ExecutorSession, requests: AsyncIterator[executor_pb2.SessionRequest]
-    ) -> None:
+    async def _read(self, session: ExecutorSession, requests: AsyncIterator[executor_pb2.SessionRequest]) -> None:
         open_reports = asyncio.Semaphore(MAX_OPEN_REPORTS)
         async for request in requests:
             session.last_seen = self._clock.now()
@@ -176,9 +176,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
             self._executors.forget_pools()
         if self._executors.get(session.id) is None:
             self._executors.add(session)
-        session.outbox.put_nowait(
-            executor_pb2.SessionResponse(heartbeat_reply=executor_pb2.HeartbeatReply())
-        )
+        session.outbox.put_nowait(executor_pb2.SessionResponse(heartbeat_reply=executor_pb2.HeartbeatReply()))
 
     def _claim(self, session: ExecutorSession, claim: executor_pb2.Claim) -> None:
         grant = executor_pb2.Grant(claim_id=claim.claim_id)
@@ -231,9 +229,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         self._dispatcher.note(live, changes)
         self._dispatcher.fill()
 
-    def _report(
-        self, session: ExecutorSession, report: executor_pb2.Report, open_reports: asyncio.Semaphore
-    ) -> None:
+    def _report(self, session: ExecutorSession, report: executor_pb2.Report, open_reports: asyncio.Semaphore) -> None:
         known = session.leases.get(report.lease_token)
         live = self._replica.find(report.job_id)
         if (
@@ -315,7 +311,13 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         if not genuine:
             return False
         grant = TasksGranted(
-            lease=0, executor=session.id, stage=lease.stage, tasks=tasks, token=lease.lease_token, time=0.0, deadline=0.0
+            lease=0,
+            executor=session.id,
+            stage=lease.stage,
+            tasks=tasks,
+            token=lease.lease_token,
+            time=0.0,
+            deadline=0.0,
         )
         event = LeaseAnnounced(lease.generation, grant, frozenset(lease.held))
         changes = self._replica.handle_now(live, event)

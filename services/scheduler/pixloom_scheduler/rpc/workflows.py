@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import orjson
+
 from pixloom.errors import InvalidError, Problem
 from pixloom.graph.document import parse_json
 from pixloom.graph.summaries import StageSummary, stage_summaries
@@ -17,6 +18,7 @@ from pixloom_scheduler.submission import checked
 
 if TYPE_CHECKING:
     import grpc
+
     from pixloom_scheduler.catalogue import OpCatalogue
     from pixloom_scheduler.executors import ExecutorRegistry
     from pixloom_scheduler.journal.definitions import Definitions
