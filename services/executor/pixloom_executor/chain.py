@@ -108,13 +108,13 @@ class ChainRunner:
         try:
             self._bind(batch)
             self._prepare(task)
-            if batch.kind == op_pb2.OP_KIND_ITEM and task.inputs:
+            if batch.kind == op_pb2.OP_KIND_ITEM and (task.inputs or task.inputs_paged):
                 self._run_items(task, result, alone, verdicts)
             else:
                 self._run_whole(batch, task, result)
         except (MemoryError, KeyboardInterrupt):
             raise
-        except Exception as error:  # noqa: BLE001 - a task never takes the process down
+        except Exception as error:
             _fail(result, error, self._calls)
         finally:
             self._clean(result)
@@ -223,7 +223,8 @@ def _fail(result: pb.TaskResult, error: Exception, calls: Sequence[BoundCall]) -
             reason, detail = "READ_ERROR", f"{node}{type(error).__name__}: {error}"
         case _:
             reason, detail = "OP_ERROR", f"{node}{type(error).__name__}: {error}"
-    del result.counts[:]
+    for name in ("counts", "output", "rejects", "kept", "retry_indexes", "retry_after", "value_json", "artifact"):
+        result.ClearField(name)
     result.outcome = _FAILED
     result.reason = clean_text(reason, 128)
     result.detail = clean_text(detail, 1024)

@@ -251,6 +251,20 @@ def test_an_empty_task_ends_with_nothing(bench: Bench) -> None:
     assert (result.outcome, result.output.count, result.counts[0].ok) == (OK, 0, 0)
 
 
+def test_paged_inputs_that_turn_out_empty_are_no_run_without_input(bench: Bench) -> None:
+    result = bench.run([call("debug.noop")], inputs=[], inputs_paged=True)
+    assert (result.outcome, result.output.count, result.value_json) == (OK, 0, b"")
+
+
+def test_a_store_that_cannot_be_written_fails_the_task_and_not_its_items(bench: Bench) -> None:
+    path = bench.photo("a.jpg", jpeg())
+    blocked = bench.folder / "store"
+    blocked.write_text("a file where the folder of the store should be")
+    result = bench.run([call("test.mirror", "m", deliver=True), call("debug.noop")], file_item(0, path))
+    assert (result.outcome, result.reason, result.retryable) == (FAILED, "ENVIRONMENT", True)
+    assert (len(result.counts), result.rejects.count) == (0, 0)
+
+
 def test_slices_indexes_and_prefixes_choose_the_items(bench: Bench) -> None:
     manifest = bench.manifest(*map(item, range(300)))
     assert manifest.WhichOneof("content") == "artifact"
