@@ -14,7 +14,7 @@ import pytest
 
 from pixloom.artifacts import open_store
 from pixloom.artifacts.manifest import read_items
-from pixloom.errors import InvalidError
+from pixloom.errors import InternalError, InvalidError
 from pixloom.v1 import executor_pb2 as pb
 from pixloom.v1 import item_pb2, job_pb2, op_pb2
 from pixloom_executor.children import ChildPool, ChildSettings
@@ -281,6 +281,20 @@ async def test_the_pool_goes_on_when_its_template_is_killed(pool: ChildPool) -> 
         os.kill(pid, signal.SIGKILL)
     results = await run(pool, batch([call("debug.noop")], tasks=5))
     assert [result.outcome for result in results] == [OK] * 5
+
+
+async def test_a_defect_leaves_nobody_waiting(tmp_path: Path) -> None:
+    pool = ChildPool(slots=1, settings=settings(tmp_path))
+    with pytest.raises(InternalError, match="not running"):
+        await run(pool, batch([call("debug.noop")]))
+    await pool.start()
+
+    def deliver(result: pb.TaskResult) -> None:
+        raise ValueError(result.shard)
+
+    with pytest.raises(InternalError, match="has stopped"):
+        await pool.run(batch([call("debug.noop")]), deliver)
+    await pool.stop()
 
 
 async def test_artifacts_are_in_the_store_when_results_are_delivered(pool: ChildPool, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pixloom.artifacts import open_store
+from pixloom.errors import InternalError
 from pixloom_executor.children.batch_run import BatchRun
 from pixloom_executor.children.fork_client import ForkServer
 from pixloom_executor.children.slot import Slot
@@ -62,6 +63,7 @@ class ChildPool:
         await asyncio.to_thread(_clear, Path(self._settings.scratch_dir))
         specs = await self._fork_server.start()
         self._serving = asyncio.get_running_loop().create_task(self._serve(), name="children")
+        self._serving.add_done_callback(self._give_up)
         return specs
 
     async def run(self, batch: pb.LeaseBatch, deliver: Callable[[pb.TaskResult], None]) -> None:
@@ -72,7 +74,12 @@ class ChildPool:
         Args:
             batch: The granted tasks, with paged inputs put in place. It must not be changed before this returns.
             deliver: Takes each result once its artifacts are durable. Must not raise or block.
+
+        Raises:
+            InternalError: if the pool is not running or a defect has stopped it.
         """
+        if self._serving is None or self._serving.done():
+            raise InternalError("the pool of children is not running; start it before batches are run")
         run = BatchRun(batch=batch, deliver=deliver, done=asyncio.get_running_loop().create_future())
         self._waiting.append(run)
         self._dispatch()
@@ -121,6 +128,16 @@ class ChildPool:
             if not slot.has_room:
                 return
             slot.submit(self._waiting.popleft())
+
+    def _give_up(self, serving: asyncio.Task[None]) -> None:
+        """After a defect, let nobody wait for what will never be finished."""
+        if serving.cancelled() or serving.exception() is None:
+            return
+        for run in [*self._waiting, *(run for slot in self._slots for run in slot.runs())]:
+            if not run.done.done():
+                error = InternalError("the pool of children has stopped; see the log")
+                error.__cause__ = serving.exception()
+                run.done.set_exception(error)
 
     async def _serve(self) -> None:
         async with asyncio.TaskGroup() as group:
