@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -31,6 +30,9 @@ from pixloom_scheduler.core.model import JobRun, StageRun
 from pixloom_scheduler.core.settle import settle
 from pixloom_scheduler.core.states import Outcome
 from pixloom_scheduler.journal.rows import COLUMNS, decode, encode
+
+if TYPE_CHECKING:
+    import random
 
 JOB = "0" * 30 + "07"
 

@@ -114,7 +114,7 @@ class ChainRunner:
                 self._run_whole(batch, task, result)
         except (MemoryError, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a task never takes the process down
             _fail(result, error, self._calls)
         finally:
             self._clean(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,8 @@ class LeaseBook:
         self._next_report = 1
         self.unacknowledged_results = 0
         self.unacknowledged_bytes = 0
+        self._is_empty = asyncio.Event()
+        self._is_empty.set()
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -59,6 +62,11 @@ class LeaseBook:
     def hold(self, lease: HeldLease) -> None:
         """Take in a grant."""
         self._leases[lease.token] = lease
+        self._is_empty.clear()
+
+    async def wait_until_empty(self) -> None:
+        """Wait until nothing is held: everything granted has ended or was given back, every result is durable."""
+        await self._is_empty.wait()
 
     def get(self, token: bytes) -> HeldLease | None:
         """Return a lease, or None."""
@@ -118,10 +126,15 @@ class LeaseBook:
 
     def drop(self, token: bytes) -> None:
         """Forget a lease that is not valid any more, with everything reported of it."""
-        self._leases.pop(token, None)
+        self._forget(token)
         for report_id in [number for number, report in self._reports.items() if report.lease_token == token]:
             self.acknowledge(report_id)
 
     def _forget_if_done(self, lease: HeldLease) -> None:
         if not lease.running and not lease.unacknowledged:
-            self._leases.pop(lease.token, None)
+            self._forget(lease.token)
+
+    def _forget(self, token: bytes) -> None:
+        self._leases.pop(token, None)
+        if not self._leases:
+            self._is_empty.set()

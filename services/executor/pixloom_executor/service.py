@@ -9,7 +9,6 @@ import socket
 import tempfile
 import uuid
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import nats
@@ -28,6 +27,9 @@ from pixloom_executor.session import Session
 from pixloom_executor.supervisor import Supervisor
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
     from nats.aio.client import Client as Nats
 
     from pixloom.settings import ExecutorSettings
@@ -47,6 +49,10 @@ async def _connect_nats(url: str) -> Nats:
         raise UnavailableError("NATS does not answer; check PIXLOOM_NATS_URL") from error
 
 
+def _resolved(roots: Iterable[Path]) -> tuple[str, ...]:
+    return tuple(str(root.resolve()) for root in roots)
+
+
 async def run_executor(settings: ExecutorSettings, *, stop: asyncio.Event) -> None:
     """Run one executor until `stop` is set or a scheduler asks it to leave; then finish, flush and return.
 
@@ -63,7 +69,7 @@ async def run_executor(settings: ExecutorSettings, *, stop: asyncio.Event) -> No
             settings=ChildSettings(
                 artifacts_url=settings.artifacts_url,
                 scratch_dir=scratch,
-                source_roots=tuple(str(Path(root).resolve()) for root in settings.source_roots),
+                source_roots=_resolved(settings.source_roots),
                 imports=settings.executor_imports,
             ),
         )

@@ -91,11 +91,12 @@ class Supervisor:
 
     async def flush(self, timeout_s: float) -> bool:
         """Wait until nothing is held any more; False if that took too long."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + timeout_s
-        while len(self._book) and loop.time() < end:
-            await asyncio.sleep(0.01)
-        return not len(self._book)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._book.wait_until_empty()
+        except TimeoutError:
+            return False
+        return True
 
     def cancel_tasks(self, message: executor_pb2.CancelTasks) -> None:
         """End tasks of a job."""
@@ -130,9 +131,10 @@ class Supervisor:
             await message.term()
             return
         session = self._session_for(batch)
+        if session is None:
+            await message.nak(delay=1.0)
+            return
         try:
-            if session is None:
-                raise SessionLostError
             grant = await session.claim(batch, timeout_s=CLAIM_TIMEOUT_S)
         except SessionLostError:
             await message.nak(delay=1.0)

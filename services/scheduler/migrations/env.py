@@ -4,15 +4,20 @@ from alembic import context
 
 from pixloom_scheduler.journal.tables import metadata
 
+
+def _is_declared(item: object, name: str | None, kind: str, *_: object) -> bool:
+    """Leave the journal's partitions out of comparisons: they come and go with the days."""
+    del item
+    return not (kind == "table" and (name or "").startswith("journal_"))
+
+
 connection = context.config.attributes["connection"]
 context.configure(
     connection=connection,
     target_metadata=metadata,
     include_schemas=True,
     version_table_schema="pixloom",
-    include_object=lambda obj, name, type_, reflected, compare_to: (
-        not (type_ == "table" and (name or "").startswith("journal_"))
-    ),
+    include_object=_is_declared,
 )
 with context.begin_transaction():
     context.run_migrations()

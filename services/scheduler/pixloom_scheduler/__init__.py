@@ -1,0 +1,1 @@
+"""The scheduler: owns definitions and job state in Postgres, decides, and publishes ready work."""

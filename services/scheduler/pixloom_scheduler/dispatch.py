@@ -289,7 +289,7 @@ class Dispatcher:
             if offer.live.run.state.is_terminal or now - offer.published > FORGET_AFTER_S:
                 self._withdraw(dispatch_id)
         lanes = {(offer.pool, offer.lane) for _, offer in old}
-        for pool, lane in lanes:
+        for pool, lane in sorted(lanes):
             try:
                 info = await self._js.consumer_info(STREAM, consumer_name(pool, lane))
                 floor = info.ack_floor.stream_seq if info.ack_floor is not None else 0

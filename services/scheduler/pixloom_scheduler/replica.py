@@ -456,7 +456,7 @@ class Replica:
     def _finish(self, step: _Step) -> None:
         """Let out what has become durable."""
         now = self._clock.now()
-        for live, changes in step.touched.values():
+        for live, _ in step.touched.values():
             live.committed_seq = live.run.seq
             for seq, change in live.pending:
                 if is_event(change):

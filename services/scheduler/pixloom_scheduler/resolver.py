@@ -14,15 +14,24 @@ from pixloom.graph.references import resolve_node_params
 from pixloom_scheduler.core.events import NodeResolved
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from pixloom_scheduler.live import LiveJob
 
 __all__ = ["Resolver"]
 
 
 class Resolver:
-    """Answers `ResolutionAsked` with `NodeResolved`."""
+    """Answers `ResolutionAsked` with `NodeResolved`.
 
-    def __init__(self) -> None:
+    Args:
+        run_off_loop: Runs the work where it does not hold up the loop.
+    """
+
+    def __init__(
+        self, *, run_off_loop: Callable[[Callable[[], NodeResolved]], Awaitable[NodeResolved]] = asyncio.to_thread
+    ) -> None:
+        self._run_off_loop = run_off_loop
         self._log = structlog.get_logger("resolver")
 
     async def resolve(self, live: LiveJob, stage_index: int) -> NodeResolved:
@@ -54,10 +63,10 @@ class Resolver:
             return NodeResolved(stage=stage_index, run=True, params=resolved)
 
         try:
-            return await asyncio.to_thread(work)
+            return await self._run_off_loop(work)
         except PixloomError as error:
             return NodeResolved(stage=stage_index, run=False, failure=("UNRESOLVED", error.message))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - an expression fails its own node, never the loop
             self._log.exception("resolution_failed", job=live.header.id, stage=stage_index)
             detail = f"its condition or references could not be worked out: {error}"
             return NodeResolved(stage=stage_index, run=False, failure=("UNRESOLVED", detail))

@@ -34,14 +34,16 @@ class TokenMint:
     def mint(self, *, job: str, generation: int, stage: int, tasks: Tasks, executor: str) -> bytes:
         """Return a new token for tasks granted to an executor."""
         nonce = self._nonce(NONCE_BYTES)
-        return nonce + self._mac(nonce, job, generation, stage, tasks, executor)
+        return nonce + self._mac(nonce, job=job, generation=generation, stage=stage, tasks=tasks, executor=executor)
 
     def is_genuine(self, token: bytes, *, job: str, generation: int, stage: int, tasks: Tasks, executor: str) -> bool:
         """Return whether `token` was minted for exactly these tasks and this executor, in constant time."""
         nonce, mac = token[:NONCE_BYTES], token[NONCE_BYTES:]
-        return hmac.compare_digest(mac, self._mac(nonce, job, generation, stage, tasks, executor))
+        return hmac.compare_digest(
+            mac, self._mac(nonce, job=job, generation=generation, stage=stage, tasks=tasks, executor=executor)
+        )
 
-    def _mac(self, nonce: bytes, job: str, generation: int, stage: int, tasks: Tasks, executor: str) -> bytes:
+    def _mac(self, nonce: bytes, *, job: str, generation: int, stage: int, tasks: Tasks, executor: str) -> bytes:
         place = f"{job}\0{generation}\0{stage}\0{executor}\0".encode()
         listing = ",".join(f"{shard}.{attempt}" for shard, attempt in tasks).encode()
         return hmac.digest(self._key, self._incarnation + nonce + place + listing, hashlib.sha256)[:MAC_BYTES]

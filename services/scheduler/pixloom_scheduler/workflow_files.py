@@ -24,6 +24,12 @@ __all__ = ["WorkflowFiles"]
 SUFFIXES = (".json", ".yaml", ".yml")
 
 
+def _files_of(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+
+
 class WorkflowFiles:
     """Brings workflow files into the database; the hash decides whether there is a new version."""
 
@@ -34,10 +40,8 @@ class WorkflowFiles:
 
     async def load(self, folder: Path) -> int:
         """Load every file of a folder, by name; return how many are good. A missing folder has none."""
-        if not folder.is_dir():
-            return 0
         good = 0
-        for path in sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES):
+        for path in await asyncio.to_thread(_files_of, folder):
             try:
                 new = await asyncio.to_thread(self._read, path)
                 definition, changed = await self._definitions.update(PROJECT, new, if_match="", allow_missing=True)

@@ -5,10 +5,12 @@ Executors announce their ops; the scheduler keeps them as `OpSpec` and validates
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
 
 __all__ = ["Catalogue", "OpKind", "OpSpec", "Port", "PortType"]
 

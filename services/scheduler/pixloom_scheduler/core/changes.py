@@ -7,9 +7,10 @@ offered or leased until executors announce what they hold.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pixloom_scheduler.core.states import JobState, NodeState, Outcome
+if TYPE_CHECKING:
+    from pixloom_scheduler.core.states import JobState, NodeState, Outcome
 
 __all__ = [
     "AttemptEnded",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pixloom_scheduler.core.changes import NodeTally, TasksGranted
-from pixloom_scheduler.core.states import Outcome
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pixloom_scheduler.core.changes import NodeTally, TasksGranted
+    from pixloom_scheduler.core.states import Outcome
 
 __all__ = [
     "BackoffEnded",

@@ -28,8 +28,9 @@ _BAD = (NodeState.FAILED, NodeState.SKIPPED, NodeState.CANCELLED)
 
 
 def settle(job: JobRun, now: float) -> list[Change]:
-    """Return what follows from the stages that changed; empty when nothing does. Only reads, except that stages
-    without consequences leave `job.unsettled`.
+    """Return what follows from the stages that changed; empty when nothing does.
+
+    Only reads, except that stages without consequences leave `job.unsettled`.
     """
     if job.state.is_terminal:
         job.unsettled.clear()
@@ -159,8 +160,10 @@ def _failed_ratio(node: NodeRun) -> float:
 
 
 def _fail_stage(job: JobRun, stage: StageRun, now: float) -> list[Change]:
-    """End the nodes of a stage in which a task failed for good: the node that refused fails, those behind it are
-    skipped, and those before it, which have not seen all their items, are cancelled.
+    """End the nodes of a stage in which a task failed for good.
+
+    The node that refused fails, those behind it are skipped, and those before it, which have not seen all their items,
+    are cancelled.
     """
     reason, detail, position = stage.failure
     culprit = job.plan.nodes[stage.plan.nodes[position]].id

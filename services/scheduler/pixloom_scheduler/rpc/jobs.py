@@ -11,7 +11,6 @@ from pixloom.v1 import job_pb2, job_pb2_grpc
 from pixloom_scheduler.core.events import CancelRequested, Event, PauseRequested, ResumeRequested, StartRequested
 from pixloom_scheduler.core.states import JobState
 from pixloom_scheduler.journal.reader import JobFilter
-from pixloom_scheduler.rpc.manifests import ManifestLister
 from pixloom_scheduler.rpc.requests import (
     PROJECT,
     page_size,
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from pixloom_scheduler.journal.reader import Reader
     from pixloom_scheduler.reads import JobReads
     from pixloom_scheduler.replica import Replica
+    from pixloom_scheduler.rpc.manifests import ManifestLister
     from pixloom_scheduler.submission import Submissions
     from pixloom_scheduler.watches import Watches
 

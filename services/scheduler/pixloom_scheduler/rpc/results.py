@@ -18,7 +18,7 @@ from pixloom_scheduler.core.states import Outcome
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
-    from pixloom_scheduler.core.model import JobRun, StageRun
+    from pixloom_scheduler.core.model import StageRun
 
 __all__ = ["read_result"]
 
@@ -43,7 +43,7 @@ def _seconds(time: Timestamp) -> float:
     return time.seconds + time.nanos / 1e9
 
 
-def read_result(run: JobRun, stage: StageRun, message: executor_pb2.TaskResult) -> Result:
+def read_result(stage: StageRun, message: executor_pb2.TaskResult) -> Result:
     """Return a reported result as the core takes it; one that cannot be read becomes a FAILED one that says why."""
     start, end = _seconds(message.start_time), _seconds(message.end_time)
     outcome = _OUTCOMES.get(message.outcome)

@@ -242,7 +242,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
             self._acknowledge(session, report, frozenset(), open_reports)
             return
         stage = live.run.stages[report.stage]
-        results = tuple(read_result(live.run, stage, result) for result in report.results)
+        results = tuple(read_result(stage, result) for result in report.results)
         future = self._replica.report(report.job_id, TasksReported(known[1], results))
         future.add_done_callback(lambda done: self._reported(session, live, report, done, open_reports))
 
