@@ -67,7 +67,11 @@ class Room:
 
 
 class Puller:
-    """Pulls one lane of one pool."""
+    """Pulls one lane of one pool.
+
+    Args:
+        jitter: Returns a number from 0 to 1 that spreads the retries of many executors.
+    """
 
     def __init__(
         self,
@@ -77,12 +81,14 @@ class Puller:
         lane: str,
         room: Room,
         take: Callable[[Msg], Awaitable[None]],
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         self._js = js
         self._pool = pool
         self._lane = lane
         self._room = room
         self._take = take
+        self._jitter = jitter
         self._running: set[asyncio.Task[None]] = set()
         self._log = structlog.get_logger("puller")
 
@@ -95,7 +101,7 @@ class Puller:
                 delay = 0.05
             except (nats.errors.Error, OSError, TimeoutError) as error:
                 self._log.warning("pull_failed", pool=self._pool, lane=self._lane, error=type(error).__name__)
-                await asyncio.sleep(delay * (1 + random.random()))  # noqa: S311
+                await asyncio.sleep(delay * (1 + self._jitter()))
                 delay = min(delay * 2, RETRY_MAX_S)
 
     async def _pull(self) -> None:
