@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pixloom.graph.validation import ValidationResult
     from pixloom.sdk.client import Client
 
-__all__ = ["catalogue_of", "checked", "is_file_name", "load_document", "read_document"]
+__all__ = ["catalogue_of", "checked", "document_for", "is_file_name", "load_document", "read_document"]
 
 
 def is_file_name(name: str) -> bool:
@@ -55,6 +55,28 @@ def load_document(name: str) -> dict[str, Any]:
         return builtin_workflow(name)
     except NotFoundError as error:
         raise InvalidError(f"{name!r} is no file, and {error.message[0].lower()}{error.message[1:]}") from error
+
+
+def document_for(client: Client, name: str) -> dict[str, Any] | None:
+    """Return the document to send for a file or a built-in workflow, or None if the server has a workflow `name`.
+
+    What is stored goes before what comes with Pixloom.
+
+    Raises:
+        InvalidError: If a file is not valid.
+        NotFoundError: If there is neither.
+    """
+    if is_file_name(name):
+        return read_document(Path(name))
+    from pixloom.workflows import builtin_workflow, builtin_workflow_names
+
+    try:
+        client.get_workflow(name)
+    except NotFoundError:
+        if name not in builtin_workflow_names():
+            raise
+        return builtin_workflow(name)
+    return None
 
 
 def catalogue_of(client: Client) -> Catalogue:

@@ -3,7 +3,7 @@
 # ruff: noqa: FBT002, PLR0917 - the command line is made of positional arguments and flags
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer reads annotations at run time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -51,12 +51,12 @@ def submit(
 ) -> None:
     """Start a job and return at once; prints its id."""
     from pixloom.cli.arguments import parse_assignments, parse_tags
-    from pixloom.cli.documents import is_file_name, read_document
+    from pixloom.cli.documents import document_for
     from pixloom.cli.output import print_one
 
     params, tags = parse_assignments(param or ()), parse_tags(tag or ())
-    document = read_document(Path(workflow)) if is_file_name(workflow) else None
     with connected(context) as client:
+        document = document_for(client, workflow)
         job = client.create_job(
             None if document is not None else workflow,
             spec=document,
@@ -161,12 +161,12 @@ def _reasons(node: Node) -> str:
 
 def watch(context: typer.Context, job: JobArgument) -> None:
     """Follow a job until it ends; exit code 1 if it does not complete."""
-    import asyncio
     import contextlib
 
     from pixloom.cli.ending import print_failure, print_tally
     from pixloom.cli.execution import watch_to_end
     from pixloom.cli.exits import ExitCode
+    from pixloom.cli.interruption import run_interruptibly
     from pixloom.cli.output import print_json
     from pixloom.resources import JobState, Snapshot
     from pixloom.sdk.aio import AsyncClient
@@ -175,21 +175,21 @@ def watch(context: typer.Context, job: JobArgument) -> None:
     with connected(context) as client:
         job_id, address = resolve_job(client, job), client.address
 
-    async def follow() -> Job:
+    async def follow() -> int:
         async with AsyncClient(address) as asynchronous:
             if options.output is OutputFormat.TABLE:
                 ended = await watch_to_end(asynchronous, job_id, color=options.color)
                 print_tally(ended, await asynchronous.list_nodes(job_id))
-                return ended
-            async with contextlib.aclosing(asynchronous.watch_job(job_id)) as updates:
-                async for update in updates:
-                    kind = "snapshot" if isinstance(update, Snapshot) else "event"
-                    print_json({kind: update.model_dump(mode="json")}, lines=True)
-            return await asynchronous.get_job(job_id)
+            else:
+                async with contextlib.aclosing(asynchronous.watch_job(job_id)) as updates:
+                    async for update in updates:
+                        kind = "snapshot" if isinstance(update, Snapshot) else "event"
+                        print_json({kind: update.model_dump(mode="json")}, lines=True)
+                ended = await asynchronous.get_job(job_id)
+        print_failure(ended)
+        return ExitCode.OK if ended.state is JobState.COMPLETED else ExitCode.FAILED
 
-    ended = asyncio.run(follow())
-    print_failure(ended)
-    raise typer.Exit(ExitCode.OK if ended.state is JobState.COMPLETED else ExitCode.FAILED)
+    raise typer.Exit(run_interruptibly(follow()))
 
 
 def results(

@@ -11,6 +11,7 @@ from pixloom.cli.documents import catalogue_of, checked, load_document
 from pixloom.cli.ending import print_failure, print_paths, print_tally
 from pixloom.cli.execution import run_document
 from pixloom.cli.exits import ExitCode
+from pixloom.cli.interruption import run_interruptibly
 from pixloom.cli.output import print_json
 from pixloom.cli.sources import bind_images, require_images, source_folders
 from pixloom.cli.streams import say
@@ -61,7 +62,9 @@ def run_file(
     if server is None:
         # A server may see other folders than this process; a stack of our own sees the same.
         roots = tuple(_root_of(folder) for folder in roots)
-    return asyncio.run(_run(current, given, server=server, roots=roots, out=out, data_dir=data_dir, options=options))
+    return run_interruptibly(
+        _run(current, given, server=server, roots=roots, out=out, data_dir=data_dir, options=options)
+    )
 
 
 def _checked(

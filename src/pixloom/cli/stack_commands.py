@@ -80,8 +80,7 @@ def demo(
     out: Out = Path("pixloom-out"),
 ) -> None:
     """Run the photo-catalog workflow on real photographs, with live progress."""
-    import asyncio
-
+    from pixloom.cli.interruption import run_interruptibly
     from pixloom.cli.sources import require_images
     from pixloom.demo.session import run_demo
     from pixloom.errors import InvalidError
@@ -89,7 +88,7 @@ def demo(
     folders = [require_images(folder) for folder in images or ()]
     if len(folders) > 1:
         raise InvalidError(f"The demo reads one folder, and {len(folders)} were named. Name one.")
-    code = asyncio.run(
+    code = run_interruptibly(
         run_demo(
             folders,
             data_dir=data_dir.absolute(),

@@ -85,17 +85,15 @@ def plan(
 ) -> None:
     """Show what a run would do: stages, counts and time, without running it."""
     from pixloom.cli.arguments import parse_assignments
-    from pixloom.cli.documents import checked, is_file_name, load_document
+    from pixloom.cli.documents import checked, document_for, load_document
     from pixloom.cli.output import duration_text, print_one, print_table
 
     params = parse_assignments(param or ())
     options = globals_of(context)
     if _answers(context):
         with connected(context) as client:
-            if is_file_name(workflow):
-                found = client.plan_workflow(spec=load_document(workflow), params=params)
-            else:
-                found = client.plan_workflow(workflow, params=params)
+            document = document_for(client, workflow)
+            found = client.plan_workflow(workflow if document is None else None, spec=document, params=params)
     else:
         from pixloom.graph.builtin import builtin_catalogue
         from pixloom.graph.planner import plan as make_plan

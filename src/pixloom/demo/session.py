@@ -12,7 +12,7 @@ from pixloom.cli.execution import run_document
 from pixloom.cli.exits import ExitCode
 from pixloom.cli.streams import say
 from pixloom.demo.photo_set import make_photo_set
-from pixloom.resources import Snapshot
+from pixloom.resources import NodeState, Snapshot
 from pixloom.sdk.connection import embedded
 from pixloom.workflows import builtin_workflow
 
@@ -102,10 +102,10 @@ class _Chaos:
         self._is_done = False
 
     def look(self, update: Update) -> None:
-        """Kill as soon as some items have gone through, but not all."""
+        """Kill as soon as photographs are being worked on."""
         if self._is_done or not isinstance(update, Snapshot):
             return
-        if update.job.tasks.total and not update.job.state.is_final:
+        if any(node.dependencies and node.state is NodeState.RUNNING for node in update.nodes):
             self._is_done = True
             victim = next(part for part in self._stack.parts if part.startswith("executor"))
             pid = self._stack.kill(victim)
