@@ -1,0 +1,70 @@
+"""Photos of 1600×1200 made from the photographs of the demo, and the bare pool that engines are compared with."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import multiprocessing
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["bare_pool", "make_photos", "pipeline", "thumbnail"]
+
+
+def _originals() -> list[Path]:
+    spec = importlib.util.find_spec("skimage")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("the photographs are missing; install requirements/photos.lock")
+    data = Path(spec.origin).parent / "data"
+    return [data / name for name in ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg", "motorcycle_left.png")]
+
+
+def make_photos(folder: Path, count: int) -> None:
+    """Write `count` different JPEGs of 1600×1200, quality 90."""
+    import pyvips
+
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = [pyvips.Image.thumbnail(str(path), 1900, height=1500, size="force") for path in _originals()]
+    pages = [image.extract_band(0, n=min(3, image.bands)).copy_memory() for image in sources]
+    for index in range(count):
+        path = folder / f"photo_{index:05d}.jpg"
+        if path.exists():
+            continue
+        page = pages[index % len(pages)]
+        left, top = (index * 7) % 300, (index * 13) % 300
+        page.extract_area(left, top, 1600, 1200).jpegsave(str(path), Q=90)
+
+
+def thumbnail(path: str, out: str) -> None:
+    """Read a photo, run what `image.thumbnail` runs, encode and write: no hashing, no fsync, no record."""
+    from pixloom.sdk.image import Image
+    from pixloom_executor.ops.image_thumbnail import thumbnail as op
+
+    image = op(Image.from_file(path), width=256)
+    Path(out).write_bytes(image.encoded().data)
+
+
+def pipeline(path: str, out: str) -> None:
+    """Run the three ops by hand in one process."""
+    from pixloom.sdk.image import Image
+    from pixloom_executor.ops.image import sharpen
+    from pixloom_executor.ops.image_convert import convert
+    from pixloom_executor.ops.image_resize import resize
+
+    image = convert(sharpen(resize(Image.from_file(path), width=512, height=512)), format="jpeg")
+    Path(out).write_bytes(image.encoded().data)
+
+
+def bare_pool(work: Callable[[str, str], None], photos: list[Path], out: Path, processes: int = 2) -> float:
+    """Return the photos a second that a plain process pool makes of `work`, after a warm-up."""
+    out.mkdir(parents=True, exist_ok=True)
+    jobs = [(str(photo), str(out / hashlib.sha1(photo.name.encode()).hexdigest())) for photo in photos]  # noqa: S324
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        pool.starmap(work, jobs[: 8 * processes], chunksize=1)
+        begin = time.perf_counter()
+        pool.starmap(work, jobs, chunksize=8)
+        return len(jobs) / (time.perf_counter() - begin)

@@ -1,0 +1,181 @@
+"""What is measured: each workload runs on a stack and returns its figures."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import psutil
+
+from tests.bench import documents
+from tests.bench.client import run_job
+from tests.bench.photos import bare_pool, make_photos, pipeline, thumbnail
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import grpc
+    from pixloom.local.stack import LocalStack
+
+__all__ = ["WORKLOADS", "Bench"]
+
+Figures = dict[str, Any]
+PHOTOS: Final = 2000
+
+
+class Bench:
+    """A running stack with a channel to it, and a folder for what workloads need."""
+
+    def __init__(self, *, stack: LocalStack, channel: grpc.aio.Channel, folder: Path, runs: int) -> None:
+        self.stack = stack
+        self.channel = channel
+        self.folder = folder
+        self.runs = runs
+
+    @property
+    def photos(self) -> Path:
+        """Folder with the photos."""
+        return self.folder / "photos"
+
+    def prepare_photos(self) -> list[Path]:
+        """Make the photos if they are missing and return them, read once so that none is cold."""
+        make_photos(self.photos, PHOTOS)
+        paths = sorted(self.photos.iterdir())
+        for path in paths:
+            path.read_bytes()
+        return paths
+
+    async def repeat(self, document: documents.Document) -> list[float]:
+        """Run a document once to warm up and then `runs` times; return the seconds each took."""
+        await run_job(self.channel, document)
+        return [(await run_job(self.channel, document)).elapsed_s for _ in range(self.runs)]
+
+    def scheduler_mb(self) -> float:
+        """Return the resident memory of the scheduler, MB."""
+        return psutil.Process(self.stack.pid("scheduler")).memory_info().rss / 1e6
+
+
+async def fan_out(bench: Bench, tasks: int = 10_000) -> Figures:
+    """Tasks a second of a wide fan-out, each item a task of its own, with one op after all of them."""
+    seconds = await bench.repeat(documents.fan_out(tasks))
+    rates = [tasks / each for each in seconds]
+    return {"tasks": tasks, "tasks_per_s": round(statistics.median(rates)), "runs": [round(rate) for rate in rates]}
+
+
+async def wide_fan_out(bench: Bench) -> Figures:
+    """Scheduler memory and speed at 200,000 tasks against 10,000."""
+    await run_job(bench.channel, documents.fan_out(10_000))
+    small = bench.scheduler_mb()
+    finished = await run_job(bench.channel, documents.fan_out(200_000))
+    large = bench.scheduler_mb()
+    return {
+        "tasks": 200_000,
+        "tasks_per_s": round(200_000 / finished.elapsed_s),
+        "scheduler_mb_at_10000": round(small),
+        "scheduler_mb_at_200000": round(large),
+        "scheduler_mb_more": round(large - small),
+    }
+
+
+async def one_node(bench: Bench) -> Figures:
+    """Milliseconds from the submit of a one-node job to its result, one at a time."""
+    for _ in range(20):
+        await run_job(bench.channel, documents.one_node())
+    times = [(await run_job(bench.channel, documents.one_node())).elapsed_s * 1000 for _ in range(200)]
+    cuts = statistics.quantiles(times, n=100)
+    return {"jobs": len(times), "p50_ms": round(cuts[49], 2), "p99_ms": round(cuts[98], 2)}
+
+
+async def thumbnails(bench: Bench) -> Figures:
+    """Thumbnails of 2,000 photos, one item a task, against a bare pool of two processes, in turn."""
+    paths = bench.prepare_photos()
+    document = documents.thumbnails(str(bench.photos))
+    return await _against_pool(bench, document, thumbnail, paths)
+
+
+async def three_ops(bench: Bench) -> Figures:
+    """Resize, sharpen and convert: fused, not fused, and by hand in a bare pool, in turn."""
+    paths = bench.prepare_photos()
+    figures = await _against_pool(bench, documents.three_ops(str(bench.photos), fuse=True), pipeline, paths)
+    unfused = (await bench.repeat(documents.three_ops(str(bench.photos), fuse=False)))[: bench.runs]
+    figures["unfused_images_per_s"] = round(len(paths) / statistics.median(unfused), 1)
+    figures["fused_to_unfused"] = round(figures["images_per_s"] / figures["unfused_images_per_s"], 2)
+    return figures
+
+
+async def _against_pool(
+    bench: Bench, document: documents.Document, work: Callable[[str, str], None], paths: list[Path]
+) -> Figures:
+    await run_job(bench.channel, document)
+    ours, bare = [], []
+    for turn in range(bench.runs):
+        bare.append(await asyncio.to_thread(bare_pool, work, paths, bench.folder / f"bare-{turn}"))
+        ours.append(len(paths) / (await run_job(bench.channel, document)).elapsed_s)
+    ratio = statistics.median(mine / pool for mine, pool in zip(ours, bare, strict=True))
+    return {
+        "images": len(paths),
+        "images_per_s": round(statistics.median(ours), 1),
+        "bare_pool_images_per_s": round(statistics.median(bare), 1),
+        "ratio": round(ratio, 3),
+    }
+
+
+async def explicit_nodes(bench: Bench) -> Figures:
+    """Nodes a second of 5,000 nodes in one document."""
+    seconds = await bench.repeat(documents.explicit_nodes(5000))
+    return {"nodes": 5002, "nodes_per_s": round(5002 / statistics.median(seconds))}
+
+
+async def chain(bench: Bench) -> Figures:
+    """Milliseconds a hop of 200 noops behind one another, not fused."""
+    seconds = await bench.repeat(documents.chain(200, fuse=False))
+    return {"nodes": 200, "ms_per_hop": round(statistics.median(seconds) / 201 * 1000, 2)}
+
+
+async def fused_chain(bench: Bench) -> Figures:
+    """Milliseconds a node of 200 noops, fused by the planner."""
+    seconds = await bench.repeat(documents.chain(200, fuse=True))
+    return {"nodes": 200, "ms_per_node": round(statistics.median(seconds) / 201 * 1000, 3)}
+
+
+async def diamonds(bench: Bench) -> Figures:
+    """Jobs a second of 300 five-node diamonds submitted at once."""
+    await run_job(bench.channel, documents.diamond())
+    rates = []
+    for _ in range(bench.runs):
+        begin = time.perf_counter()
+        await asyncio.gather(*(run_job(bench.channel, documents.diamond()) for _ in range(300)))
+        rates.append(300 / (time.perf_counter() - begin))
+    rate = statistics.median(rates)
+    return {"jobs": 300, "jobs_per_s": round(rate), "nodes_per_s": round(5 * rate)}
+
+
+async def idle(bench: Bench) -> Figures:
+    """Share of one core that an idle stack takes."""
+    seconds = 20
+    processes: dict[int, psutil.Process] = {}
+    for part in bench.stack.parts:
+        top = psutil.Process(bench.stack.pid(part))
+        processes.update({process.pid: process for process in (top, *top.children(recursive=True))})
+    before = {pid: sum(process.cpu_times()[:2]) for pid, process in processes.items()}
+    await asyncio.sleep(seconds)
+    after = {pid: sum(process.cpu_times()[:2]) for pid, process in processes.items() if process.is_running()}
+    used = sum(after[pid] - before[pid] for pid in after)
+    return {"seconds": seconds, "core_percent": round(100 * used / seconds, 2)}
+
+
+WORKLOADS: Final[dict[str, Callable[[Bench], Awaitable[Figures]]]] = {
+    "fan_out": fan_out,
+    "one_node": one_node,
+    "thumbnails": thumbnails,
+    "wide_fan_out": wide_fan_out,
+    "explicit_nodes": explicit_nodes,
+    "chain": chain,
+    "fused_chain": fused_chain,
+    "diamonds": diamonds,
+    "three_ops": three_ops,
+    "idle": idle,
+}
