@@ -106,6 +106,10 @@ class CoreWorld:
         self.job = JobRun.of(JOB, 7, self.plan)
         self.outstanding: list[tuple[int, tuple[tuple[int, int], ...]]] = []
 
+    def is_over(self) -> bool:
+        """Return whether the job has ended."""
+        return self.job.state.is_terminal
+
     def happen(self, event: Event) -> list[Change]:
         """Let an event happen with all that follows from it."""
         changes = decide(self.job, event, self.now, {})

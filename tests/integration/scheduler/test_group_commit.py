@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import orjson
@@ -25,6 +26,9 @@ from pixloom_scheduler.journal.ownership import Ownership, connect
 from pixloom_scheduler.live import LiveJob
 from pixloom_scheduler.replica import Replica
 from tests.support.core_world import durable_view, plan_of
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 LEASE_S = 3.0
 SHAPE = [(StageKind.SOURCE, []), (StageKind.MAPPED, [0]), (StageKind.WHOLE, [1])]
@@ -64,11 +68,8 @@ async def scheduler(database_url, engine):
 class Scheduler:
     """A replica with everything it needs of the database."""
 
-    @classmethod
-    async def start(cls, url, engine, tasks, name="a"):
-        self = cls()
-
-        async def open_connection():
+    def __init__(self, *, url: str, engine: AsyncEngine, name: str) -> None:
+        async def open_connection() -> asyncpg.Connection[Any]:
             return await connect(url, lease_s=LEASE_S)
 
         self.url = url
@@ -85,10 +86,17 @@ class Scheduler:
             lease_s=LEASE_S,
             monotonic=time.monotonic,
         )
+
+    @classmethod
+    async def start(cls, url: str, engine: AsyncEngine, tasks: asyncio.TaskGroup, name: str = "a") -> Scheduler:
+        self = cls(url=url, engine=engine, name=name)
+        await self.load(tasks)
+        return self
+
+    async def load(self, tasks: asyncio.TaskGroup) -> None:
         owned = await self.ownership.take(16)
         self.replica.own(owned, await self.loader.unfinished([partition.id for partition in owned]))
         self.task = tasks.create_task(self.replica.run())
-        return self
 
     async def submit(self, job_id: str) -> LiveJob:
         plan = plan_of(SHAPE, shard_size=2)

@@ -157,7 +157,7 @@ def test_two_images_are_refused_with_what_to_do() -> None:
 
 
 def test_a_param_without_annotation_is_refused() -> None:
-    def blend(one: Image, *, other=1) -> Image:  # type: ignore[no-untyped-def]
+    def blend(one: Image, *, other=1) -> Image:
         return one
 
     with pytest.raises(InvalidError, match="needs a type annotation"):
