@@ -1,4 +1,7 @@
-"""Where the server is: `host:port`, `grpc://host:port`, or the HTTP address, which names the gRPC one."""
+"""Where the server is: `host:port`, `grpc://host:port`, or the HTTP address, which names the gRPC one.
+
+The word `embedded` in the place of an address asks for a stack of one's own even if a server answers.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ from typing import Final
 
 from pixloom.errors import InvalidError, UnavailableError
 
-__all__ = ["DEFAULT_SERVER", "SERVER_VARIABLE", "default_server", "grpc_address"]
+__all__ = ["DEFAULT_SERVER", "EMBEDDED", "default_server", "grpc_address"]
 
 DEFAULT_SERVER: Final = "127.0.0.1:7301"
-SERVER_VARIABLE: Final = "PIXLOOM_SERVER"
+EMBEDDED: Final = "embedded"
 
 
 def default_server() -> str:

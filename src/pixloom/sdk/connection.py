@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pixloom.errors import UnavailableError
-from pixloom.sdk.address import grpc_address
+from pixloom.sdk.address import EMBEDDED, grpc_address
 from pixloom.sdk.aio import AsyncClient
 from pixloom.settings import ClientSettings, load_settings
 
@@ -37,7 +37,9 @@ class Connection:
 
 
 async def answering_server(server: str | None = None) -> str | None:
-    """Return the gRPC address of the server to use, or None if none was named and none answers at the default place.
+    """Return the gRPC address of the server to use, or None if there is none.
+
+    There is none if none was named and none answers at the default place, or if it is `embedded`.
 
     Args:
         server: Address that was given; None to look at the settings.
@@ -46,6 +48,8 @@ async def answering_server(server: str | None = None) -> str | None:
         UnavailableError: If a server was named, here or in the settings, and does not answer.
     """
     settings = load_settings(ClientSettings, server=server)
+    if settings.server == EMBEDDED:
+        return None
     address = await asyncio.to_thread(grpc_address, settings.server)
     if await _accepts_connections(address):
         return address
