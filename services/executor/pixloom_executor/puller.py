@@ -90,6 +90,7 @@ class Puller:
         self._take = take
         self._jitter = jitter
         self._running: set[asyncio.Task[None]] = set()
+        self._asking: asyncio.Task[list[Msg]] | None = None
         self._log = structlog.get_logger("puller")
 
     async def run(self) -> None:
@@ -104,6 +105,11 @@ class Puller:
                 await asyncio.sleep(delay * (1 + self._jitter()))
                 delay = min(delay * 2, RETRY_MAX_S)
 
+    def ask_again(self) -> None:
+        """Give up the request that waits for a message: the server that knew of it is gone."""
+        if self._asking is not None:
+            self._asking.cancel()
+
     async def _pull(self) -> None:
         """Subscribe, and pull until something breaks."""
         await declare_stream(self._js)
@@ -114,15 +120,31 @@ class Puller:
         try:
             while True:
                 try:
-                    # fetch is known to stall at times (nats-py #933): the outer limit is the watchdog.
-                    async with asyncio.timeout(FETCH_S + 5):
-                        messages = await subscription.fetch(1, timeout=FETCH_S)
+                    messages = await self._ask(subscription)
                 except nats.errors.TimeoutError:
                     continue
                 for message in messages:
                     await self._start(message, rank)
         finally:
             await _unsubscribe(subscription)
+
+    async def _ask(self, subscription: JetStreamContext.PullSubscription) -> list[Msg]:
+        """Return the next message.
+
+        Raises:
+            ConnectionResetError: If the server that was asked is gone.
+        """
+        asking = self._asking = asyncio.create_task(subscription.fetch(1, timeout=FETCH_S))
+        try:
+            # fetch is known to stall at times (nats-py #933): this limit is the watchdog.
+            done, _ = await asyncio.wait({asking}, timeout=FETCH_S + 5)
+        finally:
+            asking.cancel()
+        if not done:
+            raise TimeoutError
+        if asking.cancelled():
+            raise ConnectionResetError
+        return asking.result()
 
     async def _start(self, message: Msg, rank: int) -> None:
         try:

@@ -27,7 +27,7 @@ from pixloom_executor.session import Session
 from pixloom_executor.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
     from pathlib import Path
 
     from nats.aio.client import Client as Nats
@@ -40,10 +40,15 @@ DRAIN_S: Final = 30.0
 FLUSH_S: Final = 5.0
 
 
-async def _connect_nats(url: str) -> Nats:
+async def _connect_nats(url: str, *, reconnected: Callable[[], Awaitable[None]]) -> Nats:
     try:
         return await nats.connect(
-            url, name="pixloom-executor", max_reconnect_attempts=-1, reconnect_time_wait=0.25, connect_timeout=5
+            url,
+            name="pixloom-executor",
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.25,
+            connect_timeout=5,
+            reconnected_cb=reconnected,
         )
     except (OSError, TimeoutError, nats.errors.Error) as error:
         raise UnavailableError("NATS does not answer; check PIXLOOM_NATS_URL") from error
@@ -74,7 +79,13 @@ async def run_executor(settings: ExecutorSettings, *, stop: asyncio.Event) -> No
             ),
         )
         ops = [op_to_proto(spec) for spec in await children.start()]
-        connection = await _connect_nats(settings.nats_url)
+        pullers: list[Puller] = []
+
+        async def ask_again() -> None:
+            for puller in pullers:
+                puller.ask_again()
+
+        connection = await _connect_nats(settings.nats_url, reconnected=ask_again)
         book = LeaseBook()
         supervisor = Supervisor(executor_id=executor_id, children=children, book=book)
 
@@ -99,7 +110,7 @@ async def run_executor(settings: ExecutorSettings, *, stop: asyncio.Event) -> No
         room = Room(batches=2 * slots, is_open=supervisor.has_room)
         supervisor.connect(sessions=sessions, room=room)
         js = connection.jetstream()
-        pullers = [
+        pullers += [
             Puller(js=js, pool=pool, lane=lane, room=room, take=supervisor.take)
             for pool in settings.executor_pools
             for lane in LANES

@@ -7,7 +7,7 @@ up again, the hello announces the leases and every report without acknowledgemen
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import grpc
 import structlog
@@ -24,6 +24,9 @@ __all__ = ["Session", "SessionListener", "SessionLostError"]
 MISSED_HEARTBEATS: Final = 2
 RECONNECT_MIN_S: Final = 0.1
 RECONNECT_MAX_S: Final = 1.0
+
+Outbox: TypeAlias = "asyncio.Queue[executor_pb2.SessionRequest | None]"
+"""What is to be sent; None ends it."""
 
 
 class SessionLostError(Exception):
@@ -73,7 +76,7 @@ class Session:
         self._book = book
         self._listener = listener
         self._stub = executor_pb2_grpc.ExecutorServiceStub(channel)
-        self._outbox: asyncio.Queue[executor_pb2.SessionRequest] = asyncio.Queue()
+        self._outbox: Outbox = asyncio.Queue()
         self._claims: dict[int, asyncio.Future[executor_pb2.Grant]] = {}
         self._next_claim = 1
         self._last_reply = 0.0
@@ -172,7 +175,7 @@ class Session:
             delay = min(delay * 2, RECONNECT_MAX_S)
 
     async def _serve(self) -> None:
-        outbox: asyncio.Queue[executor_pb2.SessionRequest] = asyncio.Queue()
+        outbox: Outbox = asyncio.Queue()
         self._outbox = outbox
         outbox.put_nowait(executor_pb2.SessionRequest(hello=self._hello()))
         call = self._stub.Session(_drained(outbox))
@@ -194,10 +197,10 @@ class Session:
             if heart is not None:
                 heart.cancel()
             call.cancel()
+            # gRPC leaves the generator waiting when the other side ended the stream.
+            outbox.put_nowait(None)
 
-    async def _beat(
-        self, outbox: asyncio.Queue[executor_pb2.SessionRequest], interval_s: float, call: grpc.aio.Call
-    ) -> None:
+    async def _beat(self, outbox: Outbox, interval_s: float, call: grpc.aio.Call) -> None:
         loop = asyncio.get_running_loop()
         while True:
             heartbeat = executor_pb2.Heartbeat(busy=self._listener.busy(), draining=self._listener.is_draining())
@@ -229,11 +232,9 @@ class Session:
                 pass
 
 
-async def _drained(
-    outbox: asyncio.Queue[executor_pb2.SessionRequest],
-) -> AsyncIterator[executor_pb2.SessionRequest]:
-    while True:
-        yield await outbox.get()
+async def _drained(outbox: Outbox) -> AsyncIterator[executor_pb2.SessionRequest]:
+    while (message := await outbox.get()) is not None:
+        yield message
 
 
 def _reason(error: Exception) -> str:

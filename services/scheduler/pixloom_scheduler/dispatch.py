@@ -38,6 +38,7 @@ from pixloom_scheduler.core.states import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from datetime import datetime
 
     from nats.js import JetStreamContext
 
@@ -112,6 +113,7 @@ class Dispatcher:
         self._outbox: deque[str] = deque()
         self._has_outbox = asyncio.Event()
         self._declared: set[str] = set()
+        self._stream_created: datetime | None = None
         self._log = structlog.get_logger("dispatch")
 
     # -- What is ready --------------------------------------------------------------------------------------------
@@ -258,7 +260,7 @@ class Dispatcher:
     async def _publish(self, dispatch_id: str, offer: _Offer) -> None:
         message, headers = await self._composer.compose(offer.live, offer.stage, offer.shards, dispatch_id=dispatch_id)
         if offer.pool not in self._declared:
-            await declare_stream(self._js)
+            await self._declare_stream()
             await declare_consumers(self._js, offer.pool)
             self._declared.add(offer.pool)
         ack = await self._js.publish(
@@ -305,10 +307,20 @@ class Dispatcher:
     async def reconnected(self) -> None:
         """Declare the stream again if NATS came back without it, and offer again what it forgot."""
         try:
-            if await declare_stream(self._js):
-                self._declared.clear()
-                for dispatch_id in list(self._offers):
-                    self._withdraw(dispatch_id)
-                self.fill()
+            await self._declare_stream()
+            self.fill()
         except (nats.errors.Error, OSError, TimeoutError) as error:
             self._log.warning("declare_failed", error=type(error).__name__)
+
+    async def _declare_stream(self) -> None:
+        """Create the stream if it is missing; if it is not the one of before, offer again what that one held."""
+        await declare_stream(self._js)
+        # An executor may have been faster in creating it, so only the time of its creation tells that it is new.
+        created = (await self._js.stream_info(STREAM)).created
+        if created == self._stream_created:
+            return
+        known, self._stream_created = self._stream_created is not None, created
+        if known:
+            self._declared.clear()
+            for dispatch_id in list(self._offers):
+                self._withdraw(dispatch_id)
