@@ -1,0 +1,166 @@
+"""A whole stack for tests: every part as a process of its own, and what tests ask it again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+
+from pixloom.local.options import LocalStackOptions
+from pixloom.local.stack import LocalStack
+from pixloom.resources import Event, Snapshot
+from pixloom.sdk.aio import AsyncClient
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+    from pixloom.resources import Attempt, Item, Job, Node
+
+__all__ = ["Engine", "node_of", "running_engine"]
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A running stack, a client for its gRPC and one for its REST.
+
+    Attributes:
+        stack: The processes.
+        client: Speaks gRPC with the gateway.
+        http: Speaks REST with the gateway.
+        lines: What the stack has announced so far.
+    """
+
+    stack: LocalStack
+    client: AsyncClient
+    http: httpx2.AsyncClient
+    lines: list[str]
+
+    async def submit(self, *nodes: dict[str, Any], name: str = "test", **more: Any) -> Job:
+        """Create a job of a document with these nodes."""
+        given = {key: more.pop(key) for key in ("params", "request_id", "start") if key in more}
+        return await self.client.create_job(spec={"name": name, "nodes": list(nodes), **more}, **given)
+
+    async def until(self, job_id: str, happened: Callable[[Snapshot], bool], *, within_s: float = 30) -> Snapshot:
+        """Watch a job until a snapshot shows what is waited for."""
+        async with (
+            contextlib.aclosing(self.client.watch_job(job_id)) as updates,
+            _deadline(within_s, f"job {job_id} did not show it"),
+        ):
+            async for update in updates:
+                if isinstance(update, Snapshot) and happened(update):
+                    return update
+        raise AssertionError(f"job {job_id} ended and never showed it")
+
+    async def finish(self, job_id: str, *, within_s: float = 30) -> Job:
+        """Wait for the end of a job."""
+        job = await self.client.wait_job(job_id, timeout_s=within_s)
+        if not job.state.is_final:
+            nodes = [(node.id, node.state, node.tasks, node.waiting_reason) for node in await self.nodes(job_id)]
+            raise AssertionError(f"job {job_id} is {job.state} after {within_s} s: {nodes}")
+        return job
+
+    async def run(self, *nodes: dict[str, Any], within_s: float = 30, **more: Any) -> Job:
+        """Create a job and wait for its end."""
+        return await self.finish((await self.submit(*nodes, **more)).id, within_s=within_s)
+
+    async def nodes(self, job_id: str) -> list[Node]:
+        """Return the nodes of a job."""
+        nodes: list[Node] = await self.client.list_nodes(job_id)
+        return nodes
+
+    async def node(self, job_id: str, name: str) -> Node:
+        """Return a node of a job."""
+        return next(node for node in await self.nodes(job_id) if node.id == name)
+
+    async def items(self, job_id: str, node: str) -> list[Item]:
+        """Return everything that was at a node."""
+        return [item async for item in self.client.iter_items(job_id, node, page_size=1000)]
+
+    async def attempts(self, job_id: str, node: str) -> list[Attempt]:
+        """Return all attempts at a node."""
+        return [attempt async for attempt in self.client.iter_attempts(job_id, node, page_size=1000)]
+
+    async def events(self, job_id: str, *, after_seq: int = 0) -> list[Event]:
+        """Return the durable events of a job that has ended, or watch it to its end."""
+        updates = self.client.watch_job(job_id, after_seq=after_seq)
+        return [update async for update in updates if isinstance(update, Event)]
+
+    async def require_each_once(self, job_id: str, node: str, count: int) -> list[Attempt]:
+        """Require `count` tasks of one item at a node, each of which succeeded in exactly one attempt.
+
+        Returns:
+            All attempts.
+        """
+        attempts = await self.attempts(job_id, node)
+        assert Counter(attempt.task for attempt in attempts if attempt.outcome == "OK") == dict.fromkeys(
+            {attempt.task for attempt in attempts}, 1
+        )
+        assert len({attempt.task for attempt in attempts}) == count
+        assert len({attempt.id for attempt in attempts}) == len(attempts)
+        items = await self.items(job_id, node)
+        assert sorted(int(item.key) for item in items) == list(range(count))
+        assert {item.state for item in items} == {"OK"}
+        return attempts
+
+
+def node_of(snapshot: Snapshot, name: str) -> Node:
+    """Return a node as a snapshot shows it."""
+    return next(node for node in snapshot.nodes if node.id == name)
+
+
+@contextlib.asynccontextmanager
+async def running_engine(
+    folder: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    source_roots: Sequence[Path] = (),
+    imports: Sequence[str] = (),
+) -> AsyncIterator[Engine]:
+    """Start a stack with two executors of one slot each, and stop it at the end.
+
+    Args:
+        folder: Where its data goes.
+        environment: Variables of all its processes.
+        source_roots: Folders that sources may read.
+        imports: Modules with ops that executors load; those of this repository's tests are found.
+    """
+    lines: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIXLOOM_EXECUTOR_SLOTS", "1")
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])))
+        for name, value in (environment or {}).items():
+            patch.setenv(name, value)
+        options = LocalStackOptions(
+            data_dir=folder / "data",
+            http_port=0,
+            grpc_port=0,
+            executors=2,
+            workflows_dir=folder / "workflows",
+            source_roots=tuple(source_roots),
+            imports=tuple(imports),
+        )
+        stack = LocalStack(options, announce=lines.append)
+        async with (
+            stack,
+            AsyncClient(stack.grpc_address) as client,
+            httpx2.AsyncClient(base_url=stack.http_url, timeout=30) as http,
+        ):
+            yield Engine(stack, client, http, lines)
+
+
+@contextlib.asynccontextmanager
+async def _deadline(seconds: float, what: str) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise AssertionError(f"{what} within {seconds} s") from error
