@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install -q --no-build-isolation --no-deps --require-hashes --only-binary :all:
 
-.PHONY: help demo up test lint types proto lock bench clean
+.PHONY: help demo up test lint types proto baseline docs lock bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -45,6 +45,13 @@ types: $(VENV)/dev.stamp ## Check types
 
 proto: $(VENV)/dev.stamp ## Generate src/pixloom/v1 from protos
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I protos --python_out=src --mypy_out=src --grpc_python_out=src --mypy_grpc_out=src protos/pixloom/v1/*.proto
+
+baseline: $(VENV)/dev.stamp ## Take the protos as they are for what later ones must not break (at a release)
+	@$(BIN)/buf build --exclude-source-info -o protos/baseline.binpb
+
+docs: $(VENV)/dev.stamp ## Generate docs/reference and the catalogue of built-in ops from the code
+	@$(BIN)/python -m pixloom_executor.catalogue
+	@$(BIN)/python -m tools.reference
 
 lock: $(VENV)/dev.stamp ## Resolve and pin the dependencies again (needs the network)
 	@requirements/compile.sh

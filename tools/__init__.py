@@ -1,0 +1,1 @@
+"""What builds parts of the repository; nothing here is installed."""
