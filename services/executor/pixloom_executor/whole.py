@@ -106,16 +106,26 @@ class WholeRun:
             return [
                 None if port.optional and port.name not in by_port else by_port.get(port.name, []) for port in ports
             ]
-        values = {**{name: [_plain(item) for item in items] for name, items in by_port.items()}, **call.values}
+        values = {name: [_plain(item) for item in items] for name, items in by_port.items()}
+        names = [port.name for port in ports]
+        for part in task.inputs:
+            if part.value_json:
+                values[part.port if part.port in names else names[0]] = orjson.loads(part.value_json)
+        values.update(call.values)
         return [values.get(name) for name in call.definition.signature.positional]
 
     def _by_port(self, task: pb.Task, names: list[str]) -> dict[str, list[Item]]:
         slices: dict[str, list[item_pb2.InputSlice]] = {}
         for part in task.inputs:
+            if part.value_json:
+                continue
             # `images` and `items` both name the only port of an op.
             name = part.port if part.port in names or not names else names[0]
             slices.setdefault(name, []).append(part)
-        return {name: self._inputs.read(parts) for name, parts in slices.items()}
+        # Shards end in any order; a collection is read in the order of its ordinals.
+        return {
+            name: sorted(self._inputs.read(parts), key=lambda item: item.ordinal) for name, parts in slices.items()
+        }
 
     def _take(self, call: BoundCall, task: pb.Task, result: Any, outcome: WholeOutcome) -> None:
         if isinstance(result, Page):
