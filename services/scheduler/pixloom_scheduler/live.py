@@ -24,7 +24,7 @@ class LiveJob:
         run: Its state; may be ahead of the database while a commit is under way.
         committed_seq: Journal number up to which the database has it.
         events: Committed events in order, as watchers see them.
-        news: Set and replaced whenever something was committed.
+        news: Set and replaced whenever something was committed or granted.
     """
 
     header: JobHeader

@@ -64,7 +64,8 @@ class Watches:
                     yield job_pb2.WatchJobResponse(event=event)
             ended = live.run.state.is_terminal and live.run.seq == live.committed_seq
             now = asyncio.get_running_loop().time()
-            if ended or now >= next_snapshot:
+            # An end is shown once it is durable: whoever sees it stops watching.
+            if ended or (now >= next_snapshot and not live.run.state.is_terminal):
                 yield job_pb2.WatchJobResponse(snapshot=self._snapshot(live))
                 next_snapshot = now + SNAPSHOT_EVERY_S
             if ended:

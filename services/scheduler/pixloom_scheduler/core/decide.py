@@ -291,15 +291,15 @@ def _resolve(job: JobRun, event: NodeResolved, now: float) -> list[Change]:
             ),
         ]
     if not event.run:
-        when = job.plan.nodes[stage.plan.nodes[0]].when
+        first, *rest = stage.plan.nodes
+        plan = job.plan.nodes[first]
+        detail = f"its condition `{plan.when}` was false"
+        behind = f"node {plan.id} was skipped: {detail}"
         return [
-            NodeEnded(
-                node=node,
-                state=NodeState.SKIPPED,
-                reason="WHEN_FALSE",
-                detail=f"its condition `{when}` was false",
-                time=now,
-            )
-            for node in stage.plan.nodes
+            NodeEnded(node=first, state=NodeState.SKIPPED, reason="WHEN_FALSE", detail=detail, time=now),
+            *(
+                NodeEnded(node=node, state=NodeState.SKIPPED, reason="UPSTREAM_SKIPPED", detail=behind, time=now)
+                for node in rest
+            ),
         ]
     return [NodeReleased(stage=event.stage, params=event.params)]

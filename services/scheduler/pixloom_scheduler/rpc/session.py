@@ -203,6 +203,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
                     grant.tasks.extend(
                         executor_pb2.TaskKey(shard=shard, attempt=attempt) for shard, attempt in change.tasks
                     )
+                    live.announce()
         session.outbox.put_nowait(executor_pb2.SessionResponse(grant=grant))
         self._dispatcher.claimed(claim.dispatch_id)
 
