@@ -15,5 +15,5 @@ if TYPE_CHECKING:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
     """A stack for one module of tests."""
-    async with running_engine(tmp_path_factory.mktemp("engine")) as made:
+    async with running_engine(tmp_path_factory.mktemp("engine"), imports=["tests.support.user_ops"]) as made:
         yield made

@@ -1,0 +1,49 @@
+"""Ops as users write them, plain and async, for items, collections and values; loaded by the executors of tests."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from pixloom.sdk.op import Filtered, Image, Item, op
+
+__all__ = ["add", "darken", "describe", "number_of", "total"]
+
+
+@op(version=2)
+def darken(
+    image: Image, *, by: Annotated[int, Field(ge=0, le=255, description="Levels to subtract from every band")] = 10
+) -> Image:
+    """Make an image darker."""
+    return image.with_vips((image.vips - by).cast("uchar"))
+
+
+@op("tests.number_of")
+async def number_of(item: Item, *, most: int = 1000) -> dict[str, Any]:
+    """Add an item's number as an attribute; filter out what is above `most`."""
+    await asyncio.sleep(0)
+    number = int(item.key)
+    if number > most:
+        raise Filtered("TOO_MANY", f"{number} is more than {most}")
+    return {"number": number}
+
+
+@op("tests.total")
+def total(items: list[Item]) -> dict[str, Any]:
+    """Add the numbers up."""
+    return {"sum": sum(item.attributes["number"] for item in items), "count": len(items)}
+
+
+@op("tests.describe")
+async def describe(*, count: int) -> dict[str, Any]:
+    """Give a value from params alone."""
+    await asyncio.sleep(0)
+    return {"count": count, "words": ["one", "two"]}
+
+
+@op("tests.add")
+def add(value: dict[str, Any], *, more: int) -> dict[str, Any]:
+    """Give a value from another one."""
+    return {"sum": value["sum"] + more}
