@@ -15,7 +15,7 @@ from pixloom.cli.export import item_path
         ("holiday/beach.png", "webp", "holiday/beach.webp"),
         ("beach", "png", "beach.png"),
         ("../../etc/passwd", None, "etc/passwd"),
-        ("/root/a.png", "png", "root/a.png"),
+        ("/photos/a.png", "png", "photos/a.png"),
         ("..\\..\\a.png", "png", "a.png"),
         ("", "png", "item.png"),
         ("a\n:b.png", "png", "a__b.png"),
