@@ -40,6 +40,7 @@ class BoundCall:
         on_error: What happens to an item it refuses.
         timeout_ns: Time limit in nanoseconds an item or a run.
         deliver: Whether its output is delivered.
+        feeds_pixels: Whether later stages open the pixels it gives.
         limits: Limits on images it opens.
         context: The place it runs in.
         digest: Digest of op, params and codecs.
@@ -55,6 +56,7 @@ class BoundCall:
     on_error: pb.OnError.ValueType
     timeout_ns: int
     deliver: bool
+    feeds_pixels: bool
     limits: Limits
     context: Context
     digest: str
@@ -107,6 +109,7 @@ class Binder:
             on_error=call.on_error or pb.ON_ERROR_QUARANTINE,
             timeout_ns=call.timeout.ToNanoseconds() or int(definition.timeout_s * 1e9) or _DEFAULT_TIMEOUT_NS,
             deliver=call.deliver,
+            feeds_pixels=call.feeds_pixels,
             limits=limits,
             context=context,
             digest=self._digest(definition, call.params_json),

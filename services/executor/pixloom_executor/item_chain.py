@@ -254,7 +254,10 @@ class ItemChain:
     def _finish(self, call: BoundCall, flow: _Flow, outcome: ItemOutcome) -> bool:
         """Store what is left of a flow behind the last op; whether it passed."""
         try:
-            record = self._delivered(flow) if call.deliver else self._between_stages(flow)
+            if call.deliver and call.feeds_pixels:
+                outcome.kept.append((call.number, record_to_message(self._delivered(flow))))
+            leaves_file = call.deliver and not call.feeds_pixels
+            record = self._delivered(flow) if leaves_file else self._between_stages(flow)
             outcome.outputs.append(record_to_message(record))
         except Reject as error:
             self._refuse(call, flow.record, error, outcome)

@@ -113,6 +113,7 @@ class Dispatcher:
         self._outbox: deque[str] = deque()
         self._has_outbox = asyncio.Event()
         self._declared: set[str] = set()
+        self._held: set[str] = set()
         self._stream_created: datetime | None = None
         self._log = structlog.get_logger("dispatch")
 
@@ -159,6 +160,15 @@ class Dispatcher:
                 if not self._offer_from(live, jobs, pool):
                     continue
 
+    def hold(self, jobs: Iterable[str]) -> None:
+        """Offer nothing of jobs until `release`: executors may still hold tasks of theirs and are about to say so."""
+        self._held.update(jobs)
+
+    def release(self) -> None:
+        """Offer again what was held."""
+        self._held.clear()
+        self.fill()
+
     def _next_job(self, jobs: dict[str, set[int]]) -> LiveJob | None:
         """Return the job whose turn it is: highest priority, then the least work under way, then the oldest."""
         best: LiveJob | None = None
@@ -168,7 +178,7 @@ class Dispatcher:
             if live is None or live.run.state.is_terminal:
                 del jobs[job_id]
                 continue
-            if live.run.state is not JobState.RUNNING:
+            if live.run.state is not JobState.RUNNING or job_id in self._held:
                 continue
             key = (-live.run.priority, sum(live.run.stages[stage].active for stage in jobs[job_id]), job_id)
             if best_key is None or key < best_key:

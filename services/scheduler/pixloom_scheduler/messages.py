@@ -111,6 +111,7 @@ class MessageComposer:
                     on_error=_ON_ERROR[plan.on_error],
                     timeout=_duration(plan.timeout_s),
                     deliver=plan.deliver,
+                    feeds_pixels=plan.feeds_pixels,
                     limits=executor_pb2.Limits(**plan.limits),
                 )
             )

@@ -58,6 +58,9 @@ if TYPE_CHECKING:
 __all__ = ["LEASE_S", "run_scheduler"]
 
 LEASE_S: Final = 3.0
+ANNOUNCE_S: Final = 2.0
+"""How long executors have to announce what they hold before it is dispatched again."""
+
 SERVICES: Final = (
     "pixloom.v1.ExecutorService",
     "pixloom.v1.JobService",
@@ -179,8 +182,11 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
     )
     health = await publish_services(server, SERVICES)
     listen(server, settings.scheduler_listen)
-    await WorkflowFiles(definitions=definitions, catalogue=catalogue).load(settings.workflows_dir)
-    await _take_all(replica, ownership, loader, log)
+    files = WorkflowFiles(definitions=definitions, catalogue=catalogue)
+    await files.load_builtin()
+    await files.load(settings.workflows_dir)
+    dispatcher.hold(await _take_all(replica, ownership, loader, log))
+    timers.at(clock.now() + ANNOUNCE_S, dispatcher.release)
 
     async def on_reconnect() -> None:
         await dispatcher.reconnected()
@@ -216,15 +222,18 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
         log.info("scheduler_stopped")
 
 
-async def _take_all(replica: Replica, ownership: Ownership, loader: Loader, log: structlog.stdlib.BoundLogger) -> None:
-    """Take every partition; one whose owner was killed becomes free when its lease has ended."""
+async def _take_all(replica: Replica, ownership: Ownership, loader: Loader, log: structlog.stdlib.BoundLogger) -> list[str]:
+    """Take every partition and return the unfinished jobs; one whose owner was killed is free when its lease ends."""
     taken = 0
+    loaded: list[str] = []
     while taken < PARTITIONS:
         owned = await ownership.take(PARTITIONS)
         if owned:
             jobs = await loader.unfinished([partition.id for partition in owned])
             replica.own(owned, jobs)
             taken += len(owned)
+            loaded.extend(job.header.id for job in jobs)
             log.info("partitions_taken", partitions=len(owned), jobs=len(jobs))
         if taken < PARTITIONS:
             await asyncio.sleep(0.2)
+    return loaded

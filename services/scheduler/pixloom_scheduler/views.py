@@ -56,11 +56,11 @@ def _trace_id(context: dict[str, str]) -> str:
 
 
 def _items(job: JobRun) -> job_pb2.ItemCounts:
-    """Count what reached the ends of the graph, and what was dropped anywhere on the way."""
+    """Count what reached the ends of the item flow, and what was dropped anywhere on the way."""
     counts = job_pb2.ItemCounts()
     for stage in job.stages:
-        if not stage.consumers:
-            counts.ok += job.nodes[stage.plan.nodes[-1]].ok
+        if not any(job.stages[consumer].items_out for consumer, _ in stage.consumers):
+            counts.ok += stage.items_out
         for index in stage.plan.nodes:
             counts.filtered += job.nodes[index].filtered
             counts.rejected += job.nodes[index].rejected

@@ -10,6 +10,7 @@ import structlog
 from pixloom.errors import PixloomError
 from pixloom.graph.document import parse_json, parse_yaml
 from pixloom.graph.validation import validate
+from pixloom.workflows import builtin_workflow, builtin_workflow_names
 from pixloom_scheduler.rpc.requests import PROJECT
 from pixloom_scheduler.rpc.workflows import definition_of
 
@@ -37,6 +38,12 @@ class WorkflowFiles:
         self._definitions = definitions
         self._catalogue = catalogue
         self._log = structlog.get_logger("workflow_files")
+
+    async def load_builtin(self) -> None:
+        """Store the built-in workflows that are not there; one that was changed or deleted stays as it is."""
+        for name in builtin_workflow_names():
+            new = definition_of(validate(builtin_workflow(name), self._catalogue.current))
+            await self._definitions.add_if_new(PROJECT, new)
 
     async def load(self, folder: Path) -> int:
         """Load every file of a folder, by name; return how many are good. A missing folder has none."""

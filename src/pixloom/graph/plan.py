@@ -79,6 +79,7 @@ class NodePlan:
         max_failed_ratio: Share of rejected items, 0 to 1, above which the node FAILS when it ends; 1 means never.
         timeout_s: Seconds an item, or a run for value and collection ops.
         deliver: Whether its output is a workflow output or kept.
+        feeds_pixels: Whether an op of a later stage opens the pixels that it gives, directly or through others.
         estimated_duration_s: The author's estimate; None if not given.
         limits: Limits on images it opens: max_pixels, max_bytes, max_frames, memory_mb.
         cost_s: Expected seconds an item (or a run), until a cost has been measured.
@@ -97,6 +98,7 @@ class NodePlan:
     max_failed_ratio: float = 1.0
     timeout_s: float = 60.0
     deliver: bool = False
+    feeds_pixels: bool = False
     estimated_duration_s: float | None = None
     limits: dict[str, int] = field(default_factory=dict)
     cost_s: float = 0.01

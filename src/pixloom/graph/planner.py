@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pixloom.errors import InvalidError, Problem
+from pixloom.graph.catalogue import OpKind, PortType
 from pixloom.graph.cycles import topological_order
 from pixloom.graph.expressions import ConditionKind, compile_condition
 from pixloom.graph.fusion import Step, boundary_of, stage_kind
@@ -63,6 +64,7 @@ def plan(spec: WorkflowSpec, params: Mapping[str, Any], catalogue: Catalogue) ->
                 stage=stage_of[step.place],
                 params=node_params[step.place],
                 deliver=step.spec.keep or step.spec.id in delivered,
+                feeds_pixels=_feeds_pixels(step, steps, stage_of),
             )
             for step in steps
         ),
@@ -207,8 +209,25 @@ def _stage_plans(
         )
 
 
+def _feeds_pixels(step: Step, steps: Sequence[Step], stage_of: Mapping[int, int]) -> bool:
+    """Return whether an item op outside the step's own stage opens pixels that come from it."""
+    seen: set[int] = set()
+    waiting = list(step.feeds)
+    while waiting:
+        place = waiting.pop()
+        if place in seen:
+            continue
+        seen.add(place)
+        reader = steps[place]
+        opens = any(edge.port.type is PortType.IMAGE for edge in reader.edges)
+        if opens and reader.op.kind is OpKind.ITEM and stage_of[place] != stage_of[step.place]:
+            return True
+        waiting.extend(reader.feeds)
+    return False
+
+
 def _node_plan(
-    step: Step, steps: Sequence[Step], *, stage: int, params: tuple[dict[str, Any], bool], deliver: bool
+    step: Step, steps: Sequence[Step], *, stage: int, params: tuple[dict[str, Any], bool], deliver: bool, feeds_pixels: bool
 ) -> NodePlan:
     spec, op = step.spec, step.op
     return NodePlan(
@@ -225,6 +244,7 @@ def _node_plan(
         max_failed_ratio=float(spec.max_failed_ratio),
         timeout_s=float(spec.timeout_s if spec.timeout_s is not None else op.default_timeout_s),
         deliver=deliver,
+        feeds_pixels=feeds_pixels,
         estimated_duration_s=spec.estimated_duration_s,
         limits=spec.limits.model_dump(exclude_none=True) if spec.limits is not None else {},
         cost_s=op.cost_hint_s,

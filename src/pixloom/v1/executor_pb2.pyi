@@ -99,6 +99,7 @@ class OpCall(_message.Message):
     TIMEOUT_FIELD_NUMBER: _builtins.int
     DELIVER_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    FEEDS_PIXELS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """Node it stands for."""
     op: _builtins.str
@@ -109,6 +110,10 @@ class OpCall(_message.Message):
     """What happens to an item it refuses."""
     deliver: _builtins.bool
     """Whether its output is delivered (a workflow output or `keep`): encoded and listed in `kept`."""
+    feeds_pixels: _builtins.bool
+    """For the last op of a chain with `deliver`: ops of later stages read its pixels. `output` then holds them lossless,
+    and the delivered files are listed in `kept`.
+    """
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """Time limit an item, or a run for value and collection ops."""
@@ -127,10 +132,11 @@ class OpCall(_message.Message):
         timeout: _duration_pb2.Duration | None = ...,
         deliver: _builtins.bool = ...,
         limits: Global___Limits | None = ...,
+        feeds_pixels: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliver", b"deliver", "limits", b"limits", "node", b"node", "on_error", b"on_error", "op", b"op", "params_json", b"params_json", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliver", b"deliver", "feeds_pixels", b"feeds_pixels", "limits", b"limits", "node", b"node", "on_error", b"on_error", "op", b"op", "params_json", b"params_json", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

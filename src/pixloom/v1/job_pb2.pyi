@@ -396,7 +396,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def items(self) -> Global___ItemCounts:
-        """Counts of items over the nodes that nothing reads from, and rejects everywhere."""
+        """Items that passed the last nodes that give items, and those dropped or rejected anywhere before."""
 
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:

@@ -132,6 +132,12 @@ class Definitions:
             changed = await self._write(connection, project, new, current)
         return await self.get(project, new.name), changed
 
+    async def add_if_new(self, project: str, new: NewDefinition) -> None:
+        """Store a workflow unless one of its name is there or was."""
+        async with self._engine.begin() as connection:
+            if await self._lock(connection, project, new.name) is None:
+                await self._write(connection, project, new, None)
+
     async def update(
         self, project: str, new: NewDefinition, *, if_match: str, allow_missing: bool
     ) -> tuple[Definition, bool]:

@@ -56,7 +56,7 @@ class ManifestLister:
             if row["payload"] is None:
                 continue
             payload = executor_pb2.TaskResult.FromString(row["payload"])
-            output = self._output(payload, node, is_last=not later)
+            output = self._output(payload, node)
             if wants_ok and output is not None and output.count:
                 manifests.append(job_pb2.NodeManifest(manifest=output))
             if wants_rejects and payload.rejects.count:
@@ -64,12 +64,11 @@ class ManifestLister:
         return manifests, str(rows[-1]["seq"]) if len(rows) == most else ""
 
     @staticmethod
-    def _output(payload: executor_pb2.TaskResult, node: str, *, is_last: bool) -> item_pb2.Manifest | None:
+    def _output(payload: executor_pb2.TaskResult, node: str) -> item_pb2.Manifest | None:
         """Return the items behind a node: as kept there if they were, else as they came out of the stage."""
-        if not is_last:
-            for kept in payload.kept:
-                if kept.node == node:
-                    return kept.items
+        for kept in payload.kept:
+            if kept.node == node:
+                return kept.items
         return payload.output if payload.HasField("output") else None
 
     async def _carried(self, stored: StoredJob, plan: Plan, stage: int, row: dict[str, object]) -> job_pb2.NodeManifest:
