@@ -26,7 +26,7 @@ _ENUM_VALUES = 2
 _SERVICE_METHODS = 2
 
 
-def compile_protos(*options: str) -> descriptor_pb2.FileDescriptorSet:
+def compile_protos() -> descriptor_pb2.FileDescriptorSet:
     """Return the descriptors of our protos, with comments.
 
     Raises:
@@ -36,7 +36,7 @@ def compile_protos(*options: str) -> descriptor_pb2.FileDescriptorSet:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "protos.binpb"
         words = ["protoc", f"-I{PROTOS}", f"-I{Path(protoc.__file__).parent / '_proto'}", "--include_source_info"]
-        if protoc.main([*words, f"--descriptor_set_out={target}", *options, *map(str, files)]) != 0:
+        if protoc.main([*words, f"--descriptor_set_out={target}", *map(str, files)]) != 0:
             raise RuntimeError("the protos do not compile")
         return descriptor_pb2.FileDescriptorSet.FromString(target.read_bytes())
 
