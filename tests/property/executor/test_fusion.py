@@ -93,13 +93,15 @@ def run_unfused(calls: list[pb.OpCall], items: list[item_pb2.Item]) -> tuple[Ite
         plain = pb.OpCall()
         plain.CopyFrom(one)
         last = place == len(calls) - 1
-        if one.deliver and not last:
-            # What is kept is a side output: the next stage reads the lossless pixels.
-            kept[one.node] = bench().items(bench().run([one], *items).output) if items else []
-            plain.deliver = False
+        # What is kept is a side output: the next stage reads the lossless pixels.
+        plain.feeds_pixels = one.deliver and not last
         if not items:
+            if plain.feeds_pixels:
+                kept[one.node] = []
             continue
         result = bench().run([plain], *items)
+        if plain.feeds_pixels:
+            kept[one.node] = [item for part in result.kept for item in bench().items(part.items)]
         rejects += bench().items(result.rejects)
         items = bench().items(result.output)
     return items, sorted(rejects, key=lambda item: list(item.ordinal)), kept
