@@ -25,22 +25,18 @@ from pixloom_scheduler.core.changes import (
     Change,
     Durable,
     JobAccepted,
-    JobEnded,
-    JobStarted,
-    NodeEnded,
-    PauseAccepted,
-    ResumeAccepted,
     TasksGranted,
 )
 from pixloom_scheduler.core.decide import decide
 from pixloom_scheduler.core.events import CancelRequested, Event, LeaseLost, StartRequested, TasksReported
 from pixloom_scheduler.core.settle import settle
 from pixloom_scheduler.core.states import IllegalTransitionError
-from pixloom_scheduler.journal.batch import Batch, JobEnding, NewJob, NodeEnding, Stamp
+from pixloom_scheduler.journal.batch import Batch, NewJob, Stamp
 from pixloom_scheduler.journal.committer import BadRowError, CommitsLostError, JournalWriter, OwnershipLostError
 from pixloom_scheduler.journal.rows import encode, is_event
 from pixloom_scheduler.live import LiveJob
-from pixloom_scheduler.views import aware, event_view, job_view, node_view
+from pixloom_scheduler.side_rows import add_rows
+from pixloom_scheduler.views import event_view
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -297,44 +293,9 @@ class Replica:
                 )
             )
             if not isinstance(change, AttemptEnded):
-                self._record(batch, live, change)
+                add_rows(batch, live, change, self._clock.now())
                 live.pending.append((run.seq, change))
         collected.extend(changes)
-
-    def _record(self, batch: Batch, live: LiveJob, change: Durable) -> None:
-        """Collect the rows beside the journal that a change alters."""
-        run, header = live.run, live.header
-        now = self._clock.now()
-        match change:
-            case NodeEnded():
-                node = run.nodes[change.node]
-                view = node_view(run, change.node, now=now, served_pools=frozenset())
-                batch.nodes.append(
-                    NodeEnding(
-                        job_id=header.id,
-                        generation=run.generation,
-                        index=change.node,
-                        project=header.project,
-                        id=node.plan.id,
-                        state=change.state,
-                        reason=change.reason,
-                        ok=node.ok,
-                        filtered=node.filtered,
-                        rejected=node.rejected,
-                        record=view.SerializeToString(),
-                    )
-                )
-            case JobEnded():
-                view_of_job = job_view(live, now)
-                view_of_job.seq = run.seq
-                batch.endings[header.id] = JobEnding(
-                    header.id, run.state, run.generation, aware(change.time), view_of_job.SerializeToString()
-                )
-            case JobStarted() | PauseAccepted() | ResumeAccepted():
-                if header.id not in {new.header.id for new in batch.jobs[-1:]}:
-                    batch.endings[header.id] = JobEnding(header.id, run.state, run.generation, None, None)
-            case _:
-                pass
 
     async def _commit(self, step: _Step, *, everything: bool) -> None:
         batch = step.batch

@@ -1,0 +1,56 @@
+"""The rows beside the journal: what is written once when a job starts or a node or job ends, and only read by people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pixloom_scheduler.core.changes import Durable, JobEnded, JobStarted, NodeEnded, PauseAccepted, ResumeAccepted
+from pixloom_scheduler.journal.batch import Batch, JobEnding, NodeEnding
+from pixloom_scheduler.views import aware, job_view, node_view
+
+if TYPE_CHECKING:
+    from pixloom_scheduler.live import LiveJob
+
+__all__ = ["add_rows"]
+
+
+def add_rows(batch: Batch, live: LiveJob, change: Durable, now: float) -> None:
+    """Add to a batch the rows of jobs and nodes that a change, just applied, alters.
+
+    Args:
+        batch: What is committed together.
+        live: The job, with the change applied.
+        change: What happened.
+        now: Seconds on the database's clock.
+    """
+    run, header = live.run, live.header
+    match change:
+        case NodeEnded():
+            node = run.nodes[change.node]
+            view = node_view(run, change.node, now=now, served_pools=frozenset())
+            batch.nodes.append(
+                NodeEnding(
+                    job_id=header.id,
+                    generation=run.generation,
+                    index=change.node,
+                    project=header.project,
+                    id=node.plan.id,
+                    state=change.state,
+                    reason=change.reason,
+                    ok=node.ok,
+                    filtered=node.filtered,
+                    rejected=node.rejected,
+                    record=view.SerializeToString(),
+                )
+            )
+        case JobEnded():
+            view_of_job = job_view(live, now)
+            view_of_job.seq = run.seq
+            batch.endings[header.id] = JobEnding(
+                header.id, run.state, run.generation, aware(change.time), view_of_job.SerializeToString()
+            )
+        case JobStarted() | PauseAccepted() | ResumeAccepted():
+            if header.id not in {new.header.id for new in batch.jobs[-1:]}:
+                batch.endings[header.id] = JobEnding(header.id, run.state, run.generation, None, None)
+        case _:
+            pass
