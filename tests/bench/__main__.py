@@ -7,16 +7,15 @@ one run only.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import tempfile
 from pathlib import Path
 
 import uvloop
+
 from pixloom.local.options import LocalStackOptions
 from pixloom.local.stack import LocalStack
 from pixloom.rpc.channel import aio_channel
-
 from tests.bench.workloads import WORKLOADS, Bench
 
 
@@ -36,7 +35,9 @@ async def _measure(names: list[str], runs: int) -> None:
 def main() -> None:
     """Measure what was asked for, or everything."""
     parser = argparse.ArgumentParser(prog="make bench")
-    parser.add_argument("workloads", nargs="*", choices=[*WORKLOADS, []], help="what to measure; everything if left out")
+    parser.add_argument(
+        "workloads", nargs="*", choices=[*WORKLOADS, []], help="what to measure; everything if left out"
+    )
     parser.add_argument("--runs", type=int, default=5, help="counted runs of each, after one to warm up")
     arguments = parser.parse_args()
     uvloop.run(_measure(arguments.workloads or list(WORKLOADS), arguments.runs))

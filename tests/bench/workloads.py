@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import psutil
@@ -16,8 +15,10 @@ from tests.bench.photos import bare_pool, make_photos, pipeline, thumbnail
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
     import grpc
+
     from pixloom.local.stack import LocalStack
 
 __all__ = ["WORKLOADS", "Bench"]
@@ -55,7 +56,7 @@ class Bench:
 
     def scheduler_mb(self) -> float:
         """Return the resident memory of the scheduler, MB."""
-        return psutil.Process(self.stack.pid("scheduler")).memory_info().rss / 1e6
+        return float(psutil.Process(self.stack.pid("scheduler")).memory_info().rss) / 1e6
 
 
 async def fan_out(bench: Bench, tasks: int = 10_000) -> Figures:
