@@ -222,7 +222,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
     def _give_back(self, session: ExecutorSession, message: executor_pb2.GiveBack) -> None:
         known = session.leases.get(message.lease_token)
         live = self._replica.find(message.job_id)
-        if known is None or live is None:
+        if known is None or live is None or known[0] != message.job_id:
             return
         changes = self._replica.handle_now(live, TasksReturned(known[1], tuple(message.shards)))
         if known[1] not in live.run.leases:
@@ -233,12 +233,14 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
     def _report(self, session: ExecutorSession, report: executor_pb2.Report, open_reports: asyncio.Semaphore) -> None:
         known = session.leases.get(report.lease_token)
         live = self._replica.find(report.job_id)
+        lease = live.run.leases.get(known[1]) if known is not None and live is not None else None
         if (
             known is None
             or live is None
             or known[0] != report.job_id
             or report.generation != live.run.generation
             or not 0 <= report.stage < len(live.run.stages)
+            or (lease is not None and lease.stage != report.stage)
         ):
             self._acknowledge(session, report, frozenset(), open_reports)
             return
