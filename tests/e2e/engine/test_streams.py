@@ -1,0 +1,238 @@
+"""The streams between the parts: reports that are not what was granted, and watchers through a restart."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import grpc
+import orjson
+import pytest
+
+from pixloom.resources import Event
+from pixloom.rpc.channel import aio_channel
+from pixloom.v1 import executor_pb2 as pb
+from pixloom.v1 import job_pb2, job_pb2_grpc
+from tests.support.bare_executor import BareExecutor, succeeded
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from pixloom.resources import Job
+    from tests.support.engine import Engine
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("engine-streams")]
+
+FORGERIES: dict[str, Callable[[pb.Report], object]] = {
+    "no token": lambda report: report.ClearField("lease_token"),
+    "a token made up": lambda report: setattr(report, "lease_token", bytes(range(32))),
+    "a token with one bit turned": lambda report: setattr(
+        report, "lease_token", report.lease_token[:-1] + bytes([report.lease_token[-1] ^ 1])
+    ),
+    "another generation": lambda report: setattr(report, "generation", report.generation + 1),
+    "an older generation": lambda report: setattr(report, "generation", report.generation - 1),
+    "another stage": lambda report: setattr(report, "stage", report.stage - 1),
+    "a stage that is not there": lambda report: setattr(report, "stage", 99),
+    "another job": lambda report: setattr(report, "job_id", report.job_id[:-3] + "000"),
+    "a stale attempt": lambda report: setattr(report.results[0], "attempt", 0),
+    "an attempt to come": lambda report: setattr(report.results[0], "attempt", 2),
+    "a task of somebody else": lambda report: setattr(report.results[0], "shard", 1),
+    "a task that is not there": lambda report: setattr(report.results[0], "shard", 4_000_000_000),
+}
+
+
+def scheduler_of(engine: Engine) -> str:
+    return f"127.0.0.1:{engine.stack.wiring.scheduler_port}"
+
+
+async def journal_of(engine: Engine, job_id: str) -> list[tuple[Any, ...]]:
+    """Return the journal of a job, whole rows."""
+    connection = await asyncpg.connect(engine.stack.wiring.database_url)
+    try:
+        rows = await connection.fetch("SELECT * FROM journal WHERE job_id = $1 ORDER BY seq", job_id)
+    finally:
+        await connection.close()
+    return [tuple(row.values()) for row in rows]
+
+
+async def granted(engine: Engine, executor: BareExecutor, pool: str) -> tuple[Job, pb.LeaseBatch, pb.Grant]:
+    """Submit a job whose second node only `executor` serves, and let it claim its only task."""
+    job = await engine.submit(
+        {"id": "numbers", "op": "debug.range", "params": {"count": 4}},
+        {"id": "step", "op": "debug.noop", "inputs": {"items": "numbers"}, "pool": pool, "shard_size": 4},
+    )
+    batch = await executor.pull(engine.stack.wiring.nats_url)
+    assert batch.job_id == job.id
+    grant = await executor.claim(batch)
+    assert [(task.shard, task.attempt) for task in grant.tasks] == [(0, 1)]
+    return job, batch, grant
+
+
+async def test_reports_that_are_not_what_was_granted_change_nothing(engine: Engine) -> None:
+    async with (
+        BareExecutor("bare-1", scheduler=scheduler_of(engine), pool="bare") as executor,
+        BareExecutor("bare-2", scheduler=scheduler_of(engine), pool="elsewhere") as thief,
+    ):
+        job, batch, grant = await granted(engine, executor, "bare")
+        report = succeeded(batch, grant)
+        seq = (await engine.client.get_job(job.id)).seq
+        rows = await journal_of(engine, job.id)
+        for number, (name, forge) in enumerate(FORGERIES.items(), start=100):
+            forged = pb.Report()
+            forged.CopyFrom(report)
+            forged.report_id = number
+            forge(forged)
+            assert await executor.refused(forged) == [forged.results[0].shard], name
+            assert await journal_of(engine, job.id) == rows, name
+        # The true token in the hands of another executor.
+        assert await thief.refused(report) == [0]
+        lease = pb.Lease(
+            lease_token=grant.lease_token,
+            job_id=job.id,
+            generation=batch.generation,
+            stage=batch.stage,
+            tasks=grant.tasks,
+            held=[0],
+        )
+        await thief.send(announce=pb.Announce(leases=[lease]))
+        assert list((await thief.answer("announce_ack")).refused_tokens) == [grant.lease_token]
+        assert await thief.refused(report) == [0]
+        assert await journal_of(engine, job.id) == rows
+        assert (await engine.client.get_job(job.id)).seq == seq
+
+        # What was granted is accepted, once.
+        assert await executor.refused(report) == []
+        ended = await engine.finish(job.id)
+        assert (ended.state, ended.items.ok) == ("COMPLETED", 4)
+        rows = await journal_of(engine, job.id)
+        report.report_id = 2
+        assert await executor.refused(report) == [0]
+        assert await journal_of(engine, job.id) == rows
+        attempts = await engine.attempts(job.id, "step")
+        assert [(attempt.outcome, attempt.executor_id) for attempt in attempts] == [("OK", "bare-1")]
+
+
+async def test_a_task_whose_executor_is_silent_goes_to_another_one_and_its_report_comes_too_late(
+    engine: Engine,
+) -> None:
+    async with BareExecutor("bare-4", scheduler=scheduler_of(engine), pool="late") as second:
+        async with BareExecutor("bare-3", scheduler=scheduler_of(engine), pool="late") as first:
+            job, batch, grant = await granted(engine, first, "late")
+        # The stream of the first one is broken now: its lease is lost after a short grace.
+        again = await second.pull(engine.stack.wiring.nats_url)
+        assert [(task.shard, task.attempt) for task in again.tasks] == [(0, 2)]
+        grant_again = await second.claim(again)
+        async with BareExecutor("bare-3", scheduler=scheduler_of(engine), pool="late") as first:
+            assert await first.refused(succeeded(batch, grant)) == [0]
+        assert await second.refused(succeeded(again, grant_again)) == []
+        assert (await engine.finish(job.id)).items.ok == 4
+        attempts = await engine.attempts(job.id, "step")
+        assert [(attempt.number, attempt.outcome) for attempt in attempts] == [(1, "LOST"), (2, "OK")]
+
+
+async def chain(engine: Engine, *, steps: int = 8, seconds: float = 0.2) -> Job:
+    """Submit a job whose nodes end one after the other."""
+    nodes: list[dict[str, Any]] = [{"id": "n0", "op": "debug.range", "params": {"count": 1}}]
+    nodes += [
+        {
+            "id": f"n{number}",
+            "op": "debug.sleep",
+            "inputs": {"items": f"n{number - 1}"},
+            "params": {"seconds": seconds},
+            "fuse": False,
+        }
+        for number in range(1, steps + 1)
+    ]
+    return await engine.submit(*nodes)
+
+
+async def sse_events(
+    engine: Engine, job_id: str, *, last_event_id: int = 0
+) -> AsyncIterator[tuple[int | None, str, Any]]:
+    """Yield number, kind and data of server-sent events until the stream ends."""
+    headers = {"Last-Event-ID": str(last_event_id)} if last_event_id else {}
+    async with engine.http.stream("GET", f"/api/v1/jobs/{job_id}/events", headers=headers) as response:
+        assert response.status_code == 200
+        fields: dict[str, str] = {}
+        async for line in response.aiter_lines():
+            if line and not line.startswith(":"):
+                name, _, value = line.partition(": ")
+                fields[name] = value
+            elif not line and "event" in fields:
+                number = int(fields["id"]) if "id" in fields else None
+                yield number, fields["event"], orjson.loads(fields["data"])
+                fields = {}
+
+
+async def test_watchers_miss_and_repeat_nothing_when_the_scheduler_is_killed(engine: Engine) -> None:
+    job = await chain(engine)
+    three_seen = asyncio.Event()
+
+    async def watch_scheduler() -> list[int]:
+        """Watch the scheduler itself, without any help of the gateway or the SDK."""
+        seen: list[int] = []
+        breaks = 0
+        async with aio_channel(scheduler_of(engine)) as channel:
+            stub = job_pb2_grpc.JobServiceStub(channel)
+            while True:
+                request = job_pb2.WatchJobRequest(id=job.id, after_seq=seen[-1] if seen else 0)
+                try:
+                    async for update in stub.WatchJob(request, wait_for_ready=True):
+                        if update.WhichOneof("update") == "event":
+                            seen.append(update.event.seq)
+                        if len(seen) >= 3:
+                            three_seen.set()
+                except grpc.aio.AioRpcError as error:
+                    assert error.code() == grpc.StatusCode.UNAVAILABLE  # noqa: PT017
+                    breaks += 1
+                else:
+                    assert breaks > 0
+                    return seen
+
+    async def watch_sse() -> list[int]:
+        seen: list[int] = []
+        last = ""
+        async for number, kind, _ in sse_events(engine, job.id):
+            last = kind
+            seen += [number] if number is not None else []
+        assert last == "end"
+        return seen
+
+    async def watch_client() -> list[int]:
+        return [event.seq for event in await engine.events(job.id)]
+
+    async with asyncio.timeout(40), asyncio.TaskGroup() as tasks:
+        watchers = [tasks.create_task(watch()) for watch in (watch_scheduler, watch_client, watch_sse)]
+        await three_seen.wait()
+        await engine.stack.wait_replaced("scheduler", engine.stack.kill("scheduler"))
+    assert (await engine.finish(job.id)).state == "COMPLETED"
+    events = await engine.events(job.id)
+    expected = [event.seq for event in events]
+    assert expected == sorted(set(expected))
+    assert [event.type for event in events][:2] == ["job_created", "job_started"]
+    assert [event.node for event in events if event.type == "node_ended"] == [f"n{number}" for number in range(9)]
+    assert events[-1].type == "job_ended"
+    for watcher in watchers:
+        assert watcher.result() == expected
+    for event in events:
+        after = [later.seq for later in await engine.events(job.id, after_seq=event.seq)]
+        assert after == [seq for seq in expected if seq > event.seq]
+
+
+async def test_a_browser_that_connects_again_after_each_event_misses_and_repeats_nothing(engine: Engine) -> None:
+    job = await chain(engine, steps=4, seconds=0.1)
+    seen: list[Event] = []
+    ended = False
+    async with asyncio.timeout(20):
+        while not ended:
+            stream = sse_events(engine, job.id, last_event_id=seen[-1].seq if seen else 0)
+            async for number, kind, data in stream:
+                ended = kind == "end"
+                if number is not None:
+                    seen.append(Event.model_validate(data))
+                    assert seen[-1].seq == number
+                    break
+            await stream.aclose()  # type: ignore[attr-defined]
+    assert seen == await engine.events(job.id)
+    assert len(seen) >= 2 + 5 + 1

@@ -1,0 +1,119 @@
+"""An executor that speaks the protocol by hand, so that a test can say whatever it likes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Self
+
+import nats
+
+from pixloom.queue import LANES, STREAM, consumer_name, declare_consumers, declare_stream, subject
+from pixloom.rpc.channel import aio_channel
+from pixloom.v1 import executor_pb2 as pb
+from pixloom.v1 import executor_pb2_grpc, job_pb2
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["BareExecutor", "succeeded"]
+
+
+class BareExecutor:
+    """A session with the scheduler, opened by `async with`, and a hand on the queue.
+
+    Args:
+        identity: Id of the executor.
+        scheduler: Address of the scheduler, host:port.
+        pool: The only pool it serves.
+    """
+
+    def __init__(self, identity: str, *, scheduler: str, pool: str) -> None:
+        self.identity = identity
+        self._pool = pool
+        self._channel = aio_channel(scheduler, is_traced=False)
+        self._call: Any = executor_pb2_grpc.ExecutorServiceStub(self._channel).Session()
+        self._claims = 0
+
+    async def __aenter__(self) -> Self:
+        await self.send(hello=pb.Hello(executor_id=self.identity, pools=[self._pool], slots=1))
+        await self.answer("welcome")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._call.cancel()
+        await self._channel.close()
+
+    async def send(self, **message: Any) -> None:
+        """Send one message."""
+        await self._call.write(pb.SessionRequest(**message))
+
+    async def answer(self, kind: str) -> Any:
+        """Return the next answer of a kind; others are passed over."""
+        async with asyncio.timeout(10):
+            while True:
+                response = await self._call.read()
+                assert isinstance(response, pb.SessionResponse), f"the stream ended before {kind}"
+                if response.WhichOneof("message") == kind:
+                    return getattr(response, kind)
+
+    async def pull(self, nats_url: str) -> pb.LeaseBatch:
+        """Take the first dispatch of a job in this executor's pool off the queue."""
+        connection = await nats.connect(nats_url)
+        try:
+            js = connection.jetstream()
+            await declare_stream(js)
+            await declare_consumers(js, self._pool)
+            lane = LANES[0]
+            subscription = await js.pull_subscribe(subject(self._pool, lane), consumer_name(self._pool, lane), STREAM)
+            (message,) = await subscription.fetch(1, timeout=10)
+            await message.ack_sync()
+            return pb.LeaseBatch.FromString(message.data)
+        finally:
+            await connection.close()
+
+    async def claim(self, batch: pb.LeaseBatch) -> pb.Grant:
+        """Claim all tasks of a dispatch."""
+        self._claims += 1
+        keys = [pb.TaskKey(shard=task.shard, attempt=task.attempt) for task in batch.tasks]
+        await self.send(
+            claim=pb.Claim(
+                claim_id=self._claims,
+                dispatch_id=batch.dispatch_id,
+                job_id=batch.job_id,
+                generation=batch.generation,
+                stage=batch.stage,
+                tasks=keys,
+            )
+        )
+        grant: pb.Grant = await self.answer("grant")
+        return grant
+
+    async def refused(self, report: pb.Report) -> list[int]:
+        """Send a report and return the shards that were refused."""
+        await self.send(report=report)
+        ack = await self.answer("report_ack")
+        assert ack.report_id == report.report_id
+        return list(ack.refused)
+
+
+def succeeded(batch: pb.LeaseBatch, grant: pb.Grant) -> pb.Report:
+    """Return a report that all tasks of a grant let all of their items pass."""
+    report = pb.Report(
+        report_id=1,
+        lease_token=grant.lease_token,
+        job_id=batch.job_id,
+        generation=batch.generation,
+        stage=batch.stage,
+    )
+    for task in batch.tasks:
+        (part,) = task.inputs
+        result = report.results.add(
+            shard=task.shard, attempt=task.attempt, outcome=job_pb2.ATTEMPT_OUTCOME_OK, output=part.manifest
+        )
+        result.start_time.GetCurrentTime()
+        result.end_time.GetCurrentTime()
+        for call in batch.calls:
+            result.counts.add(node=call.node, ok=part.count)
+    return report
