@@ -29,7 +29,7 @@ async def _measure(names: list[str], runs: int) -> None:
             bench = Bench(stack=stack, channel=channel, folder=folder, runs=runs)
             for workload in names:
                 figures = await WORKLOADS[workload](bench)
-                print(json.dumps({"workload": workload, **figures}), flush=True)  # noqa: T201
+                print(json.dumps({"workload": workload, **figures}), flush=True)
 
 
 def main() -> None:

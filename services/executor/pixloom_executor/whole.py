@@ -123,9 +123,7 @@ class WholeRun:
             name = part.port if part.port in names or not names else names[0]
             slices.setdefault(name, []).append(part)
         # Shards end in any order; a collection is read in the order of its ordinals.
-        return {
-            name: sorted(self._inputs.read(parts), key=lambda item: item.ordinal) for name, parts in slices.items()
-        }
+        return {name: sorted(self._inputs.read(parts), key=lambda item: item.ordinal) for name, parts in slices.items()}
 
     def _take(self, call: BoundCall, task: pb.Task, result: Any, outcome: WholeOutcome) -> None:
         if isinstance(result, Page):

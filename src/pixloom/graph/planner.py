@@ -227,7 +227,13 @@ def _feeds_pixels(step: Step, steps: Sequence[Step], stage_of: Mapping[int, int]
 
 
 def _node_plan(
-    step: Step, steps: Sequence[Step], *, stage: int, params: tuple[dict[str, Any], bool], deliver: bool, feeds_pixels: bool
+    step: Step,
+    steps: Sequence[Step],
+    *,
+    stage: int,
+    params: tuple[dict[str, Any], bool],
+    deliver: bool,
+    feeds_pixels: bool,
 ) -> NodePlan:
     spec, op = step.spec, step.op
     return NodePlan(
