@@ -23,7 +23,9 @@ Place = tuple[str, int, int, int]
 """Job, generation, stage and shard."""
 
 MAX_INLINE_SLICES: Final = 64
-CACHE_BYTES: Final = 64 * 1024 * 1024
+CACHE_BYTES: Final = 32 * 1024 * 1024
+ENTRY_BYTES: Final = 600
+"""About what an entry takes beside its inline items: key, message, its share of the report it came in."""
 
 
 class PayloadReader(Protocol):
@@ -39,7 +41,7 @@ class PayloadReader(Protocol):
 
 
 class OutputCache:
-    """Output manifests that were reported a moment ago, at most some 64 MiB."""
+    """Output manifests that were reported a moment ago, at most some 32 MiB."""
 
     def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
         self._manifests: OrderedDict[Place, item_pb2.Manifest] = OrderedDict()
@@ -49,10 +51,10 @@ class OutputCache:
     def put(self, place: Place, manifest: item_pb2.Manifest) -> None:
         """Remember a manifest."""
         self._manifests[place] = manifest
-        self._bytes += len(manifest.inline) + 200
+        self._bytes += len(manifest.inline) + ENTRY_BYTES
         while self._bytes > self._max_bytes:
             _, old = self._manifests.popitem(last=False)
-            self._bytes -= len(old.inline) + 200
+            self._bytes -= len(old.inline) + ENTRY_BYTES
 
     def get(self, place: Place) -> item_pb2.Manifest | None:
         """Return a manifest if it is still remembered."""

@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 __all__ = ["Effects", "JobLoader", "Replica"]
 
 MAX_ROWS: Final = 5000
+STEP_S: Final = 0.008
+"""Time after which a step takes no further event, so that the loop stays free for streams and lease renewals."""
+
 MAX_QUEUE: Final = 20_000
 KEEP_ENDED: Final = 512
 """Ended jobs kept in memory for those who are about to ask for them."""
@@ -220,7 +223,8 @@ class Replica:
     async def _step(self) -> None:
         works: list[_Work] = []
         step = _Step()
-        while self._queue and len(step.batch.rows) < MAX_ROWS:
+        begin = self._monotonic()
+        while self._queue and len(step.batch.rows) < MAX_ROWS and self._monotonic() - begin < STEP_S:
             work = self._queue.popleft()
             works.append(work)
             self._take(step, work)

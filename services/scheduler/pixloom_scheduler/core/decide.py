@@ -110,8 +110,9 @@ def decide(job: JobRun, event: Event, now: float, costs: Costs) -> list[Change]:
 
 
 def _require(job: JobRun, state: JobState, verb: str) -> None:
-    if job.state is not state or job.cancelling is not None:
-        raise IllegalTransitionError("CANCELLING" if job.cancelling is not None else job.state, verb)
+    ending = job.cancelling is not None and not job.state.is_terminal
+    if job.state is not state or ending:
+        raise IllegalTransitionError("CANCELLING" if ending else job.state, verb)
 
 
 def _start(job: JobRun, now: float) -> list[Change]:

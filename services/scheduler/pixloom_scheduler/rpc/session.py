@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from pixloom.errors import NotFoundError
+from pixloom.graph.plan import StageKind
 from pixloom.opcodec import op_from_proto
 from pixloom.v1 import executor_pb2, executor_pb2_grpc
 from pixloom_scheduler.core.changes import AttemptEnded, Change, LeaseAdopted, TasksGranted
@@ -266,7 +267,9 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
             for change in done.result()
             if isinstance(change, AttemptEnded) and change.stage == report.stage
         )
-        for result in report.results:
+        stages = live.run.stages
+        streams = any(stages[consumer].plan.kind is StageKind.MAPPED for consumer, _ in stages[report.stage].consumers)
+        for result in report.results if streams else ():
             if result.shard in accepted and result.output.count:
                 place = (report.job_id, report.generation, report.stage, result.shard)
                 self._outputs.put(place, result.output)
