@@ -164,6 +164,11 @@ class Session:
                 delay = RECONNECT_MIN_S
             except (grpc.aio.AioRpcError, TimeoutError, asyncio.InvalidStateError) as error:
                 self._log.warning("session_broken", address=self.address, error=_reason(error))
+            except asyncio.CancelledError:
+                # A call that our own heartbeat gave up ends its reader in this way too; then nobody cancelled us.
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
             finally:
                 was_up, self._up = self._up, False
                 for answer in self._claims.values():
