@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 compile() { .venv/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --emit-build-options -q "$@"; }
 # The build option of run.in comes once for each input file; one line is enough.
-once() { sed -i.bak '1{h;d;};2{H;x;s/\(.*\)\n\1$/\1/;}' "$1" && rm "$1.bak"; }
+once() { sed -i.bak '1{h;d;};2{H;x;s/^\(.*\)\n\1$/\1/;}' "$1" && rm "$1.bak"; }
 compile requirements/build.in -o requirements/build.lock
 compile pyproject.toml requirements/run.in -c requirements/build.lock --extra local -o requirements/run.lock
 compile pyproject.toml requirements/run.in requirements/build.in --extra local --group dev -c requirements/run.lock -o requirements/dev.lock
