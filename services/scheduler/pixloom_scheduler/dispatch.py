@@ -217,9 +217,14 @@ class Dispatcher:
         self._has_outbox.set()
         return True
 
-    def claimed(self, dispatch_id: str) -> None:
-        """Take in that somebody came for a dispatch: room for the next one."""
-        self._forget(dispatch_id)
+    def claimed(self, dispatch_id: str, granted: int) -> None:
+        """Take in that somebody came for a dispatch and got `granted` of its tasks: room for the next one."""
+        offer = self._offers.get(dispatch_id)
+        if offer is not None and granted < len(offer.shards):
+            # The message is used up: what was refused, as the job was paused, would be offered by nothing.
+            self._withdraw(dispatch_id)
+        else:
+            self._forget(dispatch_id)
         self.fill()
 
     def _forget(self, dispatch_id: str) -> _Offer | None:

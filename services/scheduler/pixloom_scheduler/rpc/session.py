@@ -134,8 +134,10 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         current = self._executors.get(session.id)
         if current is not None and current.leases is session.leases:
             return
-        for job_id, lease in session.leases.values():
-            self._replica.report(job_id, LeaseLost(lease))
+        announced = current.leases if current is not None else {}
+        for token, (job_id, lease) in session.leases.items():
+            if token not in announced:
+                self._replica.report(job_id, LeaseLost(lease))
         session.leases = {}
 
     def watch_silence(self) -> None:
@@ -206,7 +208,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
                     )
                     live.announce()
         session.outbox.put_nowait(executor_pb2.SessionResponse(grant=grant))
-        self._dispatcher.claimed(claim.dispatch_id)
+        self._dispatcher.claimed(claim.dispatch_id, len(grant.tasks))
 
     def _remember(self, session: ExecutorSession, live: LiveJob, grant: TasksGranted) -> None:
         session.leases[grant.token] = (live.header.id, grant.lease)
@@ -302,9 +304,11 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         live = self._replica.find(lease.job_id)
         if live is None:
             return False
-        known = session.leases.get(lease.lease_token)
-        if known is not None and known[1] in live.run.leases:
-            return True
+        # The stream broke and is back within its grace: the lease was never given up.
+        for number, running in live.run.leases.items():
+            if running.token == lease.lease_token and running.executor == session.id:
+                session.leases[lease.lease_token] = (lease.job_id, number)
+                return True
         tasks = tuple((task.shard, task.attempt) for task in lease.tasks)
         genuine = self._mint.is_genuine(
             lease.lease_token,
