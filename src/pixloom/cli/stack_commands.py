@@ -26,7 +26,9 @@ def register(app: typer.Typer) -> None:
     app.command("demo")(demo)
     app.command("run")(run)
     for service, start in (("scheduler", scheduler), ("gateway", gateway), ("executor", executor)):
-        group = typer.Typer(no_args_is_help=True, help=f"The {service} alone; its settings say where the other parts are.")
+        group = typer.Typer(
+            no_args_is_help=True, help=f"The {service} alone; its settings say where the other parts are."
+        )
         group.callback()(_nothing)
         group.command("start")(start)
         app.add_typer(group, name=service)
