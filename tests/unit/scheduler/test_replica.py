@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import orjson
 import pytest
+
 from pixloom.errors import StateConflictError
 from pixloom.graph.plan import StageKind, plan_to_json
 from pixloom_scheduler.clock import DatabaseClock
@@ -18,7 +19,6 @@ from pixloom_scheduler.journal.batch import NewJob
 from pixloom_scheduler.journal.ownership import Owned
 from pixloom_scheduler.live import LiveJob
 from pixloom_scheduler.replica import STEP_S, Replica
-
 from tests.support.core_world import plan_of
 
 
@@ -29,8 +29,10 @@ class MemoryJournal:
         self.batches = []
         self.gate = asyncio.Event()
         self.gate.set()
+        self.entered = asyncio.Event()
 
     async def commit(self, batch):
+        self.entered.set()
         await self.gate.wait()
         self.batches.append(batch)
         return 1_000.0 + len(self.batches)
@@ -103,8 +105,7 @@ async def test_nothing_leaves_before_its_commit(running):
     journal.gate.clear()
     new, live = submission(1)
     submitting = asyncio.create_task(replica.submit(new, live, start=True))
-    while not replica.is_committing:
-        await asyncio.sleep(0)
+    await journal.entered.wait()
     assert live.run.state is JobState.RUNNING  # provisional
     assert not submitting.done()
     assert effects.left == []
@@ -119,8 +120,7 @@ async def test_what_arrives_during_a_commit_goes_into_the_next_one(running):
     replica, journal, _ = running
     journal.gate.clear()
     first = asyncio.create_task(replica.submit(*submission(1), start=True))
-    while not replica.is_committing:
-        await asyncio.sleep(0)
+    await journal.entered.wait()
     others = [asyncio.create_task(replica.submit(*submission(n), start=True)) for n in range(2, 50)]
     await asyncio.sleep(0)
     journal.gate.set()
@@ -167,7 +167,7 @@ async def test_a_verb_that_does_not_fit_names_the_state_and_changes_nothing(runn
 
 
 async def test_pause_and_resume_are_journaled(running):
-    replica, journal, _ = running
+    replica, _, _ = running
     new, live = submission(1)
     await replica.submit(new, live, start=True)
     await replica.command(live.header.id, PauseRequested())
