@@ -95,6 +95,7 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
     dsn = settings.database_url
     engine = schema.create_engine(dsn)
     await schema.upgrade(engine)
+    await schema.add_days(engine)
 
     async def open_connection() -> asyncpg.Connection[Any]:
         return await connect(dsn, lease_s=LEASE_S)
@@ -194,7 +195,11 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
     connection._reconnected_cb = on_reconnect  # noqa: SLF001  # nats-py takes it at connect only, before js exists
     sessions.watch_silence()
     loop_task = asyncio.create_task(replica.run(), name="replica")
-    background = [asyncio.create_task(dispatcher.run()), asyncio.create_task(timers.run())]
+    background = [
+        asyncio.create_task(dispatcher.run(), name="dispatcher"),
+        asyncio.create_task(timers.run(), name="timers"),
+        asyncio.create_task(schema.keep_days(engine), name="journal days"),
+    ]
     await server.start()
     await health.set("", health_pb2.HealthCheckResponse.SERVING)
     log.info("scheduler_ready", address=settings.scheduler_listen, partitions=len(replica.stamps))
@@ -222,7 +227,9 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
         log.info("scheduler_stopped")
 
 
-async def _take_all(replica: Replica, ownership: Ownership, loader: Loader, log: structlog.stdlib.BoundLogger) -> list[str]:
+async def _take_all(
+    replica: Replica, ownership: Ownership, loader: Loader, log: structlog.stdlib.BoundLogger
+) -> list[str]:
     """Take every partition and return the unfinished jobs; one whose owner was killed is free when its lease ends."""
     taken = 0
     loaded: list[str] = []

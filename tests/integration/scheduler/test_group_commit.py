@@ -51,6 +51,8 @@ class Quiet:
 async def engine(database_url):
     engine = schema.create_engine(database_url)
     await schema.upgrade(engine)
+    await schema.add_days(engine)
+    await schema.add_days(engine)  # again: nothing happens
     yield engine
     await engine.dispose()
 
@@ -248,7 +250,7 @@ async def test_migrations_give_the_tables_that_the_code_declares(engine):
 
     def compare(connection):
         def mine(obj, name, type_, reflected, compare_to):
-            return not (type_ == "table" and name in {"journal_default", "alembic_version"})
+            return not (type_ == "table" and (name.startswith("journal_") or name == "alembic_version"))
 
         def only_pixloom(name, type_, parents):
             return type_ != "schema" or name == "pixloom"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 import pixloom_scheduler
@@ -19,9 +23,11 @@ from pixloom.errors import MachineError, UnavailableError
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["create_engine", "is_current", "upgrade"]
+__all__ = ["add_days", "create_engine", "is_current", "keep_days", "upgrade"]
 
 _LOCK: Final = 0x70697866  # "pixl": any constant that nothing else locks
+_DAYS_AHEAD: Final = 3
+_DAYS_EVERY_S: Final = 12 * 3600.0
 
 
 def create_engine(url: str) -> AsyncEngine:
@@ -68,6 +74,33 @@ async def upgrade(engine: AsyncEngine) -> None:
         raise UnavailableError("the database does not answer; check PIXLOOM_DATABASE_URL") from error
     except DBAPIError as error:
         raise MachineError("the database refused the schema migration; see the log for its answer") from error
+
+
+async def add_days(engine: AsyncEngine) -> None:
+    """Make the journal's partitions of today (UTC) and the days to come; those that are there stay.
+
+    A day whose rows already lie in the default partition, because no scheduler ran the day before, is left there.
+    """
+    today = datetime.now(UTC).date()
+    for day in (today + timedelta(days=number) for number in range(_DAYS_AHEAD)):
+        statement = (
+            f"CREATE TABLE IF NOT EXISTS pixloom.journal_{day:%Y%m%d} PARTITION OF pixloom.journal "
+            f"FOR VALUES FROM ('{day}') TO ('{day + timedelta(days=1)}')"
+        )
+        with contextlib.suppress(IntegrityError):
+            async with engine.begin() as connection:
+                await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+                await connection.execute(text(statement))
+
+
+async def keep_days(engine: AsyncEngine) -> None:
+    """Make the journal's partitions of the days to come twice a day, until cancelled."""
+    while True:
+        await asyncio.sleep(_DAYS_EVERY_S)
+        try:
+            await add_days(engine)
+        except (OSError, SQLAlchemyError) as error:
+            structlog.get_logger("schema").warning("days_not_added", error=type(error).__name__)
 
 
 async def is_current(engine: AsyncEngine) -> bool:
