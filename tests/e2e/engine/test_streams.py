@@ -165,47 +165,62 @@ async def sse_events(
                 fields = {}
 
 
-async def test_watchers_miss_and_repeat_nothing_when_the_scheduler_is_killed(engine: Engine) -> None:
-    job = await chain(engine)
-    three_seen = asyncio.Event()
+class Watcher:
+    """What one watcher has seen, and whether it has begun."""
 
-    async def watch_scheduler() -> list[int]:
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+        self.breaks = 0
+        self.begun = asyncio.Event()
+
+    def take(self, seq: int) -> None:
+        self.seen.append(seq)
+        if len(self.seen) == 3:
+            self.begun.set()
+
+    async def watch_scheduler(self, engine: Engine, job: Job) -> None:
         """Watch the scheduler itself, without any help of the gateway or the SDK."""
-        seen: list[int] = []
-        breaks = 0
         async with aio_channel(scheduler_of(engine)) as channel:
             stub = job_pb2_grpc.JobServiceStub(channel)
-            while True:
-                request = job_pb2.WatchJobRequest(id=job.id, after_seq=seen[-1] if seen else 0)
+            ended = False
+            while not ended:
+                request = job_pb2.WatchJobRequest(id=job.id, after_seq=self.seen[-1] if self.seen else 0)
                 try:
                     async for update in stub.WatchJob(request, wait_for_ready=True):
                         if update.WhichOneof("update") == "event":
-                            seen.append(update.event.seq)
-                        if len(seen) >= 3:
-                            three_seen.set()
+                            self.take(update.event.seq)
+                    ended = True
                 except grpc.aio.AioRpcError as error:
-                    assert error.code() == grpc.StatusCode.UNAVAILABLE  # noqa: PT017
-                    breaks += 1
-                else:
-                    assert breaks > 0
-                    return seen
+                    assert error.code() == grpc.StatusCode.UNAVAILABLE  # noqa: PT017 - what else it is matters here
+                    self.breaks += 1
 
-    async def watch_sse() -> list[int]:
-        seen: list[int] = []
+    async def watch_events(self, engine: Engine, job: Job) -> None:
+        """Watch the gateway as a browser does, over one connection."""
         last = ""
         async for number, kind, _ in sse_events(engine, job.id):
             last = kind
-            seen += [number] if number is not None else []
+            if number is not None:
+                self.take(number)
         assert last == "end"
-        return seen
 
-    async def watch_client() -> list[int]:
-        return [event.seq for event in await engine.events(job.id)]
+    async def watch_client(self, engine: Engine, job: Job) -> None:
+        """Watch with the SDK."""
+        async for update in engine.client.watch_job(job.id):
+            if isinstance(update, Event):
+                self.take(update.seq)
 
+
+async def test_watchers_miss_and_repeat_nothing_when_the_scheduler_is_killed(engine: Engine) -> None:
+    job = await chain(engine)
+    scheduler, browser, client = watchers = (Watcher(), Watcher(), Watcher())
     async with asyncio.timeout(40), asyncio.TaskGroup() as tasks:
-        watchers = [tasks.create_task(watch()) for watch in (watch_scheduler, watch_client, watch_sse)]
-        await three_seen.wait()
+        tasks.create_task(scheduler.watch_scheduler(engine, job))
+        tasks.create_task(browser.watch_events(engine, job))
+        tasks.create_task(client.watch_client(engine, job))
+        for watcher in watchers:
+            await watcher.begun.wait()
         await engine.stack.wait_replaced("scheduler", engine.stack.kill("scheduler"))
+    assert scheduler.breaks > 0
     assert (await engine.finish(job.id)).state == "COMPLETED"
     events = await engine.events(job.id)
     expected = [event.seq for event in events]
@@ -214,7 +229,7 @@ async def test_watchers_miss_and_repeat_nothing_when_the_scheduler_is_killed(eng
     assert [event.node for event in events if event.type == "node_ended"] == [f"n{number}" for number in range(9)]
     assert events[-1].type == "job_ended"
     for watcher in watchers:
-        assert watcher.result() == expected
+        assert watcher.seen == expected
     for event in events:
         after = [later.seq for later in await engine.events(job.id, after_seq=event.seq)]
         assert after == [seq for seq in expected if seq > event.seq]
