@@ -53,7 +53,12 @@ def _succeed(
     cuts: tuple[Cut, ...] = ()
     if result.items_out and stage.consumers:
         cuts = tuple(
-            Cut(stage=index, edge=edge, items=result.items_out, size=shard_size(job, job.stages[index], costs))
+            Cut(
+                stage=index,
+                edge=edge,
+                items=result.items_out,
+                size=shard_size(job, job.stages[index], costs, result.items_out),
+            )
             for index, edge in stage.consumers
             if job.stages[index].plan.kind is StageKind.MAPPED and not job.stages[index].ended
         )

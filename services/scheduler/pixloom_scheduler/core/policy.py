@@ -33,7 +33,13 @@ MAX_SHARD_ITEMS: Final = 256
 """Most items in a shard that the scheduler cuts by cost."""
 
 SHARD_S: Final = 2.0
-"""Work that a shard should hold, seconds."""
+"""Work that a shard should hold at most, seconds."""
+
+SMALL_SHARD_S: Final = 0.1
+"""Work below which a shard is not made smaller for the sake of having more of them, seconds."""
+
+SHARDS_AT_LEAST: Final = 16
+"""Shards that a small collection is cut into if they are worth it, so that it keeps more than one executor busy."""
 
 MAX_BACKOFF_S: Final = 60.0
 JITTER: Final = 0.1
@@ -51,12 +57,18 @@ def backoff_s(policy: RetryPolicy, failures: int, *, place: str) -> float:
     return delay * (1 + JITTER * jitter)
 
 
-def shard_size(job: JobRun, stage: StageRun, costs: Costs) -> int:
-    """Return the number of items a shard of `stage` gets: the workflow's, or about two seconds of work."""
+def shard_size(job: JobRun, stage: StageRun, costs: Costs, items: int) -> int:
+    """Return the number of items that a shard of `stage` gets when `items` of them are cut.
+
+    It is the workflow's own, if it gives one; else about two seconds of work, or less where that would leave fewer
+    than 16 shards of at least a tenth of a second each.
+    """
     if stage.plan.shard_size:
         return stage.plan.shard_size
     item_s = sum(costs.get(job.plan.nodes[node].op, job.plan.nodes[node].cost_s) for node in stage.plan.nodes)
-    return max(1, min(MAX_SHARD_ITEMS, int(SHARD_S / max(item_s, 1e-6))))
+    item_s = max(item_s, 1e-6)
+    spread = max(int(SMALL_SHARD_S / item_s), -(-items // SHARDS_AT_LEAST))
+    return max(1, min(MAX_SHARD_ITEMS, int(SHARD_S / item_s), spread))
 
 
 def deadline_s(job: JobRun, stage: StageRun, items: int) -> float:
