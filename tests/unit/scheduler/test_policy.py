@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
+
 from pixloom.graph.plan import RetryPolicy, StageKind
 from pixloom_scheduler.core.model import JobRun
 from pixloom_scheduler.core.policy import MAX_SHARD_ITEMS, backoff_s, shard_size
-
 from tests.support.core_world import plan_of
 
 SHAPE = [(StageKind.SOURCE, []), (StageKind.MAPPED, [0])]
