@@ -44,6 +44,8 @@ def build_routes(context: RouteContext, *, readiness: ReadinessCheck, metrics: G
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # TracingMiddleware has one span for a request; FastAPI's own would be a second one beside it, not below it.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     # Verbs first: `{id}` would take `x:start` as an id.
     api = APIRouter(prefix="/api/v1")
