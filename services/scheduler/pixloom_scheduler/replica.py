@@ -374,17 +374,24 @@ class Replica:
             job_id: The job.
             before: Leases as they were before the events that could not be made durable.
         """
-        old = self.jobs.pop(job_id, None)
-        loaded = await self._loader.load(job_id)
+        # Memory is ahead of the database until the job has been read: nothing may be offered from it meanwhile.
+        self._committing = True
+        try:
+            loaded = await self._loader.load(job_id)
+        finally:
+            self._committing = False
+        old = self.jobs.get(job_id)
         if loaded is None:
+            self.jobs.pop(job_id, None)
             return
         if old is None:
             old = LiveJob(loaded.header, loaded.run)
         leases = {**old.run.leases, **before}
+        # Sessions know leases by number, so that a number must not come to mean another lease.
+        loaded.run.next_lease = old.run.next_lease
         old.run, old.committed_seq = loaded.run, loaded.run.seq
         old.pending.clear()
         self.jobs[job_id] = old
-        self._effects.committed(old, [])
         for lease_id, lease in leases.items():
             stage = old.run.stages[lease.stage]
             fits = {
@@ -396,6 +403,8 @@ class Replica:
             }
             if fits:
                 self._keep_lease(old, lease_id, lease, fits)
+        # Last, as a stage whose lease was kept is released, and its other tasks are to be offered.
+        self._effects.committed(old, [])
 
     def _keep_lease(self, live: LiveJob, lease_id: int, lease: LeaseRun, tasks: dict[int, int]) -> None:
         grant = TasksGranted(
