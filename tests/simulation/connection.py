@@ -1,0 +1,301 @@
+"""A connection to the simulated PostgreSQL, with the methods of asyncpg that the scheduler uses.
+
+It knows the scheduler's own statements and does what their text says: a fence without a condition on the epoch does
+not check the epoch. A statement it does not know is an error, so that nothing is simulated that is not executed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from tests.simulation.database import Commit, SimulatedDatabase
+    from tests.simulation.loop import Process
+
+__all__ = ["SimulatedConnection"]
+
+_JSON: Final = frozenset({"data", "tags", "trace_context"})
+_INT4: Final = frozenset({"generation", "stage", "attempt", "items_out", "index"})
+_SPACE: Final = re.compile(r"\s+")
+
+
+class SimulatedConnection:
+    """One connection, one transaction at a time."""
+
+    def __init__(self, database: SimulatedDatabase, process: Process, *, transaction_timeout_s: float) -> None:
+        self.process = process
+        self._database = database
+        self._world = database.world
+        self._timeout_s = transaction_timeout_s
+        self._closed = False
+        self._open: Commit | None = None
+        self._transactions = 0
+
+    # -- Life -----------------------------------------------------------------------------------------------------
+
+    def is_closed(self) -> bool:
+        """Return whether nothing can be sent any more."""
+        return self._closed
+
+    def terminate(self) -> None:
+        """Close at once; an open transaction is rolled back."""
+        self._closed = True
+        self._open = None
+        self._database.forget(self)
+
+    async def close(self) -> None:
+        """Close."""
+        self.terminate()
+
+    async def trip(self) -> None:
+        """Send something and wait for the answer, which may never come."""
+        self._check()
+        await asyncio.sleep(self._world.latency())
+        self._check()
+        if self._world.chance(self._database.fault_rate):
+            self._world.log("database_fault", self.process.name)
+            self.terminate()
+            raise self._gone()
+
+    def _check(self) -> None:
+        if self._closed or self._database.is_down or not self.process.is_alive:
+            if not self._closed:
+                self.terminate()
+            raise self._gone()
+
+    def _gone(self) -> Exception:
+        return self._world.rng.choice(
+            (
+                asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation"),
+                ConnectionResetError("connection reset by peer"),
+                asyncpg.AdminShutdownError("terminating connection due to administrator command"),
+            )
+        )
+
+    # -- Transactions ---------------------------------------------------------------------------------------------
+
+    def transaction(self) -> _Transaction:
+        """Return a transaction that has not begun."""
+        return _Transaction(self)
+
+    async def begin(self) -> None:
+        """Send BEGIN."""
+        await self.trip()
+        self._open = self._new()
+        self._transactions += 1
+        self._world.after(self._timeout_s, self._time_out, self._transactions)
+
+    def _new(self) -> Commit:
+        from tests.simulation.database import Commit
+
+        return Commit(self.process.name)
+
+    def _time_out(self, transaction: int) -> None:
+        if self._open is not None and self._transactions == transaction:
+            self._world.log("transaction_timeout", self.process.name)
+            self.terminate()
+
+    async def commit(self) -> None:
+        """Send COMMIT: the answer may be lost, and then nobody knows."""
+        self._check()
+        unknown = self._world.chance(self._database.unknown_rate)
+        is_late = unknown and self._world.chance(0.5)
+        if unknown and not is_late:
+            self._world.log("commit_lost", self.process.name)
+            self.terminate()
+            raise self._gone()
+        await asyncio.sleep(self._world.latency())
+        self._check()
+        if self._open is not None:
+            commit, self._open = self._open, None
+            self._database.commit(commit)
+            self._database.release(self)
+        if unknown:
+            self._world.log("commit_unanswered", self.process.name)
+            self.terminate()
+            raise self._gone()
+        await asyncio.sleep(self._world.latency())
+        self._check()
+
+    async def rollback(self) -> None:
+        """Send ROLLBACK."""
+        self._open = None
+        self._database.release(self)
+        await self.trip()
+
+    # -- Statements -----------------------------------------------------------------------------------------------
+
+    async def fetch(self, query: str, *args: Any) -> list[Any]:
+        """Run a statement and return its rows."""
+        await self.trip()
+        text = _SPACE.sub(" ", query).strip()
+        if text.startswith("UPDATE pixloom.partition p SET commit_seq"):
+            return await self._fence(text, *args)
+        if text.startswith("UPDATE pixloom.partition p SET owner"):
+            return self._take(text, *args)
+        partitions = self._database.tables.partitions
+        if text.startswith("SELECT id, epoch, commit_seq FROM pixloom.partition"):
+            return [
+                {"id": number, "epoch": partitions[number].epoch, "commit_seq": partitions[number].commit_seq}
+                for number in args[0]
+            ]
+        if text.startswith("SELECT address, epoch FROM pixloom.partition"):
+            row = partitions[args[0]]
+            return [{"address": row.address, "epoch": row.epoch}] if row.expires_at > self._world.now() else []
+        if text.startswith("SELECT incarnation, token_key"):
+            return [{"incarnation": self._database.incarnation, "token_key": self._database.token_key}]
+        if text.startswith("SELECT extract(epoch FROM clock_timestamp())"):
+            return [(self._world.now(),)]
+        raise AssertionError(f"the simulated database does not know this statement: {text}")
+
+    async def fetchrow(self, query: str, *args: Any) -> Any:
+        """Run a statement and return its first row."""
+        rows = await self.fetch(query, *args)
+        return rows[0] if rows else None
+
+    async def fetchval(self, query: str, *args: Any) -> Any:
+        """Run a statement and return the first column of its first row."""
+        row = await self.fetchrow(query, *args)
+        return row[0] if row is not None else None
+
+    async def execute(self, query: str, *args: Any) -> str:
+        """Run a statement."""
+        await self.trip()
+        text = _SPACE.sub(" ", query).strip()
+        if text.startswith("UPDATE pixloom.partition SET owner = ''"):
+            owner, numbers = args
+            for number in numbers:
+                row = self._database.tables.partitions[number]
+                if row.owner == owner:
+                    freed = replace(row, owner="", address="", expires_at=self._world.now())
+                    self._write({number: freed})
+            return "UPDATE"
+        if text.startswith("UPDATE pixloom.job j SET state"):
+            transaction = self._transaction()
+            for job_id, state, generation, end_time, record in zip(*args, strict=True):
+                columns = {"state": state, "generation": generation, "end_time": end_time, "record": record}
+                self._accept(columns)
+                transaction.endings[job_id] = columns
+            return "UPDATE"
+        raise AssertionError(f"the simulated database does not know this statement: {text}")
+
+    async def copy_records_to_table(
+        self, table: str, *, records: Iterable[tuple[Any, ...]], columns: Sequence[str], schema_name: str
+    ) -> str:
+        """Insert rows."""
+        assert schema_name == "pixloom"
+        await self.trip()
+        transaction, tables = self._transaction(), self._database.tables
+        for record in records:
+            row = dict(zip(columns, record, strict=True))
+            self._accept(row)
+            for name in _JSON & row.keys():
+                row[name] = orjson.loads(row[name]) if row[name] is not None else None
+            match table:
+                case "job":
+                    request = (row["project"], row["request_id"])
+                    if row["id"] in tables.jobs or (row["request_id"] and request in tables.requests):
+                        raise asyncpg.UniqueViolationError("duplicate key value violates unique constraint of job")
+                    if row["request_id"] and any(
+                        (job["project"], job["request_id"]) == request for job in transaction.jobs
+                    ):
+                        raise asyncpg.UniqueViolationError("duplicate key value violates unique constraint of job")
+                    transaction.jobs.append(row)
+                case "journal":
+                    key = (row["job_id"], row["seq"])
+                    if key in tables.journal_keys or any((r["job_id"], r["seq"]) == key for r in transaction.rows):
+                        raise asyncpg.UniqueViolationError("duplicate key value violates unique constraint of journal")
+                    transaction.rows.append(row)
+                case "node":
+                    if (row["job_id"], row["generation"], row["index"]) in tables.nodes:
+                        raise asyncpg.UniqueViolationError("duplicate key value violates unique constraint of node")
+                    transaction.nodes.append(row)
+                case _:
+                    raise AssertionError(f"the simulated database has no table {table}")
+        return "COPY"
+
+    def _accept(self, row: dict[str, Any]) -> None:
+        """Refuse what PostgreSQL refuses."""
+        for name, value in row.items():
+            if isinstance(value, str) and "\0" in value:
+                raise asyncpg.CharacterNotInRepertoireError('invalid byte sequence for encoding "UTF8": 0x00')
+            if name in _INT4 and value is not None and not -(2**31) <= value < 2**31:
+                raise asyncpg.DataError(f"invalid input for {name}: value out of int32 range")
+            if isinstance(value, datetime) and value.tzinfo is None:
+                raise asyncpg.DataError(f"invalid input for {name}: can't subtract offset-naive datetimes")
+        if self._database.refuses(row):
+            raise asyncpg.DataError("the server refuses this value")
+
+    def _transaction(self) -> Commit:
+        if self._open is None:
+            raise AssertionError("this is only done inside a transaction")
+        return self._open
+
+    def _write(self, partitions: dict[int, Any]) -> None:
+        """Write rows of `partition`, in the open transaction or in one of their own."""
+        if self._open is not None:
+            self._open.partitions.update(partitions)
+            return
+        commit = self._new()
+        commit.partitions.update(partitions)
+        self._database.commit(commit)
+
+    async def _fence(
+        self, text: str, ids: list[int], epochs: list[int], numbers: list[int], lease: timedelta
+    ) -> list[tuple[int, float]]:
+        fenced = []
+        for number, epoch, seq in zip(ids, epochs, numbers, strict=True):
+            while self._database.locks.get(number, self) is not self:
+                await asyncio.sleep(0.002)
+                self._check()
+            row = self._database.tables.partitions[number]
+            if "p.epoch = v.epoch" in text and row.epoch != epoch:
+                continue
+            if "p.commit_seq = v.n - 1" in text and row.commit_seq != seq - 1:
+                continue
+            self._database.locks[number] = self
+            now = self._world.now()
+            self._write({number: replace(row, commit_seq=seq, expires_at=now + lease.total_seconds())})
+            fenced.append((number, now))
+        return fenced
+
+    def _take(self, text: str, owner: str, address: str, lease_s: float, most: int) -> list[dict[str, int]]:
+        now, taken = self._world.now(), {}
+        for number, row in sorted(self._database.tables.partitions.items()):
+            if len(taken) == most or number in self._database.locks:
+                continue
+            is_free = not row.owner or ("expires_at < clock_timestamp()" in text and row.expires_at < now)
+            if is_free and (row.owner != owner or "owner <> $1" not in text):
+                raised = row.epoch + 1 if "epoch = p.epoch + 1" in text else row.epoch
+                taken[number] = replace(row, owner=owner, address=address, epoch=raised, expires_at=now + lease_s)
+        if taken:
+            self._write(taken)
+        return [{"id": n, "epoch": row.epoch, "commit_seq": row.commit_seq} for n, row in taken.items()]
+
+
+class _Transaction:
+    """What `connection.transaction()` returns."""
+
+    def __init__(self, connection: SimulatedConnection) -> None:
+        self._connection = connection
+
+    async def start(self) -> None:
+        """Begin."""
+        await self._connection.begin()
+
+    async def commit(self) -> None:
+        """Commit."""
+        await self._connection.commit()
+
+    async def rollback(self) -> None:
+        """Roll back."""
+        await self._connection.rollback()

@@ -1,0 +1,113 @@
+"""An executor process: the real supervisor, sessions, lease book and pullers over simulated children and networks."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import nats.errors
+
+from pixloom.queue import LANES
+from pixloom.v1 import executor_pb2
+from pixloom_executor.leases import LeaseBook
+from pixloom_executor.puller import Puller, Room
+from pixloom_executor.session import Session
+from pixloom_executor.supervisor import Supervisor
+from tests.simulation.children import ChildFaults, SimulatedChildren
+from tests.simulation.loop import Process
+from tests.simulation.network import Network, SimulatedChannel
+
+if TYPE_CHECKING:
+    from tests.simulation.jetstream import SimulatedNats
+    from tests.simulation.world import World
+
+__all__ = ["ExecutorProcess"]
+
+DRAIN_S = 30.0
+FLUSH_S = 5.0
+
+
+class ExecutorProcess:
+    """One executor, wired as its service wires it."""
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        name: str,
+        network: Network,
+        queue: SimulatedNats,
+        faults: ChildFaults,
+        addresses: tuple[str, ...],
+        slots: int,
+    ) -> None:
+        self.world = world
+        self.process = Process(name)
+        self.book = LeaseBook()
+        self._network = network
+        children: Any = SimulatedChildren(world, faults, slots=slots, executor=name)
+        self.supervisor = Supervisor(executor_id=name, children=children, book=self.book)
+        self._sessions = [
+            Session(
+                address=address,
+                channel=SimulatedChannel(network, self.process, address),  # type: ignore[arg-type]
+                hello=self._hello,
+                book=self.book,
+                listener=self.supervisor,
+            )
+            for address in addresses
+        ]
+        self._slots = slots
+        self._room = Room(batches=2 * slots, is_open=self.supervisor.has_room)
+        self.supervisor.connect(sessions=self._sessions, room=self._room)
+        js: Any = queue.connect(self.process)
+        self._pullers = [
+            Puller(
+                js=js, pool="cpu", lane=lane, room=self._room, take=self.supervisor.take, jitter=world.rng.random
+            )
+            for lane in LANES
+        ]
+
+    def start(self) -> None:
+        """Begin to run."""
+        self.world.log("executor_starts", self.process.name)
+        self.process.spawn(self._main())
+
+    def _hello(self) -> executor_pb2.Hello:
+        return executor_pb2.Hello(
+            executor_id=self.process.name, pools=["cpu"], slots=self._slots, leases=self.book.announced()
+        )
+
+    async def _main(self) -> None:
+        tasks = [asyncio.create_task(session.run()) for session in self._sessions]
+        pulls = [asyncio.create_task(puller.run()) for puller in self._pullers]
+        drained = asyncio.create_task(self.supervisor.wait_for_drain())
+        for task in (*tasks, *pulls):
+            task.add_done_callback(self._ended_by_itself)
+        await drained
+        for pull in pulls:
+            pull.remove_done_callback(self._ended_by_itself)
+            pull.cancel()
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                for puller in self._pullers:
+                    await puller.finish()
+        except TimeoutError:
+            pass
+        flushed = await self.supervisor.flush(FLUSH_S)
+        self.world.log("executor_leaves", self.process.name, flushed)
+        self.kill()
+
+    def _ended_by_itself(self, task: asyncio.Task[None]) -> None:
+        if not self.process.is_alive:
+            return
+        error = "it was cancelled" if task.cancelled() else repr(task.exception())
+        if not task.cancelled() and isinstance(task.exception(), nats.errors.Error):
+            error = f"nats: {error}"
+        self.world.violate("a part of an executor ends by itself", f"{self.process.name}: {error}")
+
+    def kill(self) -> None:
+        """End it between two steps."""
+        if self.process.is_alive:
+            self.process.kill()
+            self._network.hang_up(self.process)

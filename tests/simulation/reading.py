@@ -1,0 +1,89 @@
+"""Reads the simulated PostgreSQL as the scheduler's loader and reader read the real one."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from pixloom.graph.plan import plan_from_json
+from pixloom_scheduler.core.apply import apply
+from pixloom_scheduler.core.model import JobRun
+from pixloom_scheduler.journal.loader import LoadedJob, header_of
+from pixloom_scheduler.journal.rows import decode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pixloom_scheduler.live import LiveJob
+    from tests.simulation.database import SimulatedDatabase, Tables
+
+__all__ = ["SimulatedLoader", "SimulatedReader", "replay"]
+
+_ATTEMPT = 7
+_ENDS_SHARD = 1
+
+
+def replay(tables: Tables, job_id: str, *, rows: bool = True) -> LoadedJob | None:
+    """Return a job as the committed rows tell it, or as it was before the first of them."""
+    row: Any = tables.jobs.get(job_id)
+    if row is None:
+        return None
+    header = header_of(row)
+    run = JobRun.of(header.id, header.partition, plan_from_json(orjson.loads(row["plan"])), priority=header.priority)
+    for entry in sorted(tables.journal.get(job_id, []) if rows else [], key=lambda entry: entry["seq"]):
+        apply(run, [decode(entry)])
+    run.unsettled.update(range(len(run.stages)))
+    return LoadedJob(header, run)
+
+
+class SimulatedLoader:
+    """Loads jobs."""
+
+    def __init__(self, database: SimulatedDatabase) -> None:
+        self._database = database
+
+    async def unfinished(self, partitions: Sequence[int]) -> list[LoadedJob]:
+        """Return the unfinished jobs of `partitions`, oldest first."""
+        await asyncio.sleep(self._database.world.latency() * 20)
+        found = []
+        jobs = self._database.tables.jobs
+        for job_id in sorted(jobs, key=lambda job_id: (jobs[job_id]["create_time"], job_id)):
+            if jobs[job_id]["partition"] in partitions and jobs[job_id]["end_time"] is None:
+                loaded = replay(self._database.tables, job_id)
+                if loaded is not None:
+                    found.append(loaded)
+        return found
+
+    async def load(self, job_id: str) -> LoadedJob | None:
+        """Return one job, or None."""
+        await asyncio.sleep(self._database.world.latency())
+        return replay(self._database.tables, job_id)
+
+
+class SimulatedReader:
+    """Reads payloads of ended attempts."""
+
+    def __init__(self, database: SimulatedDatabase) -> None:
+        self._database = database
+
+    async def _attempts(self, job_id: str, stage: int) -> list[dict[str, Any]]:
+        await asyncio.sleep(self._database.world.latency())
+        rows = self._database.tables.journal.get(job_id, [])
+        found = [row for row in rows if row["kind"] == _ATTEMPT and row["stage"] == stage and row["payload"] is not None]
+        return sorted(found, key=lambda row: row["seq"])
+
+    async def payloads(self, live: LiveJob, stage: int, shards: Iterable[int]) -> dict[int, bytes]:
+        """Return the payloads of the attempts that gave the outputs of `shards`."""
+        wanted = set(shards)
+        rows = await self._attempts(live.header.id, stage)
+        return {row["shard"]: row["payload"] for row in rows if row["flags"] & _ENDS_SHARD and row["shard"] in wanted}
+
+    async def payload_page(
+        self, live: LiveJob, stage: int, *, after: int, most: int
+    ) -> list[tuple[int, int, bytes | None]]:
+        """Return journal number, shard and payload of the next attempts of a stage that gave items."""
+        rows = await self._attempts(live.header.id, stage)
+        found = [row for row in rows if row["seq"] > after and row["items_out"]]
+        return [(row["seq"], row["shard"], row["payload"]) for row in found[:most]]
