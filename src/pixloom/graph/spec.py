@@ -35,7 +35,11 @@ NodeId = Annotated[str, Field(pattern=NODE_ID_PATTERN)]
 ParamName = Annotated[str, Field(pattern=PARAM_NAME_PATTERN)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Sources = str | list[str]
-JsonType = Literal["string", "integer", "number", "boolean", "array", "object", "null"]
+# `typing` keeps unions by their members, and literals are equal in any order: without a mark of its own this union could
+# be the one that another library made first, with its order, and the exported schema would depend on what is imported.
+JsonType = Annotated[
+    Literal["string", "integer", "number", "boolean", "array", "object", "null"], "the JSON types of a param"
+]
 
 
 class _Model(BaseModel):

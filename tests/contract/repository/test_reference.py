@@ -57,3 +57,11 @@ def test_workflow_schema_accepts_the_built_in_workflows() -> None:
     assert len(documents) > 0
     for path in documents:
         validator.validate(json.loads(path.read_text(encoding="utf-8")))
+
+
+def test_workflow_schema_does_not_depend_on_what_was_imported_before() -> None:
+    code = "import fastapi.openapi.models; from tools.reference.schemas import workflow_schema_page as page; print(page(), end='')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == (REFERENCE / "workflow.v1.schema.json").read_text(encoding="utf-8")
