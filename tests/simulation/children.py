@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import orjson
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from pixloom.v1 import executor_pb2, job_pb2, op_pb2
 from tests.simulation.items import fate, manifest_of, page_items, pages, slice_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from google.protobuf.timestamp_pb2 import Timestamp
 
     from tests.simulation.world import World
 
@@ -147,7 +148,9 @@ class SimulatedChildren:
             self._executions += 1
             result.warnings.append(f"{self._executor}/{self._executions}")
             outcome = job_pb2.AttemptOutcome.Name(result.outcome).removeprefix("ATTEMPT_OUTCOME_")
-            self._world.log("ran", self._executor, f"{run.batch.job_id[-4:]}.{run.batch.stage}.{task.shard}.{task.attempt}", outcome)
+            self._world.log(
+                "ran", self._executor, f"{run.batch.job_id[-4:]}.{run.batch.stage}.{task.shard}.{task.attempt}", outcome
+            )
             run.deliver(result)
 
     # -- Results ----------------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pixloom_scheduler.journal.tables import PARTITIONS
-
 from tests.simulation.connection import SimulatedConnection
 
 if TYPE_CHECKING:

@@ -62,9 +62,7 @@ class ExecutorProcess:
         self.supervisor.connect(sessions=self._sessions, room=self._room)
         js: Any = queue.connect(self.process)
         self._pullers = [
-            Puller(
-                js=js, pool="cpu", lane=lane, room=self._room, take=self.supervisor.take, jitter=world.rng.random
-            )
+            Puller(js=js, pool="cpu", lane=lane, room=self._room, take=self.supervisor.take, jitter=world.rng.random)
             for lane in LANES
         ]
 

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from pixloom.v1 import executor_pb2
+from pixloom.v1 import executor_pb2, job_pb2
 from tests.simulation.children import ChildFaults
 from tests.simulation.executor import ExecutorProcess
 from tests.simulation.invariants import FORGED
@@ -48,6 +48,7 @@ class Faults:
     stream_stall: float = 0.0
     report_repeat: float = 0.0
     report_forge: float = 0.0
+    lease_forge: float = 0.0
     child_fail: float = 0.0
     child_refuse: float = 0.0
     child_partial: float = 0.0
@@ -65,7 +66,7 @@ class Faults:
         most: dict[str, float] = {
             "database": 0.03, "unknown_commits": 0.05, "database_down": 0.05, "poison": 0.02, "restore": 0.03,
             "queue_loss": 0.1, "queue_repeat": 0.2, "queue_reorder": 0.3, "queue_silence": 0.03, "queue_wipe": 0.1,
-            "queue_down": 0.05, "stream_snap": 0.3, "stream_stall": 0.2, "report_repeat": 0.3, "report_forge": 0.3,
+            "queue_down": 0.05, "stream_snap": 0.3, "stream_stall": 0.2, "report_repeat": 0.3, "report_forge": 0.3, "lease_forge": 0.3,
             "child_fail": 0.15, "child_refuse": 0.02, "child_partial": 0.3, "child_crash": 0.15, "child_hang": 0.01,
             "executor_kill": 0.2, "executor_freeze": 0.1, "executor_drain": 0.05, "scheduler_kill": 0.15,
             "scheduler_freeze": 0.1,
@@ -76,7 +77,9 @@ class Faults:
         return cls(standby=rng.random() < 0.5, commands=rng.random() < 0.6, **drawn)
 
     def __str__(self) -> str:
-        return " ".join(f"{item.name}={getattr(self, item.name):.3g}" for item in fields(self) if getattr(self, item.name))
+        return " ".join(
+            f"{item.name}={getattr(self, item.name):.3g}" for item in fields(self) if getattr(self, item.name)
+        )
 
 
 @dataclass(slots=True)
@@ -188,6 +191,7 @@ class Storm:
             "queue_down": self._queue_down,
             "stream_snap": self._snap,
             "stream_stall": self._stall,
+            "lease_forge": self._forge_lease,
             "executor_kill": self._kill_executor,
             "executor_freeze": self._freeze_executor,
             "executor_drain": self._drain_executor,
@@ -293,7 +297,9 @@ class Storm:
 
     def _restore(self) -> None:
         before = set(self._database.tables.jobs)
-        self._database.restore(len(self._database.commits) - self._world.rng.randint(0, min(20, len(self._database.commits))))
+        self._database.restore(
+            len(self._database.commits) - self._world.rng.randint(0, min(20, len(self._database.commits)))
+        )
         self._lost_jobs |= before - set(self._database.tables.jobs)
 
     # -- Reports ------------------------------------------------------------------------------------------------------
@@ -339,6 +345,31 @@ class Storm:
                     result.attempt += 7
         self._invariants.requested(stream, forged)
         return forged
+
+    def _forge_lease(self) -> None:
+        """Announce a lease that nobody granted, and report with it."""
+        found = [
+            (job_id, *place) for job_id in self._database.tables.jobs for place in self._invariants.open_tasks(job_id)
+        ]
+        if not found or not self._network.streams:
+            return
+        stream = self._world.rng.choice(list(self._network.streams))
+        job_id, stage, shard, attempt = self._world.rng.choice(found)
+        place: dict[str, Any] = {"lease_token": self._world.rng.randbytes(32), "job_id": job_id, "generation": 1}
+        place["stage"] = stage
+        task = executor_pb2.TaskKey(shard=shard, attempt=attempt)
+        lease = executor_pb2.Lease(tasks=[task], held=[shard], **place)
+        self._reports += 1
+        result = executor_pb2.TaskResult(
+            shard=shard, attempt=attempt, outcome=job_pb2.ATTEMPT_OUTCOME_OK, detail=FORGED
+        )
+        report = executor_pb2.Report(report_id=self._reports, results=[result], **place)
+        for message in (
+            executor_pb2.SessionRequest(announce=executor_pb2.Announce(leases=[lease])),
+            executor_pb2.SessionRequest(report=report),
+        ):
+            self._invariants.requested(stream, message)
+            stream.send_to_server(message)
 
     # -- The end ------------------------------------------------------------------------------------------------------
 

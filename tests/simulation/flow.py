@@ -57,9 +57,7 @@ def _read_by(stage: StageRun, shard: int, produced: list[dict[int, list[str]]]) 
 def _check_stage(
     run: JobRun, index: int, stage: StageRun, produced: list[dict[int, list[str]]], taken: Counter[str]
 ) -> Iterator[str]:
-    given = Counter(
-        item for edge in stage.plan.inputs for ids in produced[edge.producer].values() for item in ids
-    )
+    given = Counter(item for edge in stage.plan.inputs for ids in produced[edge.producer].values() for item in ids)
     if stage.plan.kind is StageKind.SOURCE:
         every = [item for ids in produced[index].values() for item in ids]
         if len(every) != len(set(every)):

@@ -63,6 +63,18 @@ class Invariants:
         """Return a job as the committed rows tell it."""
         return self._shadows.get(job_id)
 
+    def open_tasks(self, job_id: str) -> list[tuple[int, int, int]]:
+        """Return stage, shard and next attempt of the tasks of a job that have not ended."""
+        run = self._shadows.get(job_id)
+        if run is None or run.state is not JobState.RUNNING:
+            return []
+        return [
+            (stage.plan.index, shard, stage.tasks[shard].attempt if shard in stage.tasks else 1)
+            for stage in run.stages
+            for shard in range(len(stage.shards))
+            if not stage.ended and not stage.shards.ended[shard]
+        ]
+
     def _cast(self, job_id: str, *, rows: bool) -> None:
         """Make the shadow of a job that is new, or of one that was restored with its rows."""
         loaded = replay(self._database.tables, job_id, rows=rows)
@@ -207,7 +219,13 @@ class Invariants:
             where = f"job {batch.job_id[-4:]} task {batch.stage}.{task.shard}.{task.attempt}"
             self._check_task(batch.job_id, batch.stage, task, "publish", where, must_be_current=False)
 
-    def _check_task(self, job_id: str, stage_index: int, task: Any, what: str, where: str, *, must_be_current: bool) -> None:
+    def repeated(self, message_id: str) -> None:
+        """Note that NATS swallowed a dispatch as a repetition."""
+        self._world.violate("a dispatch has an id of its own", message_id)
+
+    def _check_task(
+        self, job_id: str, stage_index: int, task: Any, what: str, where: str, *, must_be_current: bool
+    ) -> None:
         """Check that what leaves follows from what is committed."""
         run = self.shadow(job_id)
         rule = f"no {what} leaves before what it rests on is committed"
@@ -230,6 +248,8 @@ class Invariants:
         is_over = stage.ended or (task.shard < len(stage.shards) and stage.shards.ended[task.shard])
         if task.attempt > attempt and not is_over:
             self._world.violate(rule, f"{where}: the journal is at attempt {attempt}")
+        if must_be_current and is_over:
+            self._world.violate("nothing is granted that has ended", where)
         if must_be_current and (run.state.is_terminal or run.cancelling is not None):
             self._world.violate("nothing is granted of a job that ends", where)
 

@@ -69,6 +69,7 @@ class SimulatedNats:
         reorder_rate: How often a later message is delivered first.
         silence_rate: How often an answer or acknowledgement is lost.
         on_publish: Called with each message that arrives.
+        on_repetition: Called with the id of each message that was there before.
     """
 
     def __init__(self, world: World) -> None:
@@ -76,6 +77,7 @@ class SimulatedNats:
         self.is_down = False
         self.loss_rate = self.repeat_rate = self.reorder_rate = self.silence_rate = 0.0
         self.on_publish: list[Callable[[str, bytes, dict[str, str]], None]] = []
+        self.on_repetition: list[Callable[[str], None]] = []
         self.created = 0.0
         self._stream: Any = None
         self._messages: dict[int, _Stored] = {}
@@ -139,6 +141,8 @@ class SimulatedNats:
         before = self._recent.get(message_id)
         if message_id and before is not None and now - before[0] < self._stream.duplicate_window:
             self.world.log("publish_repeated", message_id[-6:])
+            for note in self.on_repetition:
+                note(message_id)
             return before[1], True
         self._last_seq += 1
         self._recent[message_id] = (now, self._last_seq)
@@ -243,9 +247,7 @@ class SimulatedMessage:
 
     async def ack(self) -> None:
         """Say that it is done with."""
-        self._server.world.after(
-            self._server.world.latency(), self._server.acknowledge, self._consumer, self._place[0]
-        )
+        self._server.world.after(self._server.world.latency(), self._server.acknowledge, self._consumer, self._place[0])
 
     async def term(self) -> None:
         """Say that it shall never come again."""
@@ -288,9 +290,7 @@ class SimulatedJetStream:
         await self._trip()
         if not self._server.has_stream():
             raise nats.js.errors.NotFoundError(code=404, description=f"stream {name} not found")
-        return SimpleNamespace(
-            created=self._server.created, state=SimpleNamespace(last_seq=self._server.last_seq())
-        )
+        return SimpleNamespace(created=self._server.created, state=SimpleNamespace(last_seq=self._server.last_seq()))
 
     async def consumer_info(self, stream: str, name: str) -> Any:
         """Return the state of a consumer."""

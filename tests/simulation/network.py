@@ -107,9 +107,7 @@ class SimulatedChannel:
 class Stream:
     """One open call, as its client sees it."""
 
-    def __init__(
-        self, network: Network, client: Process, address: str, requests: AsyncIterator[Any]
-    ) -> None:
+    def __init__(self, network: Network, client: Process, address: str, requests: AsyncIterator[Any]) -> None:
         self.client = client
         self.server: Process | None = None
         self.address = address
@@ -179,7 +177,9 @@ class Stream:
         self._network.streams.pop(self, None)
         self._pumping.cancel()
         if error is None:
-            self._world.after(self._world.rng.uniform(0, notice_s), self._to_client.put_nowait, _broken("connection lost"))
+            self._world.after(
+                self._world.rng.uniform(0, notice_s), self._to_client.put_nowait, _broken("connection lost")
+            )
         else:
             self._to_client.put_nowait(error())
         if self._serving is not None:

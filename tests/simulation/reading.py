@@ -71,7 +71,9 @@ class SimulatedReader:
     async def _attempts(self, job_id: str, stage: int) -> list[dict[str, Any]]:
         await asyncio.sleep(self._database.world.latency())
         rows = self._database.tables.journal.get(job_id, [])
-        found = [row for row in rows if row["kind"] == _ATTEMPT and row["stage"] == stage and row["payload"] is not None]
+        found = [
+            row for row in rows if row["kind"] == _ATTEMPT and row["stage"] == stage and row["payload"] is not None
+        ]
         return sorted(found, key=lambda row: row["seq"])
 
     async def payloads(self, live: LiveJob, stage: int, shards: Iterable[int]) -> dict[int, bytes]:

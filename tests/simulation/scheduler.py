@@ -11,7 +11,7 @@ from pixloom_scheduler.costs import CostModel
 from pixloom_scheduler.dispatch import Dispatcher
 from pixloom_scheduler.executors import ExecutorRegistry
 from pixloom_scheduler.inputs import InputReader, OutputCache
-from pixloom_scheduler.journal.committer import Committer, CommitsLostError, OwnershipLostError
+from pixloom_scheduler.journal.committer import CommitsLostError, Committer, OwnershipLostError
 from pixloom_scheduler.journal.ownership import Ownership
 from pixloom_scheduler.journal.tables import PARTITIONS
 from pixloom_scheduler.messages import MessageComposer
@@ -156,7 +156,7 @@ class SchedulerProcess:
         self.is_serving = True
         self.sessions.watch_silence()
         for work in (self.replica.run(), self.dispatcher.run(), self._timers.run()):
-            asyncio.create_task(work).add_done_callback(self._ended_by_itself)  # noqa: RUF006  # its process holds it
+            asyncio.create_task(work).add_done_callback(self._ended_by_itself)  # its process holds it
 
     def _ended_by_itself(self, task: asyncio.Task[None]) -> None:
         if not self.process.is_alive:

@@ -106,6 +106,7 @@ async def _run(seed: int, *, is_verbose: bool, faults: Faults | None) -> Outcome
     invariants = Invariants(world, database)
     queue, network = SimulatedNats(world), Network(world)
     queue.on_publish.append(invariants.published)
+    queue.on_repetition.append(invariants.repeated)
     network.on_response.append(invariants.responded)
     storm = Storm(world, faults or Faults.drawn(world.rng), database, queue, network, invariants)
     world.every_50_steps.append(lambda: invariants.look(storm.serving()))

@@ -39,7 +39,11 @@ def random_plan(rng: random.Random) -> Plan:
     shard_size = rng.choice((1, 2, 3, 5))
     attempts = rng.choice((2, 3, 4))
     for index in range(rng.randint(2, 6)):
-        kind = StageKind.SOURCE if index == 0 else rng.choice((StageKind.MAPPED,) * 5 + (StageKind.WHOLE,) * 3 + (StageKind.SOURCE,))
+        kind = (
+            StageKind.SOURCE
+            if index == 0
+            else rng.choice((StageKind.MAPPED,) * 5 + (StageKind.WHOLE,) * 3 + (StageKind.SOURCE,))
+        )
         producers = [] if kind is StageKind.SOURCE else sorted(rng.sample(range(index), rng.randint(1, min(2, index))))
         length = rng.choice((1, 1, 2, 3)) if kind is StageKind.MAPPED else 1
         gives = [stages[producer].nodes[-1] for producer in producers]
@@ -83,7 +87,9 @@ class Client:
         cancelled: Jobs that a scheduler said it cancels.
     """
 
-    def __init__(self, world: World, database: SimulatedDatabase, serving: Callable[[], list[SchedulerProcess]]) -> None:
+    def __init__(
+        self, world: World, database: SimulatedDatabase, serving: Callable[[], list[SchedulerProcess]]
+    ) -> None:
         self.accepted: dict[str, None] = {}
         self.cancelled: dict[str, None] = {}
         self.process = Process("client")
