@@ -54,8 +54,8 @@ def plan(spec: WorkflowSpec, params: Mapping[str, Any], catalogue: Catalogue) ->
     stages = _ordered(steps, _chains(steps))
     stage_of = {place: index for index, (members, _) in enumerate(stages) for place in members}
     outputs = {name: split_source(source)[0] for name, source in spec.outputs.items()}
-    delivered = set(outputs.values())
     places = {step.spec.id: step.place for step in steps}
+    delivered = _delivered(steps, {places[node] for node in outputs.values()})
     return Plan(
         nodes=tuple(
             _node_plan(
@@ -63,7 +63,7 @@ def plan(spec: WorkflowSpec, params: Mapping[str, Any], catalogue: Catalogue) ->
                 steps,
                 stage=stage_of[step.place],
                 params=node_params[step.place],
-                deliver=step.spec.keep or step.spec.id in delivered,
+                deliver=step.place in delivered,
                 feeds_pixels=_feeds_pixels(step, steps, stage_of),
             )
             for step in steps
@@ -207,6 +207,21 @@ def _stage_plans(
             after=tuple(sorted(after)),
             boundary=boundary,
         )
+
+
+def _delivered(steps: Sequence[Step], outputs: set[int]) -> set[int]:
+    """Return the steps that give out files: kept ones, workflow outputs, and what those only choose among or sort."""
+    delivered: set[int] = set()
+    waiting = [step.place for step in steps if step.spec.keep or step.place in outputs]
+    while waiting:
+        place = waiting.pop()
+        if place in delivered:
+            continue
+        delivered.add(place)
+        op = steps[place].op
+        if op.kind is OpKind.COLLECTION and op.output is not PortType.VALUE:
+            waiting.extend(steps[place].reads)
+    return delivered
 
 
 def _feeds_pixels(step: Step, steps: Sequence[Step], stage_of: Mapping[int, int]) -> bool:
