@@ -31,7 +31,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> AsyncIterator[Engine]:
-    async with running_engine(tmp_path_factory.mktemp("engine"), source_roots=[photos]) as made:
+    async with running_engine(
+        tmp_path_factory.mktemp("engine"), source_roots=[photos], imports=["tests.support.user_ops"]
+    ) as made:
         yield made
 
 
@@ -109,6 +111,11 @@ async def test_every_photo_is_accounted_for_and_its_thumbnail_opens(engine: Engi
         assert abs(thumb.width - whole.width * scale) <= 1
         assert abs(thumb.height - whole.height * scale) <= 1
         assert thumb.avg() >= 0  # every pixel can be decoded
+
+    # What a workflow gives out are files, whatever nodes they went through last.
+    for item in distinct:
+        if item.state == "OK":
+            assert item.sha256 in {thumb.sha256 for thumb in thumbs}
 
     results = await engine.client.get_results(job.id)
     assert results.complete
@@ -190,3 +197,22 @@ async def test_a_folder_outside_of_the_roots_is_not_read(engine: Engine, tmp_pat
     assert job.error is not None
     assert (job.error.reason, job.error.node) == ("OUTSIDE_ROOTS", "photos")
     assert await engine.items(job.id, "photos") == []
+
+
+async def test_an_image_op_of_a_user_runs_between_those_that_are_built_in(engine: Engine, photos: Path) -> None:
+    folder = photos / "darker"
+    files = {path.name: path for path in copy_photos(folder) if path.name in {"camera.png", "coffee.png"}}
+    for path in folder.iterdir():
+        if path.name not in files:
+            path.unlink()
+    darker = {"id": "darker", "op": "user.darken", "inputs": {"images": "valid"}, "params": {"by": 40}, "keep": True}
+    sheet = {"id": "sheet", "op": "agg.contact_sheet", "inputs": {"images": "darker"}}
+    job = await engine.run(source(folder), check(), darker, sheet)
+    assert (job.state, job.error) == ("COMPLETED", None)
+    items = await engine.items(job.id, "darker")
+    assert {item.key for item in items} == set(files)
+    for item in items:
+        assert item.sha256 is not None
+        made = pyvips.Image.new_from_buffer(await engine.client.read_artifact(item.sha256), "")
+        whole = pyvips.Image.new_from_file(str(files[item.key]))
+        assert (made - (whole - 40).cast("uchar")).abs().max() == 0
