@@ -18,7 +18,7 @@ import orjson
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from tests.simulation.database import Commit, SimulatedDatabase
+    from tests.simulation.database import Commit, Partition, SimulatedDatabase
     from tests.simulation.loop import Process
 
 __all__ = ["SimulatedConnection"]
@@ -269,7 +269,8 @@ class SimulatedConnection:
         return fenced
 
     def _take(self, text: str, owner: str, address: str, lease_s: float, most: int) -> list[dict[str, int]]:
-        now, taken = self._world.now(), {}
+        now = self._world.now()
+        taken: dict[int, Partition] = {}
         for number, row in sorted(self._database.tables.partitions.items()):
             if len(taken) == most or number in self._database.locks:
                 continue

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Faults", "Storm"]
 
+LOST_S = 30.0
+"""The grace of a broken stream, and the longest time for which a scheduler or its database may hang here; far less
+than the deadline of a task, which would put an end to it anyway."""
+
 
 @dataclass(slots=True)
 class Faults:
@@ -116,6 +120,7 @@ class Storm:
         self._slots = world.rng.choice((1, 1, 2, 4))
         self._tasks: list[asyncio.Task[None]] = []
         self._lost_jobs: set[str] = set()
+        self._gone: dict[str, float] = {}
         self._reports = 10**6
         database.fault_rate, database.unknown_rate = faults.database, faults.unknown_commits
         queue.loss_rate, queue.repeat_rate = faults.queue_loss, faults.queue_repeat
@@ -167,6 +172,20 @@ class Storm:
             slots=self._slots,
         )
         place.executor.start()
+
+    def look(self) -> None:
+        """Check that nobody waits for an executor that is gone."""
+        alive = {place.executor.process.name for place in self._executors if place.executor is not None}
+        now = self._world.loop.time()
+        for scheduler in self.serving():
+            for job_id, live in scheduler.replica.jobs.items():
+                for lease in live.run.leases.values():
+                    if lease.executor in alive or scheduler.process.is_frozen:
+                        continue
+                    since = max(self._gone.setdefault(lease.executor, now), scheduler.started_at)
+                    if now - since > LOST_S:
+                        detail = f"{lease.executor} is gone and has a lease of job {job_id[-4:]}"
+                        self._world.violate("what a lost executor held is queued again", detail)
 
     async def _keep_up(self) -> None:
         """Start again what has ended."""
@@ -390,9 +409,12 @@ class Storm:
                     left.append(f"leases of job {job_id[-4:]} in {scheduler.process.name}")
             if scheduler.dispatcher._offers:
                 left.append(f"{len(scheduler.dispatcher._offers)} offers of {scheduler.process.name}")
-        for place in self._executors:
-            if place.executor is not None and place.executor.process.is_alive and len(place.executor.book):
-                left.append(f"{len(place.executor.book)} leases in {place.executor.process.name}")
+        executors = [place.executor for place in self._executors if place.executor is not None]
+        left += [
+            f"{len(executor.book)} leases in {executor.process.name}"
+            for executor in executors
+            if executor.process.is_alive and len(executor.book)
+        ]
         if self._database.locks:
             left.append(f"locks on partitions {sorted(self._database.locks)}")
         return left

@@ -101,10 +101,10 @@ class Invariants:
 
     def committed(self, commit: Commit) -> None:
         """Check a commit that has just been applied."""
-        for number, row in commit.partitions.items():
-            place = (self._restores, number, row.epoch)
+        for number, partition in commit.partitions.items():
+            place = (self._restores, number, partition.epoch)
             if self._writers.setdefault(place, commit.process) != commit.process:
-                detail = f"partition {number}, epoch {row.epoch}: {self._writers[place]} and {commit.process}"
+                detail = f"partition {number}, epoch {partition.epoch}: {self._writers[place]} and {commit.process}"
                 self._world.violate("two replicas never write one partition in the same epoch", detail)
         for job in commit.jobs:
             self._cast(job["id"], rows=False)

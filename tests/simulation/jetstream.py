@@ -185,7 +185,7 @@ class SimulatedNats:
             seq = consumer.again.popleft()
             if seq in self._messages:
                 return seq
-        fresh = []
+        fresh: list[int] = []
         for seq in range(consumer.next_seq, self._last_seq + 1):
             stored = self._messages.get(seq)
             if stored is None or stored.subject != consumer.subject:

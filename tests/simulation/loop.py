@@ -13,13 +13,16 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import selectors
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
     from contextvars import Context
 
 __all__ = ["Process", "StuckError", "VirtualLoop", "current_process"]
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 START_S = 1000.0
 STEP_S = 1e-6
@@ -109,7 +112,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._timeless = _Timeless()
         self.steps = 0
         super().__init__(self._timeless)
-        self.set_task_factory(_make_task)
+        self.set_task_factory(_make_task)  # type: ignore[arg-type]  # coroutines are all that is ever run here
 
     def _make_self_pipe(self) -> None:
         """Open no socket: nobody calls from another thread."""
@@ -124,7 +127,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Return the virtual time, seconds."""
         return self._timeless.now
 
-    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:
+    def call_soon(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.Handle:
         """Schedule a callback, unless its process is frozen."""
         self.steps += 1
         self._timeless.steps_at_once += 1
@@ -138,7 +143,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return super().call_soon(callback, *args, context=context)
 
     def call_at(
-        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Schedule a timer; if its process is frozen by then, it goes off when that thaws."""
         process = _PROCESS.get() if context is None else context.get(_PROCESS)
@@ -160,13 +165,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _run_parked(self, handle: asyncio.Handle) -> None:
         if not handle.cancelled():
-            super().call_soon(lambda: None if handle.cancelled() else handle._run())  # type: ignore[attr-defined]
+            super().call_soon(lambda: None if handle.cancelled() else handle._run())
 
 
 def _make_task(
-    loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], context: Context | None = None, **options: Any
-) -> asyncio.Task[Any]:
-    task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, context=context, **options)
+    loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T], context: Context | None = None, **options: Any
+) -> asyncio.Task[T]:
+    task: asyncio.Task[T] = asyncio.Task(work, loop=loop, context=context, **options)
     process = _PROCESS.get() if context is None else context.get(_PROCESS)
     if process is not None:
         process.tasks[task] = None

@@ -79,6 +79,7 @@ class SchedulerProcess:
         self.process = Process(name)
         self.address = address
         self.is_serving = False
+        self.started_at = 0.0
         self._database = database
         self._network = network
 
@@ -154,6 +155,7 @@ class SchedulerProcess:
             return
         self._network.listen(self.address, self.process, self.sessions)
         self.is_serving = True
+        self.started_at = self.world.loop.time()
         self.sessions.watch_silence()
         for work in (self.replica.run(), self.dispatcher.run(), self._timers.run()):
             asyncio.create_task(work).add_done_callback(self._ended_by_itself)  # its process holds it

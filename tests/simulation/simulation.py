@@ -21,7 +21,7 @@ from tests.simulation.workload import Client
 from tests.simulation.world import Violation, World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, MutableMapping
 
 __all__ = ["Outcome", "run_seed"]
 
@@ -61,7 +61,7 @@ class Outcome:
 def _quiet_logs(lines: list[str]) -> Iterator[None]:
     """Keep logs from the terminal; unexpected errors are kept."""
 
-    def capture(_: Any, method: str, event: dict[str, Any]) -> str:
+    def capture(_: Any, method: str, event: MutableMapping[str, Any]) -> str:
         if method in {"error", "exception", "critical"}:
             lines.append(f"{event.get('event')} {event.get('error', '')}")
         raise structlog.DropEvent
@@ -110,6 +110,7 @@ async def _run(seed: int, *, is_verbose: bool, faults: Faults | None) -> Outcome
     network.on_response.append(invariants.responded)
     storm = Storm(world, faults or Faults.drawn(world.rng), database, queue, network, invariants)
     world.every_50_steps.append(lambda: invariants.look(storm.serving()))
+    world.every_50_steps.append(storm.look)
     client = Client(world, database, storm.serving)
     scenario = asyncio.create_task(_play(world, storm, client, invariants))
     stopped = asyncio.create_task(world.stopped())

@@ -202,8 +202,13 @@ class Client:
                 result = await call(scheduler)
             except PixloomError as error:
                 result = None if error.wire.retryable else error
+
+            def arrive() -> None:
+                if not answer.done():
+                    answer.set_result(result)
+
             if not answer.done():
-                self._world.after(self._world.latency(), lambda: answer.done() or answer.set_result(result))
+                self._world.after(self._world.latency(), arrive)
 
         scheduler.process.spawn(serve())
         try:
