@@ -43,7 +43,7 @@ ITEMS = st.builds(
     detail=TEXT,
     parents=st.lists(DIGEST, max_size=3),
     op_digest=DIGEST,
-    duration_ms=st.floats(allow_nan=False),
+    duration_ms=st.floats(min_value=0, allow_nan=False).map(abs),
     attributes_json=st.binary(max_size=40),
     node=TEXT,
     intermediate=st.booleans(),
