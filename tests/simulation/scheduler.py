@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from pixloom_scheduler.catalogue import OpCatalogue
 from pixloom_scheduler.clock import DatabaseClock
 from pixloom_scheduler.costs import CostModel
@@ -13,12 +15,12 @@ from pixloom_scheduler.executors import ExecutorRegistry
 from pixloom_scheduler.inputs import InputReader, OutputCache
 from pixloom_scheduler.journal.committer import CommitsLostError, Committer, OwnershipLostError
 from pixloom_scheduler.journal.ownership import Ownership
-from pixloom_scheduler.journal.tables import PARTITIONS
 from pixloom_scheduler.messages import MessageComposer
 from pixloom_scheduler.outside import Outside
 from pixloom_scheduler.replica import Replica
 from pixloom_scheduler.resolver import Resolver
 from pixloom_scheduler.rpc.session import ExecutorSessions
+from pixloom_scheduler.service import ANNOUNCE_S, LEASE_S, _take_all
 from pixloom_scheduler.timers import Timers
 from pixloom_scheduler.tokens import TokenMint
 from pixloom_scheduler.traces import Traces
@@ -35,9 +37,7 @@ if TYPE_CHECKING:
     from tests.simulation.network import Network
     from tests.simulation.world import World
 
-__all__ = ["LEASE_S", "SchedulerProcess"]
-
-LEASE_S = 3.0
+__all__ = ["SchedulerProcess"]
 
 
 class WatchedEffects:
@@ -148,11 +148,14 @@ class SchedulerProcess:
 
     async def _main(self) -> None:
         try:
-            await self._take_all()
+            held = await _take_all(self.replica, self._ownership, self._loader, structlog.get_logger("scheduler"))
         except Exception as error:  # noqa: BLE001  # the process ends, whatever it was, and is started again
             self.world.log("scheduler_gives_up", self.process.name, type(error).__name__)
             self.kill()
             return
+        self.world.log("taken", self.process.name, len(self.replica.stamps), len(held))
+        self.dispatcher.hold(held)
+        self._timers.at(self.clock.now() + ANNOUNCE_S, self.dispatcher.release)
         self._network.listen(self.address, self.process, self.sessions)
         self.is_serving = True
         self.started_at = self.world.loop.time()
@@ -168,19 +171,6 @@ class SchedulerProcess:
             self.world.violate("a part of a scheduler ends by itself", f"{self.process.name}: {error}")
         self.world.log("scheduler_ends", self.process.name, type(task.exception()).__name__)
         self.kill()
-
-    async def _take_all(self) -> None:
-        """Take every partition; one whose owner was killed becomes free when its lease has ended."""
-        taken = 0
-        while taken < PARTITIONS:
-            owned = await self._ownership.take(PARTITIONS)
-            if owned:
-                jobs = await self._loader.unfinished([partition.id for partition in owned])
-                self.world.log("taken", self.process.name, len(owned), owned[0].epoch, len(jobs))
-                self.replica.own(owned, jobs)
-                taken += len(owned)
-            if taken < PARTITIONS:
-                await asyncio.sleep(0.2)
 
     def kill(self) -> None:
         """End it between two steps."""

@@ -141,11 +141,19 @@ class Replica:
         """Whether this replica may still speak for its partitions."""
         return self._monotonic() < self._valid_until
 
-    def own(self, owned: Iterable[Owned], jobs: Iterable[LoadedJob]) -> None:
-        """Begin to serve partitions just taken, with their unfinished jobs."""
+    def own(self, owned: Iterable[Owned], jobs: Iterable[LoadedJob], *, since: float) -> None:
+        """Begin to serve partitions just taken, with their unfinished jobs.
+
+        Args:
+            owned: The partitions.
+            jobs: Their unfinished jobs.
+            since: Monotonic time before they were taken, seconds: their lease counts from then, however long it took
+                to load the jobs.
+        """
+        valid_until = since + self._lease_s * 0.8
+        self._valid_until = min(valid_until, self._valid_until) if self.stamps else valid_until
         for partition in owned:
             self.stamps[partition.id] = Stamp(partition.epoch, partition.commit_seq)
-        self._valid_until = self._monotonic() + self._lease_s * 0.8
         for loaded in jobs:
             live = LiveJob(loaded.header, loaded.run, committed_seq=loaded.run.seq)
             self.jobs[loaded.header.id] = live

@@ -230,17 +230,19 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
 async def _take_all(
     replica: Replica, ownership: Ownership, loader: Loader, log: structlog.stdlib.BoundLogger
 ) -> list[str]:
-    """Take every partition and return the unfinished jobs; one whose owner was killed is free when its lease ends."""
-    taken = 0
-    loaded: list[str] = []
-    while taken < PARTITIONS:
+    """Take every partition and return the unfinished jobs; one whose owner was killed is free when its lease ends.
+
+    Two replicas that each hold some would wait for one another while their leases end: so it is all or nothing.
+    """
+    while True:
+        since = asyncio.get_running_loop().time()
         owned = await ownership.take(PARTITIONS)
+        if len(owned) == PARTITIONS:
+            break
         if owned:
-            jobs = await loader.unfinished([partition.id for partition in owned])
-            replica.own(owned, jobs)
-            taken += len(owned)
-            loaded.extend(job.header.id for job in jobs)
-            log.info("partitions_taken", partitions=len(owned), jobs=len(jobs))
-        if taken < PARTITIONS:
-            await asyncio.sleep(0.2)
-    return loaded
+            await ownership.release([partition.id for partition in owned])
+        await asyncio.sleep(0.2)
+    jobs = await loader.unfinished([partition.id for partition in owned])
+    replica.own(owned, jobs, since=since)
+    log.info("partitions_taken", partitions=len(owned), jobs=len(jobs))
+    return [job.header.id for job in jobs]

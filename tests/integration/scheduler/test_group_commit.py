@@ -96,8 +96,9 @@ class Scheduler:
         return self
 
     async def load(self, tasks: asyncio.TaskGroup) -> None:
+        since = time.monotonic()
         owned = await self.ownership.take(16)
-        self.replica.own(owned, await self.loader.unfinished([partition.id for partition in owned]))
+        self.replica.own(owned, await self.loader.unfinished([partition.id for partition in owned]), since=since)
         self.task = tasks.create_task(self.replica.run())
 
     async def submit(self, job_id: str) -> LiveJob:

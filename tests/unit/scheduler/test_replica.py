@@ -74,7 +74,7 @@ def make(clock):
     replica = Replica(
         journal=journal, loader=journal, clock=DatabaseClock(), effects=effects, costs={}, lease_s=3.0, monotonic=clock
     )
-    replica.own([Owned(i, 1, 0) for i in range(16)], [])
+    replica.own([Owned(i, 1, 0) for i in range(16)], [], since=clock())
     return replica, journal, effects
 
 

@@ -1,0 +1,289 @@
+"""Planted faults: the engine with one guard taken out. Every one of them must be caught, or the simulation is blind.
+
+A mutant is a replacement in the text of a real function or statement, so that it is an error the minute the code it
+alters is no longer there.
+"""
+
+from __future__ import annotations
+import __future__
+
+import contextlib
+import importlib
+import inspect
+import textwrap
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from tests.simulation.faults import Faults
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["MUTANTS", "Mutant", "planted"]
+
+SCHEDULER = "pixloom_scheduler."
+SESSIONS = SCHEDULER + "rpc.session:ExecutorSessions."
+COMMITTER = SCHEDULER + "journal.committer:"
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One planted fault.
+
+    Attributes:
+        name: What is wrong with it.
+        target: Module and name of the function, method or text constant.
+        old: Text that is replaced, exactly once.
+        new: Text that takes its place.
+        faults: What must go wrong for it to matter, beside what a seed draws.
+    """
+
+    name: str
+    target: str
+    old: str
+    new: str
+    faults: dict[str, Any] = field(default_factory=dict)
+
+    def mix(self) -> Faults | None:
+        """Return the faults to run it under; None for what the seed draws."""
+        return Faults(**self.faults) if self.faults else None
+
+
+_TAKEOVER: Final = {"standby": True, "scheduler_freeze": 0.4, "child_fail": 0.1, "unknown_commits": 0.02}
+_FORGED: Final = {"report_forge": 0.6, "child_partial": 0.2, "child_fail": 0.2}
+_RESTART: Final = {"scheduler_kill": 0.4, "child_fail": 0.3, "stream_snap": 0.2}
+_SLOW: Final = {"database": 0.1, "child_fail": 0.2, "child_partial": 0.3}
+
+MUTANTS: Final = (
+    Mutant(
+        "the fence does not check the epoch",
+        COMMITTER + "_FENCE",
+        "p.epoch = v.epoch AND ",
+        "",
+        _TAKEOVER,
+    ),
+    Mutant(
+        "the fence does not check the commit number",
+        COMMITTER + "_FENCE",
+        " AND p.commit_seq = v.n - 1",
+        "",
+        {"restore": 0.2, "child_fail": 0.1},
+    ),
+    Mutant(
+        "a takeover does not raise the epoch",
+        SCHEDULER + "journal.ownership:_TAKE",
+        "epoch = p.epoch + 1",
+        "epoch = p.epoch",
+        _TAKEOVER,
+    ),
+    Mutant(
+        "a former owner takes its batch for committed",
+        COMMITTER + "Committer._judge",
+        "if foreign:",
+        "if False:",
+        _TAKEOVER,
+    ),
+    Mutant(
+        "commits that the database lost are not noticed",
+        COMMITTER + "Committer._judge",
+        "if behind:",
+        "if False:",
+        {"restore": 0.2, "child_fail": 0.1},
+    ),
+    Mutant(
+        "an unanswered commit is taken for done",
+        COMMITTER + "Committer.commit",
+        "await self._drop_connection()",
+        "return 0.0",
+        {"unknown_commits": 0.1},
+    ),
+    Mutant(
+        "a batch is counted twice after an unanswered commit",
+        COMMITTER + "Committer.commit",
+        "await self._drop_connection()",
+        "raise BadRowError(str(error)) from error",
+        {"unknown_commits": 0.1, "child_fail": 0.3},
+    ),
+    Mutant(
+        "a reply leaves before its commit",
+        SCHEDULER + "replica:Replica._step",
+        "await self._commit(step, everything=renewing)",
+        "[work.done.set_result(changes) for work, changes in step.works if not work.done.done()]\n"
+        "        await self._commit(step, everything=renewing)",
+    ),
+    Mutant(
+        "an acknowledgement leaves before its commit",
+        SESSIONS + "_report",
+        "future.add_done_callback(lambda done: self._reported(session, live, report, done, open_reports))",
+        "self._acknowledge(session, report, frozenset(result.shard for result in results), open_reports)",
+    ),
+    Mutant(
+        "a publish leaves before its commit",
+        SCHEDULER + "dispatch:Dispatcher.fill",
+        "self._replica.is_committing or not self._replica.is_inside_lease",
+        "False",
+        _SLOW,
+    ),
+    Mutant(
+        "who has lost its lease goes on speaking",
+        SCHEDULER + "replica:Replica.is_inside_lease",
+        "self._monotonic() < self._valid_until",
+        "True",
+        {"standby": True, "scheduler_freeze": 0.4, "queue_repeat": 0.2},
+    ),
+    Mutant(
+        "a token is not checked at adoption",
+        SESSIONS + "_adopt",
+        "if not genuine:",
+        "if False:",
+        {"lease_forge": 1.0, "child_fail": 0.2},
+    ),
+    Mutant(
+        "a task that is granted is adopted once more",
+        SCHEDULER + "core.decide:_adopt",
+        " or (task is not None and (task.lease or task.due))",
+        "",
+        {"standby": True, "scheduler_freeze": 0.3, "scheduler_kill": 0.3, "stream_snap": 0.5, "child_hang": 0.1},
+    ),
+    Mutant(
+        "a result is accepted whatever lease it names",
+        SESSIONS + "_report",
+        "known = session.leases.get(report.lease_token)",
+        "known = next(iter(session.leases.values()), None)",
+        _FORGED,
+    ),
+    Mutant(
+        "a result of another generation is accepted",
+        SESSIONS + "_report",
+        "report.generation != live.run.generation",
+        "False",
+        _FORGED,
+    ),
+    Mutant(
+        "a result of another attempt is accepted",
+        SCHEDULER + "core.decide:_report",
+        "lease.tasks.get(shard) != result.attempt",
+        "shard not in lease.tasks",
+        _FORGED,
+    ),
+    Mutant(
+        "an ended task is granted",
+        SCHEDULER + "core.decide:_claim",
+        " or ended[shard]",
+        "",
+        {"queue_repeat": 0.6, "queue_reorder": 0.3},
+    ),
+    Mutant(
+        "a granted task is granted again",
+        SCHEDULER + "core.decide:_claim",
+        "task.lease or ",
+        "",
+        {"queue_repeat": 0.6, "child_hang": 0.1},
+    ),
+    Mutant(
+        "a task of a cancelled job is granted",
+        SCHEDULER + "core.decide:_claim",
+        "or job.cancelling is not None",
+        "",
+        {"commands": True, "stream_stall": 0.5, "child_hang": 0.2},
+    ),
+    Mutant(
+        "a task is released when the first of its parents has ended",
+        SCHEDULER + "core.settle:_release",
+        "not all(job.stages[edge.producer].ended",
+        "not any(job.stages[edge.producer].ended",
+    ),
+    Mutant(
+        "shards are cut again when the journal is replayed",
+        SCHEDULER + "journal.rows:_decode_attempt",
+        "Cut(*cuts[i : i + 4])",
+        "Cut(*cuts[i : i + 3], 4)",
+    ),
+    Mutant(
+        "a shard that was split twice reads other items",
+        SCHEDULER + "core.outcomes:_retry_items",
+        "result.retry_indexes if parent is None else",
+        "result.retry_indexes if True else",
+        {"child_partial": 0.9},
+    ),
+    Mutant(
+        "the tasks of an executor that is gone are not queued again",
+        SESSIONS + "_lose",
+        "self._replica.report(job_id, LeaseLost(lease))",
+        "continue",
+        {"executor_kill": 0.5},
+    ),
+    Mutant(
+        "a dispatch that vanished is not offered again",
+        SCHEDULER + "dispatch:Dispatcher._look_forever",
+        "await self.look()",
+        "continue",
+        {"queue_loss": 0.3},
+    ),
+    Mutant(
+        "what a claim was refused is not offered again",
+        SCHEDULER + "dispatch:Dispatcher.claimed",
+        "granted < len(offer.shards)",
+        "False",
+        {"commands": True, "stream_stall": 0.5, "queue_reorder": 0.3},
+    ),
+    Mutant(
+        "a message id is used again",
+        SCHEDULER + "dispatch:Dispatcher._publish",
+        '"Nats-Msg-Id": dispatch_id',
+        '"Nats-Msg-Id": f"{offer.live.header.id}.{offer.stage}.{offer.shards[0]}"',
+        {"child_fail": 0.3},
+    ),
+    Mutant(
+        "back-offs are forgotten by a restart",
+        SCHEDULER + "outside:Outside.resume",
+        "if task.due:",
+        "if False:",
+        _RESTART,
+    ),
+    Mutant(
+        "an executor does not send a result again",
+        "pixloom_executor.leases:LeaseBook.unacknowledged",
+        "list(self._reports.values())",
+        "[]",
+        {"stream_snap": 1.0, "stream_stall": 0.3},
+    ),
+)
+
+
+@contextlib.contextmanager
+def planted(mutant: Mutant) -> Iterator[None]:
+    """Let the engine have a fault for a while.
+
+    Raises:
+        LookupError: If the text that it replaces is not there, or not once.
+    """
+    module_name, _, path = mutant.target.partition(":")
+    module = importlib.import_module(module_name)
+    holder: Any = module
+    *outer, name = path.split(".")
+    for part in outer:
+        holder = getattr(holder, part)
+    original = inspect.getattr_static(holder, name)
+    setattr(holder, name, _altered(mutant, original, module.__dict__))
+    try:
+        yield
+    finally:
+        setattr(holder, name, original)
+
+
+def _altered(mutant: Mutant, original: Any, namespace: dict[str, Any]) -> Any:
+    if isinstance(original, str):
+        return _replaced(mutant, original)
+    function = original.fget if isinstance(original, property) else original
+    text = _replaced(mutant, textwrap.dedent(inspect.getsource(function)))
+    made: dict[str, Any] = {}
+    code = compile(text, f"<{mutant.name}>", "exec", flags=__future__.annotations.compiler_flag, dont_inherit=True)
+    exec(code, namespace, made)  # noqa: S102  # the text is the engine's own
+    return made[function.__name__]
+
+
+def _replaced(mutant: Mutant, text: str) -> str:
+    if text.count(mutant.old) != 1:
+        raise LookupError(f"`{mutant.old}` is {text.count(mutant.old)} times in {mutant.target}")
+    return text.replace(mutant.old, mutant.new)
