@@ -415,6 +415,4 @@ class Storm:
             for executor in executors
             if executor.process.is_alive and len(executor.book)
         ]
-        if self._database.locks:
-            left.append(f"locks on partitions {sorted(self._database.locks)}")
         return left

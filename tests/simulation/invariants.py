@@ -33,7 +33,7 @@ FORGED = "forged"
 """Stands in the detail of every forged result."""
 
 _ATTEMPT, _NODE_ENDED, _JOB_ENDED = 7, 8, 9
-_ENDS_SHARD = 1
+_ENDS_SHARD, _LOST = 1, 4
 AFTERMATH_S = 10.0
 """Time after a restore in which messages of the lost future may still be about."""
 
@@ -123,7 +123,7 @@ class Invariants:
         if FORGED in (row["detail"] or ""):
             self._world.violate("stale or forged reports change zero rows", f"{where}: {row['detail']}")
         self._note(job_id, row)
-        if row["kind"] == _ATTEMPT:
+        if row["kind"] == _ATTEMPT and row["outcome"] != _LOST:
             key = (job_id, row["generation"], row["stage"], row["shard"], row["attempt"], row["executor"])
             if key not in self._granted:
                 self._world.violate("an accepted result was granted to its executor", f"{where}: {key[1:]}")

@@ -88,7 +88,7 @@ class SchedulerProcess:
 
         monotonic = world.loop.time
         self._ownership = Ownership(connect=connect, replica=name, address=address, lease_s=LEASE_S)
-        self.clock = DatabaseClock(wall=lambda: world.now() + world.rng.uniform(-2, 2), monotonic=monotonic)
+        self.clock = DatabaseClock(wall=lambda: world.now() + world.rng.choice((-600, -2, 0, 2, 600)), monotonic=monotonic)
         self._timers = Timers(self.clock)
         costs = CostModel({})
         executors = ExecutorRegistry()
@@ -149,6 +149,7 @@ class SchedulerProcess:
     async def _main(self) -> None:
         try:
             held = await _take_all(self.replica, self._ownership, self._loader, structlog.get_logger("scheduler"))
+            self.clock.set(await self._ownership.time())
         except Exception as error:  # noqa: BLE001  # the process ends, whatever it was, and is started again
             self.world.log("scheduler_gives_up", self.process.name, type(error).__name__)
             self.kill()

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Outcome", "run_seed"]
 
 STORM_S = 25.0
-CALM_S = 900.0
-"""More than the five minutes after which a dispatch is taken for lost, and the longest lease."""
+CALM_S = 560.0
+"""More than the five minutes after which a dispatch is taken for lost, and the longest that a child hangs."""
 
 QUIET_S = 30.0
 

@@ -187,6 +187,8 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
     await files.load_builtin()
     await files.load(settings.workflows_dir)
     dispatcher.hold(await _take_all(replica, ownership, loader, log))
+    # Before the first timer is set: this machine's clock may be far from the database's.
+    clock.set(await ownership.time())
     timers.at(clock.now() + ANNOUNCE_S, dispatcher.release)
 
     async def on_reconnect() -> None:

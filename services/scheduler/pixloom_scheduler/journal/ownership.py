@@ -116,6 +116,14 @@ class Ownership:
             await connection.close()
         return (row["address"], row["epoch"]) if row else ("", 0)
 
+    async def time(self) -> float:
+        """Return the time by the database's clock, seconds since 1970."""
+        connection = await self._connect()
+        try:
+            return float(await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())"))
+        finally:
+            await connection.close()
+
     async def deployment(self) -> Deployment:
         """Return what all replicas share."""
         connection = await self._connect()
