@@ -88,7 +88,9 @@ class SchedulerProcess:
 
         monotonic = world.loop.time
         self._ownership = Ownership(connect=connect, replica=name, address=address, lease_s=LEASE_S)
-        self.clock = DatabaseClock(wall=lambda: world.now() + world.rng.choice((-600, -2, 0, 2, 600)), monotonic=monotonic)
+        self.clock = DatabaseClock(
+            wall=lambda: world.now() + world.rng.choice((-600, -2, 0, 2, 600)), monotonic=monotonic
+        )
         self._timers = Timers(self.clock)
         costs = CostModel({})
         executors = ExecutorRegistry()
