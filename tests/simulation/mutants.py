@@ -275,7 +275,7 @@ def planted(mutant: Mutant) -> Iterator[None]:
 def _altered(mutant: Mutant, original: Any, namespace: dict[str, Any]) -> Any:
     if isinstance(original, str):
         return _replaced(mutant, original)
-    function = original.fget if isinstance(original, property) else original
+    function: Any = original.fget if isinstance(original, property) else original
     text = _replaced(mutant, textwrap.dedent(inspect.getsource(function)))
     made: dict[str, Any] = {}
     code = compile(text, f"<{mutant.name}>", "exec", flags=__future__.annotations.compiler_flag, dont_inherit=True)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.simulation.mutants import MUTANTS, Mutant
 from tests.simulation.simulation import run_seed
 from tests.simulation.teeth import catch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SEEDS_EACH = 40
 PARTS = 6
@@ -25,10 +29,10 @@ def test_no_seed_breaks_an_invariant(part: int) -> None:
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
-def test_a_planted_fault_is_caught(mutant: Mutant) -> None:
+def test_a_planted_fault_is_caught(mutant: Mutant, record_property: Callable[[str, object], None]) -> None:
     caught = catch(mutant)
     assert caught is not None, f"no seed notices that {mutant.name}"
-    print(caught)
+    record_property("caught", str(caught))
 
 
 def test_a_seed_replays_exactly() -> None:
