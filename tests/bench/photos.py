@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pixloom.sdk.image import Image
+
 __all__ = ["bare_pool", "make_photos", "pipeline", "thumbnail"]
 
 
@@ -41,21 +43,29 @@ def make_photos(folder: Path, count: int) -> None:
 
 def thumbnail(path: str, out: str) -> None:
     """Read a photo, run what `image.thumbnail` runs, encode and write: no hashing, no fsync, no record."""
-    from pixloom.sdk.image import Image
     from pixloom_executor.ops.image_thumbnail import thumbnail as op
 
-    image = op(Image.from_file(path), width=256)
+    image = op(_opened(path), width=256)
     Path(out).write_bytes(image.encoded().data)
+
+
+def _opened(path: str) -> Image:
+    """Return a photo of the bench unopened, its record filled as the engine's header probe would."""
+    from pixloom.sdk.image import Image
+    from pixloom.sdk.record import Item
+
+    data = Path(path).read_bytes()
+    record = Item(key=path, format="jpeg", size_bytes=len(data), width=1600, height=1200, pages=1, orientation=1)
+    return Image.from_bytes(data, record)
 
 
 def pipeline(path: str, out: str) -> None:
     """Run the three ops by hand in one process."""
-    from pixloom.sdk.image import Image
     from pixloom_executor.ops.image import sharpen
     from pixloom_executor.ops.image_convert import convert
     from pixloom_executor.ops.image_resize import resize
 
-    image = convert(sharpen(resize(Image.from_file(path), width=512, height=512)), format="jpeg")
+    image = convert(sharpen(resize(_opened(path), width=512, height=512)), format="jpeg")
     Path(out).write_bytes(image.encoded().data)
 
 

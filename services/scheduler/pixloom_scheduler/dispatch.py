@@ -52,6 +52,9 @@ __all__ = ["Dispatcher"]
 
 WINDOW_S: Final = 0.05
 BATCH_S: Final = 0.025
+LONG_BATCH_S: Final = 0.05
+LONG_BACKLOG_S: Final = 1.0
+"""Ready work for each slot from which on batches are long: each costs the same, and nobody is kept waiting for its end."""
 MAX_BATCH_TASKS: Final = 512
 LOOK_EVERY_S: Final = 10.0
 FORGET_AFTER_S: Final = 300.0
@@ -195,7 +198,9 @@ class Dispatcher:
         item_s = sum(self._costs.get(run.plan.nodes[node].op, run.plan.nodes[node].cost_s) for node in stage.plan.nodes)
         items = stage.shards.items_of(stage.cursor) if stage.cursor < len(stage.shards) else 1
         task_s = max(item_s * max(items, 1), 1e-6)
-        most = max(1, min(MAX_BATCH_TASKS, int(BATCH_S / task_s)))
+        backlog_s = (len(stage.shards) - stage.cursor + len(stage.ready)) * task_s
+        is_long = backlog_s > LONG_BACKLOG_S * self._executors.slots(pool)
+        most = max(1, min(MAX_BATCH_TASKS, int((LONG_BATCH_S if is_long else BATCH_S) / task_s)))
         first = stage.done == 0 and stage.active == 0
         changes = self._replica.handle_now(live, DispatchFilled(stage=index, most=most))
         shards = tuple(shard for change in changes if isinstance(change, TasksOffered) for shard in change.shards)

@@ -25,7 +25,8 @@ __all__ = ["EXIT_OUT_OF_MEMORY", "serve"]
 
 EXIT_OUT_OF_MEMORY: Final = 77
 _FLUSH_RESULTS: Final = 64
-_FLUSH_NS: Final = 5_000_000
+# Every flush costs a sync of its files, a report and a commit; a batch is meant to last about this long.
+_FLUSH_NS: Final = 25_000_000
 
 
 def serve(*, connection: socket.socket, page: mmap.mmap, settings: ChildSettings, registry: Registry) -> None:
@@ -67,7 +68,8 @@ def _run(frame: RunFrame, connection: socket.socket, runner: ChainRunner, marker
             batch, task, alone=frame.alone.get(task.shard, ()), verdicts=frame.verdicts.get(task.shard, {})
         )
         results.append(result.SerializeToString())
-        if len(results) >= _FLUSH_RESULTS or time.monotonic_ns() - flushed_ns > _FLUSH_NS:
+        is_due = len(results) >= _FLUSH_RESULTS or time.monotonic_ns() - flushed_ns > _FLUSH_NS
+        if is_due and place + 1 < len(batch.tasks):
             connection.sendall(ResultFrame(number, results, sorted(runner.take_digests())).encode())
             results = []
             flushed_ns = time.monotonic_ns()
