@@ -246,6 +246,7 @@ class SimulatedConnection:
             self._open.partitions.update(partitions)
             return
         commit = self._new()
+        commit.is_takeover = True
         commit.partitions.update(partitions)
         self._database.commit(commit)
 

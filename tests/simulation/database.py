@@ -44,6 +44,7 @@ class Commit:
         rows: Rows of `journal` inserted.
         nodes: Rows of `node` inserted.
         endings: Columns of `job` updated, by job.
+        is_takeover: Whether it gave partitions a new owner or none.
     """
 
     process: str
@@ -52,6 +53,7 @@ class Commit:
     rows: list[dict[str, Any]] = field(default_factory=list)
     nodes: list[dict[str, Any]] = field(default_factory=list)
     endings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    is_takeover: bool = False
 
 
 class Tables:

@@ -315,10 +315,17 @@ class Storm:
         self._database.is_down = False
 
     def _restore(self) -> None:
+        """Let the database lose its latest commits, and empty the queue as whoever restores a database has to.
+
+        Takeovers are not lost: an epoch that is given out twice tells nobody apart. Schedulers that may have seen one
+        have to be stopped before a database is restored to a moment before it.
+        """
         before = set(self._database.tables.jobs)
-        self._database.restore(
-            len(self._database.commits) - self._world.rng.randint(0, min(20, len(self._database.commits)))
-        )
+        commits = self._database.commits
+        taken = max((number for number, commit in enumerate(commits, start=1) if commit.is_takeover), default=0)
+        self._database.restore(max(taken, len(commits) - self._world.rng.randint(0, 20)))
+        self._queue.wipe()
+        self._reconnected()
         self._lost_jobs |= before - set(self._database.tables.jobs)
 
     # -- Reports ------------------------------------------------------------------------------------------------------

@@ -129,7 +129,7 @@ MUTANTS: Final = (
         SCHEDULER + "replica:Replica.is_inside_lease",
         "self._monotonic() < self._valid_until",
         "True",
-        {"standby": True, "scheduler_freeze": 0.4, "queue_repeat": 0.2},
+        {"standby": True, "scheduler_freeze": 0.3, "stream_stall": 1.0, "queue_repeat": 0.6, "child_fail": 0.4},
     ),
     Mutant(
         "a token is not checked at adoption",
