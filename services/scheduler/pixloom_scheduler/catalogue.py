@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from pixloom.graph.builtin import builtin_catalogue
@@ -21,6 +22,7 @@ class OpCatalogue:
     def __init__(self, definitions: Definitions) -> None:
         self._definitions = definitions
         self._catalogue = builtin_catalogue()
+        self._grew = asyncio.Event()
 
     async def load(self) -> None:
         """Take in what was announced before this process started."""
@@ -32,9 +34,15 @@ class OpCatalogue:
         """The catalogue as it is now."""
         return self._catalogue
 
+    async def wait_for_more(self) -> None:
+        """Wait until ops are announced that were not known."""
+        self._grew.clear()
+        await self._grew.wait()
+
     async def announce(self, specs: list[OpSpec]) -> None:
         """Take in the ops of an executor."""
         new = [spec for spec in specs if self._catalogue.get(spec.ref) != spec]
         if new:
             self._catalogue = self._catalogue.merged(new)
+            self._grew.set()
             await self._definitions.announce_ops({spec.ref: op_to_proto(spec).SerializeToString() for spec in new})

@@ -201,6 +201,7 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
         asyncio.create_task(dispatcher.run(), name="dispatcher"),
         asyncio.create_task(timers.run(), name="timers"),
         asyncio.create_task(schema.keep_days(engine), name="journal days"),
+        asyncio.create_task(files.keep_loading(), name="workflow files"),
     ]
     await server.start()
     await health.set("", health_pb2.HealthCheckResponse.SERVING)

@@ -37,6 +37,7 @@ class WorkflowFiles:
     def __init__(self, *, definitions: Definitions, catalogue: OpCatalogue) -> None:
         self._definitions = definitions
         self._catalogue = catalogue
+        self._refused: list[Path] = []
         self._log = structlog.get_logger("workflow_files")
 
     async def load_builtin(self) -> None:
@@ -47,8 +48,19 @@ class WorkflowFiles:
 
     async def load(self, folder: Path) -> int:
         """Load every file of a folder, by name; return how many are good. A missing folder has none."""
+        return await self._load(await asyncio.to_thread(_files_of, folder))
+
+    async def keep_loading(self) -> None:
+        """Load what was refused again whenever executors announce ops that were not known, until cancelled."""
+        while True:
+            await self._catalogue.wait_for_more()
+            if self._refused:
+                await self._load(self._refused)
+
+    async def _load(self, paths: list[Path]) -> int:
         good = 0
-        for path in await asyncio.to_thread(_files_of, folder):
+        self._refused = []
+        for path in paths:
             try:
                 new = await asyncio.to_thread(self._read, path)
                 definition, changed = await self._definitions.update(PROJECT, new, if_match="", allow_missing=True)
@@ -56,6 +68,7 @@ class WorkflowFiles:
                 for problem in error.problems or (None,):
                     place, detail = (problem.pointer, problem.detail) if problem else ("", error.message)
                     self._log.error("workflow_file_refused", file=path.name, pointer=place, problem=detail)
+                self._refused.append(path)
                 continue
             except OSError as error:
                 self._log.error("workflow_file_unreadable", file=path.name, problem=error.strerror)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ from pixloom.local.stack import LocalStack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from pixloom.local.options import LocalStackOptions
 
@@ -58,6 +60,8 @@ async def up(options: LocalStackOptions, *, announce: Callable[[str], None], ope
         await asyncio.wait({start, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if start.done():
             await start
+            for line in await asyncio.to_thread(_refused_files, stack.log("scheduler")):
+                announce(line)
             announce("Ctrl-C stops it and keeps the data.")
             if open_browser:
                 _open_browser(f"{stack.http_url}/api/docs")
@@ -74,6 +78,28 @@ async def up(options: LocalStackOptions, *, announce: Callable[[str], None], ope
             loop.remove_signal_handler(number)
     announce("Stopped.")
     return INTERRUPTED if received[0] == signal.SIGINT else 0
+
+
+def _refused_files(log: Path) -> list[str]:
+    """Return a line for each workflow file that the running scheduler has refused and not loaded since."""
+    lines: dict[str, str] = {}
+    for text in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            entry = json.loads(text)
+        except json.JSONDecodeError:
+            continue
+        match entry.get("event"):
+            case "scheduler_stopped" | "scheduler_failed":
+                lines.clear()
+            case "workflow_loaded":
+                lines.pop(entry["file"], None)
+            case "workflow_file_refused":
+                lines[entry["file"]] = f"{entry['file']} is not loaded: {entry['pointer']}: {entry['problem']}"
+            case "workflow_file_unreadable":
+                lines[entry["file"]] = f"{entry['file']} cannot be read: {entry['problem']}"
+            case _:
+                pass
+    return list(lines.values())
 
 
 def _open_browser(url: str) -> None:

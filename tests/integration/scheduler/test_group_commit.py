@@ -11,6 +11,7 @@ import asyncpg
 import orjson
 import pytest
 
+from pixloom.errors import UnavailableError
 from pixloom.graph.plan import StageKind, plan_to_json
 from pixloom_scheduler.clock import DatabaseClock
 from pixloom_scheduler.core.changes import TasksGranted, TasksOffered
@@ -21,8 +22,10 @@ from pixloom_scheduler.job import JobHeader
 from pixloom_scheduler.journal import schema
 from pixloom_scheduler.journal.batch import Batch, NewJob, Stamp
 from pixloom_scheduler.journal.committer import BadRowError, Committer, OwnershipLostError
+from pixloom_scheduler.journal.definitions import Definitions
 from pixloom_scheduler.journal.loader import Loader
 from pixloom_scheduler.journal.ownership import Ownership, connect
+from pixloom_scheduler.journal.reader import Reader
 from pixloom_scheduler.live import LiveJob
 from pixloom_scheduler.replica import Replica
 from tests.support.core_world import durable_view, plan_of
@@ -269,3 +272,14 @@ async def test_migrations_give_the_tables_that_the_code_declares(engine):
 
     async with engine.connect() as connection:
         assert await connection.run_sync(compare) == []
+
+
+async def test_a_database_that_is_away_is_told_from_one_that_refuses(unused_port):
+    engine = schema.create_engine(f"postgresql://nobody@127.0.0.1:{unused_port}/none")
+    try:
+        with pytest.raises(UnavailableError, match="does not answer"):
+            await Reader(engine).job("x")
+        with pytest.raises(UnavailableError):
+            await Definitions(engine).newest("default", after="", most=1)
+    finally:
+        await engine.dispose()

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from pixloom.errors import AlreadyExistsError, NotFoundError, VersionConflictError
 from pixloom_scheduler.journal import tables
+from pixloom_scheduler.journal.access import reading, writing
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -83,7 +84,7 @@ class Definitions:
         query = query.where(
             _VERSION.version == version if version else (_VERSION.version == _WORKFLOW.version) & ~_WORKFLOW.deleted
         )
-        async with self._engine.connect() as connection:
+        async with reading(self._engine) as connection:
             row = (await connection.execute(query)).mappings().first()
         if row is None:
             what = f"{name} at version {version}" if version else name
@@ -104,7 +105,7 @@ class Definitions:
             .order_by(_VERSION.name)
             .limit(most)
         )
-        async with self._engine.connect() as connection:
+        async with reading(self._engine) as connection:
             return [Definition(**row) for row in (await connection.execute(query)).mappings()]
 
     async def versions(self, project: str, name: str, *, before: int, most: int) -> list[Definition]:
@@ -112,7 +113,7 @@ class Definitions:
         query = select(*_COLUMNS).select_from(_JOIN).where(_VERSION.project == project, _VERSION.name == name)
         if before:
             query = query.where(_VERSION.version < before)
-        async with self._engine.connect() as connection:
+        async with reading(self._engine) as connection:
             rows = (await connection.execute(query.order_by(_VERSION.version.desc()).limit(most))).mappings()
             return [Definition(**row) for row in rows]
 
@@ -122,7 +123,7 @@ class Definitions:
         Raises:
             AlreadyExistsError: If the name is taken by other content.
         """
-        async with self._engine.begin() as connection:
+        async with writing(self._engine) as connection:
             current = await self._lock(connection, project, new.name)
             if current is not None and not current["deleted"] and current["sha256"] != new.sha256:
                 raise AlreadyExistsError(
@@ -134,7 +135,7 @@ class Definitions:
 
     async def add_if_new(self, project: str, new: NewDefinition) -> None:
         """Store a workflow unless one of its name is there or was."""
-        async with self._engine.begin() as connection:
+        async with writing(self._engine) as connection:
             if await self._lock(connection, project, new.name) is None:
                 await self._write(connection, project, new, None)
 
@@ -147,7 +148,7 @@ class Definitions:
             NotFoundError: If it is missing and may not be created.
             VersionConflictError: If it is not at the version the caller named.
         """
-        async with self._engine.begin() as connection:
+        async with writing(self._engine) as connection:
             current = await self._lock(connection, project, new.name)
             missing = current is None or current["deleted"]
             if missing and not allow_missing:
@@ -164,7 +165,7 @@ class Definitions:
             NotFoundError: If there is none.
             VersionConflictError: If it is not at the version the caller named.
         """
-        async with self._engine.begin() as connection:
+        async with writing(self._engine) as connection:
             current = await self._lock(connection, project, name)
             if current is None or current["deleted"]:
                 raise NotFoundError(f"there is no workflow {name}")
@@ -216,7 +217,7 @@ class Definitions:
 
     async def ops(self) -> list[bytes]:
         """Return the ops announced so far, serialised pixloom.v1.Op messages."""
-        async with self._engine.connect() as connection:
+        async with reading(self._engine) as connection:
             return [bytes(row[0]) for row in await connection.execute(select(tables.op.c.spec))]
 
     async def announce_ops(self, specs: dict[str, bytes]) -> None:
@@ -224,7 +225,7 @@ class Definitions:
         if not specs:
             return
         statement = insert(tables.op).values([{"name": name, "spec": spec} for name, spec in specs.items()])
-        async with self._engine.begin() as connection:
+        async with writing(self._engine) as connection:
             await connection.execute(
                 statement.on_conflict_do_update(
                     index_elements=["name"],

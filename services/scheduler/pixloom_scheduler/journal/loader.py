@@ -13,6 +13,7 @@ from pixloom_scheduler.core.apply import apply
 from pixloom_scheduler.core.model import JobRun
 from pixloom_scheduler.job import JobHeader
 from pixloom_scheduler.journal import tables
+from pixloom_scheduler.journal.access import reading
 from pixloom_scheduler.journal.rows import decode
 
 if TYPE_CHECKING:
@@ -73,14 +74,14 @@ class Loader:
             .where(tables.job.c.partition.in_(partitions), tables.job.c.end_time.is_(None))
             .order_by(tables.job.c.create_time)
         )
-        async with self._engine.connect() as connection:
+        async with reading(self._engine) as connection:
             rows = (await connection.execute(query)).mappings().all()
         return [await self._replay(row) for row in rows]
 
     async def load(self, job_id: str) -> LoadedJob | None:
         """Return one job, finished or not; None if there is none."""
         query = select(*_JOB_COLUMNS).where(tables.job.c.id == job_id)
-        async with self._engine.connect() as connection:
+        async with reading(self._engine) as connection:
             row = (await connection.execute(query)).mappings().first()
         return None if row is None else await self._replay(row)
 
@@ -96,7 +97,7 @@ class Loader:
             .order_by(journal.c.seq)
             .execution_options(yield_per=5000)
         )
-        async with self._engine.connect() as connection:
+        async with reading(self._engine) as connection:
             result = await connection.stream(query)
             async for entry in result.mappings():
                 apply(run, [decode(dict(entry))])

@@ -9,6 +9,7 @@ from sqlalchemy import and_, select
 
 from pixloom_scheduler.core.changes import AttemptEnded
 from pixloom_scheduler.journal import tables
+from pixloom_scheduler.journal.access import reading
 from pixloom_scheduler.journal.rows import KINDS
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Reader:
         self._engine = engine
 
     async def _all(self, query: Any) -> Sequence[RowMapping]:
-        async with self._engine.connect() as connection:
+        async with reading(self._engine) as connection:
             return (await connection.execute(query)).mappings().all()
 
     async def job(self, job_id: str) -> StoredJob | None:

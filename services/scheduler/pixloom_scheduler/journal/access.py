@@ -1,0 +1,60 @@
+"""Connections for reads and small writes, with a database that does not answer told from one that refuses."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from pixloom.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+__all__ = ["reading", "writing"]
+
+
+def _outage(error: Exception) -> UnavailableError | None:
+    """Return what to tell a caller if the database is away; None if the error means something else."""
+    away = isinstance(error, OSError | TimeoutError | InterfaceError | OperationalError | PoolTimeoutError)
+    if away or (isinstance(error, DBAPIError) and error.connection_invalidated):
+        return UnavailableError("the database does not answer at the moment; try again", retry_after_s=1.0)
+    return None
+
+
+@asynccontextmanager
+async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Open a connection for reading.
+
+    Raises:
+        UnavailableError: If the database does not answer.
+    """
+    try:
+        async with engine.connect() as connection:
+            yield connection
+    except Exception as error:
+        outage = _outage(error)
+        if outage is None:
+            raise
+        raise outage from error
+
+
+@asynccontextmanager
+async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Open a connection in a transaction that is committed at the end.
+
+    Raises:
+        UnavailableError: If the database does not answer; whether the transaction took effect is then unknown.
+    """
+    try:
+        async with engine.begin() as connection:
+            yield connection
+    except Exception as error:
+        outage = _outage(error)
+        if outage is None:
+            raise
+        raise outage from error
