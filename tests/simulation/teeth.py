@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST_SEEDS", "Catch", "catch"]
 
-MOST_SEEDS = 40
+MOST_SEEDS = 100
 
 
 @dataclass(frozen=True, slots=True)
