@@ -56,6 +56,8 @@ def _opened(path: str) -> Image:
 
     data = Path(path).read_bytes()
     record = Item(key=path, format="jpeg", size_bytes=len(data), width=1600, height=1200, pages=1, orientation=1)
+    # A profile is converted to sRGB by the op; whether there is one is what the engine learns from its probe.
+    record.icc = b"ICC_PROFILE" in data[:65536]
     return Image.from_bytes(data, record)
 
 

@@ -31,7 +31,7 @@ CLAIM_TIMEOUT_S: Final = 1.0
 MAX_UNACKNOWLEDGED: Final = 2000
 MAX_UNACKNOWLEDGED_BYTES: Final = 16 * 1024 * 1024
 REPORT_RESULTS: Final = 256
-REPORT_DELAY_S: Final = 0.025
+REPORT_DELAY_S: Final = 0.1
 """How long results of a batch wait for the next one; they go at once when the batch is done."""
 
 

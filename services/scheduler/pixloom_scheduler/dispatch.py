@@ -2,7 +2,7 @@
 
 Work is offered only while less than about 50 ms of it for each slot waits to be claimed, so that a job with a million
 items never stands in the way of a small one, and pause, cancel and priority act at once. A message carries several
-tasks of one stage, about 25 ms of expected work.
+tasks of one stage, about 25 ms of expected work, or 100 ms while there is much to do (ADR 13).
 
 Tasks are chosen when everything in memory is durable (`fill`), right after a commit; composing and publishing the
 message then takes its time. A dispatch that can no longer be claimed (the stream was wiped, the message is behind the
@@ -52,7 +52,7 @@ __all__ = ["Dispatcher"]
 
 WINDOW_S: Final = 0.05
 BATCH_S: Final = 0.025
-LONG_BATCH_S: Final = 0.05
+LONG_BATCH_S: Final = 0.1
 LONG_BACKLOG_S: Final = 1.0
 """Ready work for each slot from which on batches are long: each costs the same, and nobody is kept waiting for its end."""
 MAX_BATCH_TASKS: Final = 512

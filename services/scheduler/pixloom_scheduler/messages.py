@@ -11,7 +11,7 @@ from pixloom.graph.catalogue import OpKind
 from pixloom.graph.plan import OnError
 from pixloom.v1 import executor_pb2, op_pb2
 from pixloom_scheduler.core.policy import deadline_s
-from pixloom_scheduler.traces import MAX_TRACED_TASKS
+from pixloom_scheduler.traces import MAX_TRACED_TASKS, is_sampled
 
 if TYPE_CHECKING:
     from pixloom_scheduler.clock import DatabaseClock
@@ -59,7 +59,7 @@ class MessageComposer:
         stage = run.stages[stage_index]
         tasks = [self._task(run, stage_index, shard) for shard in shards]
         await self._inputs.fill(live, stage_index, tasks)
-        traced = len(stage.shards) <= MAX_TRACED_TASKS
+        traced = len(stage.shards) <= MAX_TRACED_TASKS and is_sampled(live.header.trace_context)
         context: dict[str, str] = {}
         if traced:
             context = self._traces.dispatched(

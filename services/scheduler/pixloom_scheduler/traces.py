@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pixloom_scheduler.job import JobHeader
     from pixloom_scheduler.live import LiveJob
 
-__all__ = ["MAX_TRACED_TASKS", "Traces", "trace_context_of"]
+__all__ = ["MAX_TRACED_TASKS", "Traces", "is_sampled", "trace_context_of"]
 
 MAX_TRACED_TASKS = 1000
 """Tasks up to which every one has spans."""
@@ -28,6 +28,12 @@ MAX_TRACED_TASKS = 1000
 def _span_id(*place: object) -> int:
     digest = hashlib.sha256(".".join(map(str, place)).encode()).digest()
     return int.from_bytes(digest[:8], "big") or 1
+
+
+def is_sampled(context: dict[str, str]) -> bool:
+    """Return whether a trace is recorded by anybody (W3C Trace Context, flag `sampled`)."""
+    flags = context.get("traceparent", "")[-2:]
+    return flags not in ("", "00")
 
 
 def trace_context_of(job_id: str, current: dict[str, str]) -> dict[str, str]:
@@ -43,6 +49,8 @@ class Traces:
 
     def job_ended(self, live: LiveJob) -> None:
         """Write the span of a job."""
+        if not is_sampled(live.header.trace_context):
+            return
         header, run = live.header, live.run
         context = extract(header.trace_context)
         parent = trace.get_current_span(context).get_span_context()
@@ -64,6 +72,8 @@ class Traces:
 
     def node_ended(self, live: LiveJob, index: int) -> None:
         """Write the span of a node."""
+        if not is_sampled(live.header.trace_context):
+            return
         header, run = live.header, live.run
         node = run.nodes[index]
         trace_id, parent = self._job_parent(header, run.generation)

@@ -30,6 +30,9 @@ class SyncRounds:
         # Keys of the round that has not begun, and the task that will flush them.
         self._keys: set[str] = set()
         self._task: asyncio.Task[dict[str, OSError]] | None = None
+        self._threads = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="fsync")
+        # Folders whose own entries are on disk: they need not be flushed from above again.
+        self._kept: set[str] = set()
 
     async def sync(self, keys: set[str]) -> dict[str, OSError]:
         """Return when the files below the root are on disk, with the error of each of them that failed."""
@@ -46,24 +49,42 @@ class SyncRounds:
     async def _run(self) -> dict[str, OSError]:
         async with self._turn:
             keys, self._keys, self._task = self._keys, set(), None
-            return await asyncio.to_thread(sync_files, self._root, keys)
+            return await asyncio.to_thread(sync_files, self._root, keys, threads=self._threads, kept=self._kept)
 
 
-def sync_files(root: str, keys: Iterable[str]) -> dict[str, OSError]:
-    """Flush files and the folders above them up to the root; return the error of each file that failed."""
+def sync_files(
+    root: str, keys: Iterable[str], *, threads: ThreadPoolExecutor | None = None, kept: set[str] | None = None
+) -> dict[str, OSError]:
+    """Flush files and the folders above them up to the root.
+
+    Args:
+        root: The root.
+        keys: Paths of the files below it, with `/`.
+        threads: Threads to flush from; None flushes one file after the other.
+        kept: Folders whose entries in the folder above are on disk; taken note of here.
+
+    Returns:
+        The error of each file that failed.
+    """
     unique = sorted(set(keys))
-    if len(unique) == 1:
-        outcomes = [_fsync(f"{root}{os.sep}{unique[0]}")]
-    else:
-        with ThreadPoolExecutor(max_workers=min(_THREADS, len(unique)), thread_name_prefix="fsync") as threads:
-            outcomes = list(threads.map(_fsync, (f"{root}{os.sep}{key}" for key in unique)))
+    paths = [f"{root}{os.sep}{key}" for key in unique]
+    outcomes = list(map(_fsync, paths) if threads is None or len(unique) == 1 else threads.map(_fsync, paths))
     failed = {key: error for key, error in zip(unique, outcomes, strict=True) if error is not None}
-    folders = {parent for key in unique if key not in failed for parent in _folders_above(key)}
+    known = kept if kept is not None else set()
+    folders: set[str] = set()
+    for key in unique:
+        if key in failed:
+            continue
+        nearest, *above = _folders_above(key)
+        folders.add(nearest)
+        if nearest not in known:
+            folders.update(above)
     # Deepest first: a folder's entry is worth keeping once what it leads to is there.
     for folder in sorted(folders, key=len, reverse=True):
         error = _fsync(f"{root}{os.sep}{folder}" if folder else root)
         if error is not None:
             failed.update(dict.fromkeys((key for key in unique if key.startswith(folder)), error))
+    known.update(_folders_above(key)[0] for key in unique if key not in failed)
     return failed
 
 
