@@ -78,6 +78,8 @@ class Session:
         self._stub = executor_pb2_grpc.ExecutorServiceStub(channel)
         self._outbox: Outbox = asyncio.Queue()
         self._claims: dict[int, asyncio.Future[executor_pb2.Grant]] = {}
+        # Claims nobody waits for any more: what is granted for them all the same is handed back.
+        self._given_up: dict[int, executor_pb2.Claim] = {}
         self._next_claim = 1
         self._last_reply = 0.0
         self._up = False
@@ -113,6 +115,7 @@ class Session:
             async with asyncio.timeout(timeout_s):
                 return await answer
         except TimeoutError as error:
+            self._given_up[claim_id] = claim
             raise SessionLostError from error
         finally:
             self._claims.pop(claim_id, None)
@@ -216,6 +219,20 @@ class Session:
                 call.cancel()
                 return
 
+    def _hand_back(self, grant: executor_pb2.Grant) -> None:
+        """Hand back tasks that were granted too late."""
+        claim = self._given_up.pop(grant.claim_id, None)
+        if claim is not None and grant.lease_token:
+            self.send_give_back(
+                executor_pb2.GiveBack(
+                    lease_token=grant.lease_token,
+                    job_id=claim.job_id,
+                    generation=claim.generation,
+                    stage=claim.stage,
+                    shards=[task.shard for task in grant.tasks],
+                )
+            )
+
     def _take(self, response: executor_pb2.SessionResponse) -> None:
         self._last_reply = asyncio.get_running_loop().time()
         match response.WhichOneof("message"):
@@ -223,6 +240,8 @@ class Session:
                 answer = self._claims.get(response.grant.claim_id)
                 if answer is not None and not answer.done():
                     answer.set_result(response.grant)
+                else:
+                    self._hand_back(response.grant)
             case "report_ack":
                 self._book.acknowledge(response.report_ack.report_id)
                 self._listener.acknowledged(response.report_ack.report_id)
