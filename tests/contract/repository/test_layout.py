@@ -54,7 +54,7 @@ REGISTRIES = "|".join(
         word("registry.", "yarnpkg"),
         word("buf", ".build"),
         word("crates", ".io"),
-        word("proxy.", "golang.org"),
+        word("proxy.go", "lang.o", "rg"),
         word("ghcr", ".io"),
         word("docker", ".io"),
         word("quay", ".io"),
