@@ -42,7 +42,7 @@ class FailureMiddleware:
             if started:
                 raise
             await problem_response(error, instance=scope["path"])(scope, receive, send)
-        except Exception:
+        except Exception:  # the last resort: the log has the traceback, the caller only the trace id
             _LOG.exception("request_crashed", method=scope["method"], path=scope["path"])
             if not started:
                 await problem_response(defect(), instance=scope["path"])(scope, receive, send)

@@ -131,7 +131,7 @@ class Scheduler:
                 self._observe(path, "OK", now() - started_at)
                 return response, tuple((key, value) for key, value in (await call.trailing_metadata()) or ())
             await asyncio.sleep(self._round_delays_s[round_number])
-        raise AssertionError  # pragma: no cover - the last attempt returns or raises
+        raise AssertionError("the last attempt of the last round returns or raises")
 
     async def stream(self, method: Method[Request, Response], request: Request) -> AsyncGenerator[Response]:
         """Make a call with a stream of responses, once, at the address that answered last.
