@@ -58,7 +58,7 @@ class ExecutorProcess:
             for address in addresses
         ]
         self._slots = slots
-        self._room = Room(batches=2 * slots, is_open=self.supervisor.has_room)
+        self._room = Room(batches=2 * slots, urgent=slots, is_open=self.supervisor.has_room)
         self.supervisor.connect(sessions=self._sessions, room=self._room)
         js: Any = queue.connect(self.process)
         self._pullers = [

@@ -209,7 +209,7 @@ class SimulatedNats:
         consumer.pending[seq] = delivery
         stored = self._messages[seq]
         self.world.log("deliver", seq, stored.headers.get("Nats-Msg-Id", "")[-6:], fetch.process.name)
-        message = SimulatedMessage(self, name, seq, delivery, stored.data)
+        message = SimulatedMessage(self, name, (seq, delivery), stored)
         fetch.future.set_result(message)
         self.world.after(consumer.ack_wait_s, self.give_up, name, seq, delivery)
 
@@ -239,11 +239,11 @@ class SimulatedNats:
 class SimulatedMessage:
     """A delivery."""
 
-    def __init__(self, server: SimulatedNats, consumer: str, seq: int, delivery: int, data: bytes) -> None:
-        self.data = data
+    def __init__(self, server: SimulatedNats, consumer: str, place: tuple[int, int], stored: _Stored) -> None:
+        self.data, self.subject = stored.data, stored.subject
         self._server = server
         self._consumer = consumer
-        self._place = (seq, delivery)
+        self._place = place
 
     async def ack(self) -> None:
         """Say that it is done with."""

@@ -32,10 +32,17 @@ RETRY_MAX_S: Final = 2.0
 
 
 class Room:
-    """How many batches may be under way; waiters with the lower rank go first."""
+    """How many batches may be under way; waiters with the lower rank go first.
 
-    def __init__(self, *, batches: int, is_open: Callable[[], bool]) -> None:
+    Args:
+        batches: How many.
+        urgent: How many more there may be for those of rank 0, so that they never wait for the others.
+        is_open: Tells whether any may be taken at all.
+    """
+
+    def __init__(self, *, batches: int, urgent: int = 0, is_open: Callable[[], bool]) -> None:
         self._free = batches
+        self._urgent = urgent
         self._is_open = is_open
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
@@ -59,8 +66,11 @@ class Room:
 
     def wake(self) -> None:
         """Serve waiters if there is room."""
-        while self._waiters and self._free > 0 and self._is_open():
-            _, _, waiter = heapq.heappop(self._waiters)
+        while self._waiters and self._is_open():
+            rank, _, waiter = self._waiters[0]
+            if self._free + (0 if rank else self._urgent) <= 0:
+                return
+            heapq.heappop(self._waiters)
             if not waiter.done():
                 self._free -= 1
                 waiter.set_result(None)

@@ -106,8 +106,8 @@ async def run_executor(settings: ExecutorSettings, *, stop: asyncio.Event) -> No
             Session(address=address, channel=channel, hello=hello, book=book, listener=supervisor)
             for address, channel in channels.items()
         ]
-        # One batch for each slot to work on, and one more so that it never waits for the next.
-        room = Room(batches=2 * slots, is_open=supervisor.has_room)
+        # One batch for each slot to work on, and one more so that it never waits for the next; urgent ones go ahead.
+        room = Room(batches=2 * slots, urgent=slots, is_open=supervisor.has_room)
         supervisor.connect(sessions=sessions, room=room)
         js = connection.jetstream()
         pullers += [

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from google.protobuf.message import DecodeError
 
+from pixloom.queue import LANES
 from pixloom.v1 import executor_pb2, job_pb2
 from pixloom_executor.leases import HeldLease, LeaseBook
 from pixloom_executor.session import Session, SessionLostError
@@ -157,7 +158,8 @@ class Supervisor:
         except SessionLostError:
             session.send_give_back(self._book.give_back(lease, granted))
             return
-        await self._children.run(batch, lambda result: self._finished(lease, result))
+        urgent = message.subject.endswith(f".{LANES[0]}")
+        await self._children.run(batch, lambda result: self._finished(lease, result), urgent=urgent)
         self._send(lease)
 
     def _session_for(self, batch: executor_pb2.LeaseBatch) -> Session | None:

@@ -2,7 +2,8 @@
 
 Work is offered only while less than about 50 ms of it for each slot waits to be claimed, so that a job with a million
 items never stands in the way of a small one, and pause, cancel and priority act at once. A message carries several
-tasks of one stage, about 25 ms of expected work, or 100 ms while there is much to do (ADR 13).
+tasks of one stage: about 25 ms of expected work in the lane `now`; more in the lane `bulk` while there is much to do,
+as executors let what comes by `now` go ahead after the task they are on (ADR 13).
 
 Tasks are chosen when everything in memory is durable (`fill`), right after a commit; composing and publishing the
 message then takes its time. A dispatch that can no longer be claimed (the stream was wiped, the message is behind the
@@ -52,10 +53,11 @@ __all__ = ["Dispatcher"]
 
 WINDOW_S: Final = 0.05
 BATCH_S: Final = 0.025
-LONG_BATCH_S: Final = 0.1
-LONG_BACKLOG_S: Final = 1.0
-"""Ready work for each slot from which on batches are long: each costs the same, and nobody is kept waiting for its end."""
+LONG_BATCH_S: Final = 0.4
+BATCHES_LEFT: Final = 8
+"""Batches a slot that the ready work of a stage is cut into: long ones while there is much, short ones at its end."""
 MAX_BATCH_TASKS: Final = 512
+URGENT_PRIORITY: Final = 7
 LOOK_EVERY_S: Final = 10.0
 FORGET_AFTER_S: Final = 300.0
 PUBLISHERS: Final = 4
@@ -112,7 +114,7 @@ class Dispatcher:
         self._new_id = new_id
         self._ready: dict[str, dict[str, set[int]]] = {}
         self._offers: dict[str, _Offer] = {}
-        self._offered_s: dict[str, float] = {}
+        self._offered_s: dict[tuple[str, str], float] = {}
         self._outbox: deque[str] = deque()
         self._has_outbox = asyncio.Event()
         self._declared: set[str] = set()
@@ -156,12 +158,10 @@ class Dispatcher:
             return
         for pool, jobs in self._ready.items():
             slots = self._executors.slots(pool)
-            while jobs and slots and self._offered_s.get(pool, 0.0) < WINDOW_S * slots:
+            while jobs and slots:
                 live = self._next_job(jobs)
-                if live is None:
+                if live is None or not self._offer_from(live, jobs, pool, slots):
                     break
-                if not self._offer_from(live, jobs, pool):
-                    continue
 
     def hold(self, jobs: Iterable[str]) -> None:
         """Offer nothing of jobs until `release`: executors may still hold tasks of theirs and are about to say so."""
@@ -188,20 +188,25 @@ class Dispatcher:
                 best, best_key = live, key
         return best
 
-    def _offer_from(self, live: LiveJob, jobs: dict[str, set[int]], pool: str) -> bool:
-        """Offer one batch of a job; False if it had none after all."""
+    def _offer_from(self, live: LiveJob, jobs: dict[str, set[int]], pool: str, slots: int) -> bool:
+        """Offer one batch of a job, if it has one after all; False if the window has no room for it."""
         stages = jobs[live.header.id]
         # The stage nearest to the end goes first: finished items leave, intermediate ones do not pile up.
         index = max(stages)
         run = live.run
         stage = run.stages[index]
+        is_first = stage.done == 0 and stage.active == 0
+        lane = LANES[0] if is_first or run.priority >= URGENT_PRIORITY else LANES[1]
+        if self._offered_s.get((pool, lane), 0.0) >= WINDOW_S * slots:
+            return False
         item_s = sum(self._costs.get(run.plan.nodes[node].op, run.plan.nodes[node].cost_s) for node in stage.plan.nodes)
         items = stage.shards.items_of(stage.cursor) if stage.cursor < len(stage.shards) else 1
         task_s = max(item_s * max(items, 1), 1e-6)
         backlog_s = (len(stage.shards) - stage.cursor + len(stage.ready)) * task_s
-        is_long = backlog_s > LONG_BACKLOG_S * self._executors.slots(pool)
-        most = max(1, min(MAX_BATCH_TASKS, int((LONG_BATCH_S if is_long else BATCH_S) / task_s)))
-        first = stage.done == 0 and stage.active == 0
+        batch_s = BATCH_S
+        if lane != LANES[0]:
+            batch_s = min(max(backlog_s / (BATCHES_LEFT * slots), BATCH_S), LONG_BATCH_S)
+        most = max(1, min(MAX_BATCH_TASKS, int(batch_s / task_s)))
         changes = self._replica.handle_now(live, DispatchFilled(stage=index, most=most))
         shards = tuple(shard for change in changes if isinstance(change, TasksOffered) for shard in change.shards)
         if not stage.has_ready:
@@ -212,12 +217,11 @@ class Dispatcher:
             stages.discard(index)
             if not stages:
                 jobs.pop(live.header.id, None)
-            return False
-        lane = LANES[0] if first or run.priority >= 7 else LANES[1]
+            return True
         offer = _Offer(live, index, run.generation, shards, pool, lane, min(task_s * len(shards), 1.0))
         dispatch_id = self._new_id()
         self._offers[dispatch_id] = offer
-        self._offered_s[pool] = self._offered_s.get(pool, 0.0) + offer.expected_s
+        self._offered_s[pool, lane] = self._offered_s.get((pool, lane), 0.0) + offer.expected_s
         self._outbox.append(dispatch_id)
         self._has_outbox.set()
         return True
@@ -235,8 +239,8 @@ class Dispatcher:
     def _forget(self, dispatch_id: str) -> _Offer | None:
         offer = self._offers.pop(dispatch_id, None)
         if offer is not None:
-            left = self._offered_s[offer.pool] - offer.expected_s
-            self._offered_s[offer.pool] = left if left > 1e-9 else 0.0
+            left = self._offered_s[offer.pool, offer.lane] - offer.expected_s
+            self._offered_s[offer.pool, offer.lane] = left if left > 1e-9 else 0.0
         return offer
 
     def _withdraw(self, dispatch_id: str) -> None:

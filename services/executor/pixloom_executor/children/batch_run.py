@@ -35,16 +35,27 @@ class BatchRun:
         batch: The batch.
         deliver: Takes each result, once.
         done: Set when every task has a result.
+        urgent: Whether it goes ahead of batches that are not, also of one that has begun.
     """
 
     def __init__(
-        self, *, batch: pb.LeaseBatch, deliver: Callable[[pb.TaskResult], None], done: asyncio.Future[None]
+        self,
+        *,
+        batch: pb.LeaseBatch,
+        deliver: Callable[[pb.TaskResult], None],
+        done: asyncio.Future[None],
+        urgent: bool = False,
     ) -> None:
         self.batch = batch
         self.done = done
+        self.urgent = urgent
         self.number = 0
         self.sent_s = 0.0
         self.cancelled = False
+        self.stopping = False
+        # Asked to let an urgent one go first; and whether it has done so without getting on since.
+        self.is_yielding = False
+        self.has_yielded = False
         self._deliver = deliver
         self._pending = {task.shard: task for task in batch.tasks}
         self._sent: list[int] = []

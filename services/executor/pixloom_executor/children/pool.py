@@ -45,6 +45,7 @@ class ChildPool:
             )
             for _ in range(slots)
         ]
+        self._urgent: deque[BatchRun] = deque()
         self._waiting: deque[BatchRun] = deque()
         self._serving: asyncio.Task[None] | None = None
 
@@ -66,22 +67,27 @@ class ChildPool:
         self._serving.add_done_callback(self._give_up)
         return specs
 
-    async def run(self, batch: pb.LeaseBatch, deliver: Callable[[pb.TaskResult], None]) -> None:
+    async def run(
+        self, batch: pb.LeaseBatch, deliver: Callable[[pb.TaskResult], None], *, urgent: bool = False
+    ) -> None:
         """Run the tasks of a batch one after another in one child and return when each has a result.
 
-        A batch waits until a slot is free; batches start in the order of the calls. Cancelling the caller ends it.
+        A batch waits until a slot is free; batches start in the order of the calls, urgent ones first. One that has
+        begun lets an urgent one go ahead after the task it is on. Cancelling the caller ends it.
 
         Args:
             batch: The granted tasks, with paged inputs put in place. It must not be changed before this returns.
             deliver: Takes each result once its artifacts are durable. Must not raise or block.
+            urgent: Whether it goes ahead of others.
 
         Raises:
             InternalError: if the pool is not running or a defect has stopped it.
         """
         if self._serving is None or self._serving.done():
             raise InternalError("the pool of children is not running; start it before batches are run")
-        run = BatchRun(batch=batch, deliver=deliver, done=asyncio.get_running_loop().create_future())
-        self._waiting.append(run)
+        done = asyncio.get_running_loop().create_future()
+        run = BatchRun(batch=batch, deliver=deliver, done=done, urgent=urgent)
+        (self._urgent if urgent else self._waiting).append(run)
         self._dispatch()
         try:
             await run.done
@@ -96,8 +102,7 @@ class ChildPool:
             predicate: Tells which batches.
             running: Also end the task that is running, by killing its child; otherwise it is finished.
         """
-        runs = [*self._waiting, *(run for slot in self._slots for run in slot.runs())]
-        for run in runs:
+        for run in self._runs():
             if predicate(run.batch):
                 self._end(run, running=running)
 
@@ -108,21 +113,31 @@ class ChildPool:
             serving.cancel()
             await asyncio.wait([serving])
         await self._fork_server.stop()
-        runs = [*self._waiting, *(run for slot in self._slots for run in slot.runs())]
+        runs = self._runs()
+        self._urgent.clear()
         self._waiting.clear()
         for run in runs:
             _close(run)
 
+    def _runs(self) -> list[BatchRun]:
+        return [*self._urgent, *self._waiting, *(run for slot in self._slots for run in slot.runs())]
+
     def _end(self, run: BatchRun, *, running: bool) -> None:
-        if run in self._waiting:
-            self._waiting.remove(run)
-            _close(run)
-            return
+        for waiting in (self._urgent, self._waiting):
+            if run in waiting:
+                waiting.remove(run)
+                _close(run)
+                return
         for slot in self._slots:
             if slot.end(run, running=running):
                 return
 
     def _dispatch(self) -> None:
+        while self._urgent:
+            slot = min(self._slots, key=lambda slot: (slot.urgent_load, slot.load))
+            if not slot.has_urgent_room:
+                break
+            slot.submit(self._urgent.popleft())
         while self._waiting:
             slot = min(self._slots, key=lambda slot: slot.load)
             if not slot.has_room:
@@ -133,7 +148,7 @@ class ChildPool:
         """After a defect, let nobody wait for what will never be finished."""
         if serving.cancelled() or serving.exception() is None:
             return
-        for run in [*self._waiting, *(run for slot in self._slots for run in slot.runs())]:
+        for run in self._runs():
             if not run.done.done():
                 error = InternalError("the pool of children has stopped; see the log")
                 error.__cause__ = serving.exception()

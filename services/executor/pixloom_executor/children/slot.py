@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Slot"]
 
 # A second batch is sent ahead only while batches are short: it must not wait behind a long one in the wrong slot.
-_SHORT_BATCH_S: Final = 0.2
+_SHORT_BATCH_S: Final = 0.6
+_URGENT_AHEAD: Final = 2
 _WATCH_S: Final = (0.02, 1.0)
 _RESPAWN_S: Final = (0.05, 2.0)
 _ENDED: Final = "was ended because the task was cancelled"
@@ -70,12 +71,36 @@ class Slot:
         """Whether another batch may be submitted."""
         return not self._runs or (len(self._runs) == 1 and self._batch_s < _SHORT_BATCH_S)
 
+    @property
+    def urgent_load(self) -> int:
+        """Number of urgent batches it has been given and not finished."""
+        return sum(run.urgent for run in self._runs)
+
+    @property
+    def has_urgent_room(self) -> bool:
+        """Whether another urgent batch may be submitted."""
+        return self.urgent_load < _URGENT_AHEAD
+
     def submit(self, run: BatchRun) -> None:
-        """Take a batch; it starts when those before it have ended."""
+        """Take a batch; it starts when those before it have ended, or have made way for it."""
+        if run.urgent:
+            self._make_way()
         self._runs.append(run)
         self._working.set()
         if self._child is not None:
             self._send(self._child, run)
+
+    def _make_way(self) -> None:
+        """Ask batches that are not urgent to stop after the task they are on; they go on behind the urgent one."""
+        if self._child is None:
+            return
+        position = read_position(self._child.page)
+        for run in self._runs:
+            # Not twice in a row without a task in between: urgent batches one after another must not starve the rest.
+            gets_on = not run.has_yielded or (run.number == position.batch and position.task > 0)
+            if not run.urgent and not run.stopping and gets_on:
+                run.is_yielding = True
+                request_stop(self._child.page, run.number)
 
     def end(self, run: BatchRun, *, running: bool) -> bool:
         """End a batch if it is here: tasks not started, and if `running` also the one that is."""
@@ -86,6 +111,7 @@ class Slot:
             self._finish(run)
             return True
         run.cancelled = run.cancelled or running
+        run.stopping = True
         request_stop(child.page, run.number)
         if running and read_position(child.page).batch == run.number:
             self._kill("CANCELLED", _ENDED)
@@ -148,7 +174,7 @@ class Slot:
 
     def _send(self, child: ChildProcess, run: BatchRun) -> None:
         self._number += 1
-        run.sent_s = time.monotonic()
+        run.sent_s, run.is_yielding = time.monotonic(), False
         child.writer.write(run.frame(self._number).encode())
 
     async def _read(self, child: ChildProcess) -> None:
@@ -170,7 +196,10 @@ class Slot:
                 took_s = now_s - max(run.sent_s, ended_s)
                 ended_s = now_s
                 self._batch_s += (took_s - self._batch_s) / 4
-                self._finish(run)
+                if run.is_yielding and run.has_pending and not run.stopping:
+                    self._go_on_later(child, run)
+                else:
+                    self._finish(run)
 
     async def _take(self, run: BatchRun, frame: ResultFrame) -> None:
         results = [pb.TaskResult.FromString(result) for result in frame.results]
@@ -182,6 +211,13 @@ class Slot:
             run.take_failed(results, reason=error.reason, detail=str(error))
         else:
             run.take(results)
+
+    def _go_on_later(self, child: ChildProcess, run: BatchRun) -> None:
+        """Send what is left of a batch that has made way."""
+        self._runs.remove(run)
+        self._runs.append(run)
+        run.has_yielded = True
+        self._send(child, run)
 
     def _finish(self, run: BatchRun) -> None:
         run.cancel_pending()
@@ -200,7 +236,7 @@ class Slot:
         for run in tuple(self._runs):
             if reason != "CANCELLED" and run.number == position.batch:
                 run.blame(position, reason, detail)
-            if run.cancelled or not run.has_pending:
+            if run.cancelled or run.stopping or not run.has_pending:
                 self._finish(run)
 
 

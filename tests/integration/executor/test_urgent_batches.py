@@ -1,0 +1,92 @@
+"""Urgent batches go ahead of others, also of one that has begun, and nobody starves."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pixloom.v1 import executor_pb2 as pb
+from pixloom.v1 import job_pb2
+from pixloom_executor.children import ChildPool, ChildSettings
+from tests.unit.executor.tasks import batch_of, call, inline, item, sliced
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+TASK_S = 0.02
+
+
+@pytest.fixture
+async def pool(tmp_path: Path) -> AsyncIterator[ChildPool]:
+    settings = ChildSettings(
+        artifacts_url=(tmp_path / "store").as_uri(),
+        scratch_dir=str(tmp_path / "scratch"),
+        source_roots=(str(tmp_path),),
+    )
+    pool = ChildPool(slots=1, settings=settings)
+    await pool.start()
+    yield pool
+    await pool.stop()
+
+
+def sleeps(tasks: int) -> pb.LeaseBatch:
+    return batch_of(
+        [call("debug.sleep", seconds=TASK_S)],
+        [pb.Task(shard=shard, attempt=1, inputs=[sliced(inline(item(shard)))]) for shard in range(tasks)],
+    )
+
+
+async def test_an_urgent_batch_goes_ahead_of_one_that_has_begun(pool: ChildPool) -> None:
+    order: list[str] = []
+    results: list[pb.TaskResult] = []
+
+    async def long(name: str) -> None:
+        await pool.run(sleeps(60), results.append)
+        order.append(name)
+
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        group.create_task(long("begun"))
+        group.create_task(long("sent ahead"))
+        await asyncio.sleep(5 * TASK_S)
+        await pool.run(sleeps(1), results.append, urgent=True)
+        order.append("urgent")
+        ended_before = len(results) - 1
+    assert order in (["urgent", "begun", "sent ahead"], ["urgent", "sent ahead", "begun"])
+    assert ended_before < 60
+    assert len(results) == 121
+    assert {result.outcome for result in results} == {job_pb2.ATTEMPT_OUTCOME_OK}
+
+
+async def test_urgent_batches_one_after_another_starve_nobody(pool: ChildPool) -> None:
+    ended = asyncio.Event()
+
+    async def long() -> None:
+        await pool.run(sleeps(10), lambda _: None)
+        ended.set()
+
+    async def urgent() -> None:
+        while not ended.is_set():
+            await pool.run(sleeps(1), lambda _: None, urgent=True)
+
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        group.create_task(long())
+        for _ in range(3):
+            group.create_task(urgent())
+
+
+async def test_a_batch_that_made_way_can_be_ended(pool: ChildPool) -> None:
+    results: list[pb.TaskResult] = []
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        long = group.create_task(pool.run(sleeps(200), results.append))
+        await asyncio.sleep(2 * TASK_S)
+        urgent = group.create_task(pool.run(sleeps(3), lambda _: None, urgent=True))
+        await asyncio.sleep(TASK_S)
+        pool.end(lambda batch: len(batch.tasks) == 200)
+        await long
+        await urgent
+    outcomes = [result.outcome for result in results]
+    assert len(outcomes) == 200
+    assert outcomes.count(job_pb2.ATTEMPT_OUTCOME_CANCELLED) > 100
