@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["Watches"]
 
 SNAPSHOT_EVERY_S: Final = 0.2
+SNAPSHOT_SHARE: Final = 20
+"""Of a job with thousands of nodes snapshots are rarer: making them takes at most a twentieth of the loop's time."""
 
 
 class Watches:
@@ -66,8 +68,10 @@ class Watches:
             now = asyncio.get_running_loop().time()
             # An end is shown once it is durable: whoever sees it stops watching.
             if ended or (now >= next_snapshot and not live.run.state.is_terminal):
-                yield job_pb2.WatchJobResponse(snapshot=self._snapshot(live))
-                next_snapshot = now + SNAPSHOT_EVERY_S
+                snapshot = self._snapshot(live)
+                took_s = asyncio.get_running_loop().time() - now
+                next_snapshot = now + max(SNAPSHOT_EVERY_S, SNAPSHOT_SHARE * took_s)
+                yield job_pb2.WatchJobResponse(snapshot=snapshot)
             if ended:
                 return
             await self._wait(news, live, next_snapshot)

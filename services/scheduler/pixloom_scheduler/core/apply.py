@@ -28,7 +28,7 @@ from pixloom_scheduler.core.changes import (
     TasksReadied,
 )
 from pixloom_scheduler.core.model import JobRun, LeaseRun, StageRun, TaskRun
-from pixloom_scheduler.core.states import JobState, check_job_transition, check_node_transition
+from pixloom_scheduler.core.states import JobState, NodeState, check_job_transition, check_node_transition
 from pixloom_scheduler.core.view import node_state
 
 if TYPE_CHECKING:
@@ -337,7 +337,13 @@ def _end_node(job: JobRun, change: NodeEnded) -> None:
     node.state, node.end = change.state, change.time
     node.error = (change.reason, change.detail)
     job.ended_nodes += 1
-    job.unsettled.update(job.waiters[change.node])
+    is_bad = change.state is not NodeState.COMPLETED
+    for waiter, is_awaited in job.waiters[change.node]:
+        waiting = job.stages[waiter]
+        waiting.may_be_blocked = waiting.may_be_blocked or is_bad
+        waiting.awaited -= is_awaited
+        if is_bad or not waiting.awaited:
+            job.unsettled.add(waiter)
     if all(job.nodes[index].state.is_terminal for index in stage.plan.nodes):
         stage.ended = True
         stage.resolving = False

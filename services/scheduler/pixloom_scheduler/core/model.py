@@ -12,6 +12,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pixloom_scheduler.core.stage_queue import StageQueue
 from pixloom_scheduler.core.states import JobState, NodeState
 
 if TYPE_CHECKING:
@@ -137,6 +138,8 @@ class StageRun:
         failed: Shards that ended in failure.
         failure: Reason and sentence of the first of them, and the place in the stage of the node that refused.
         open: Shards that have not ended.
+        awaited: Nodes that must end before it starts and have not.
+        may_be_blocked: Whether a node that it needs has failed, was skipped or cancelled.
         sealed: Whether no shard will be added.
         released: Whether its tasks may be dispatched.
         resolving: Whether its condition or references are being worked out.
@@ -158,6 +161,8 @@ class StageRun:
     failed: int = 0
     failure: tuple[str, str, int] = ("", "", 0)
     open: int = 0
+    awaited: int = 0
+    may_be_blocked: bool = False
     sealed: bool = False
     released: bool = False
     resolving: bool = False
@@ -217,7 +222,7 @@ class JobRun:
         checkpoint: When its latest result became durable, seconds; 0 before.
         unsettled: Stages whose consequences have not been worked out.
         ended_nodes: Nodes that have ended.
-        waiters: For each node, the stages whose start depends on its end.
+        waiters: For each node, the stages that care how it ends, and whether they start only behind that.
     """
 
     id: str
@@ -237,9 +242,9 @@ class JobRun:
     start: float = 0.0
     end: float = 0.0
     checkpoint: float = 0.0
-    unsettled: set[int] = field(default_factory=set)
+    unsettled: StageQueue = field(default_factory=StageQueue)
     ended_nodes: int = 0
-    waiters: tuple[tuple[int, ...], ...] = ()
+    waiters: tuple[tuple[tuple[int, bool], ...], ...] = ()
 
     @classmethod
     def of(cls, job_id: str, partition: int, plan: Plan, *, priority: int = 5) -> JobRun:
@@ -248,10 +253,11 @@ class JobRun:
         for stage in plan.stages:
             for edge_index, edge in enumerate(stage.inputs):
                 consumers[edge.producer].append((stage.index, edge_index))
-        waiters: list[list[int]] = [[] for _ in plan.nodes]
+        waiters: list[list[tuple[int, bool]]] = [[] for _ in plan.nodes]
         for stage in plan.stages:
-            for node in {*stage.after, *plan.nodes[stage.nodes[0]].needs}:
-                waiters[node].append(stage.index)
+            after = set(stage.after)
+            for node in sorted(after.union(plan.nodes[stage.nodes[0]].needs)):
+                waiters[node].append((stage.index, node in after))
         return cls(
             id=job_id,
             partition=partition,
@@ -259,5 +265,7 @@ class JobRun:
             priority=priority,
             nodes=[NodeRun(node) for node in plan.nodes],
             waiters=tuple(tuple(stages) for stages in waiters),
-            stages=[StageRun(stage, tuple(consumers[stage.index])) for stage in plan.stages],
+            stages=[
+                StageRun(stage, tuple(consumers[stage.index]), awaited=len(set(stage.after))) for stage in plan.stages
+            ],
         )

@@ -41,11 +41,10 @@ def settle(job: JobRun, now: float) -> list[Change]:
         job.unsettled.clear()
         return []
     while job.unsettled:
-        index = min(job.unsettled)
-        changes = _settle_stage(job, job.stages[index], now)
+        changes = _settle_stage(job, job.stages[job.unsettled.first()], now)
         if changes:
             return changes
-        job.unsettled.discard(index)
+        job.unsettled.remove_first()
     if job.ended_nodes == len(job.nodes):
         return [_end_job(job, now)]
     return []
@@ -72,7 +71,7 @@ def _settle_cancel(job: JobRun, now: float) -> list[Change]:
 def _settle_stage(job: JobRun, stage: StageRun, now: float) -> list[Change]:
     if stage.ended:
         return []
-    blocked = _blocker(job, stage)
+    blocked = _blocker(job, stage) if stage.may_be_blocked else None
     if blocked is not None:
         reason, detail = blocked
         return [
@@ -121,7 +120,7 @@ def _culprit(job: JobRun, index: int) -> str:
 
 
 def _release(job: JobRun, stage: StageRun) -> list[Change]:
-    if stage.resolving or not all(job.nodes[node].state.is_terminal for node in stage.plan.after):
+    if stage.resolving or stage.awaited:
         return []
     if stage.plan.kind is StageKind.WHOLE and not all(job.stages[edge.producer].ended for edge in stage.plan.inputs):
         return []
