@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from pixloom.rpc.bundles import unbundled
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
@@ -143,12 +145,14 @@ class Stream:
         return True
 
     async def _pump(self) -> None:
-        async for message in self._requests:
-            for delay, sent in self._network.on_request(self, message):
-                if delay:
-                    self._world.after(delay, self.send_to_server, sent)
-                else:
-                    self.send_to_server(sent)
+        async for together in self._requests:
+            # Faults strike what travels together one by one.
+            for message in unbundled(together):
+                for delay, sent in self._network.on_request(self, message):
+                    if delay:
+                        self._world.after(delay, self.send_to_server, sent)
+                    else:
+                        self.send_to_server(sent)
 
     # -- The way ------------------------------------------------------------------------------------------------------
 
@@ -199,11 +203,12 @@ class Stream:
     async def _serve(self, sessions: ExecutorSessions) -> None:
         responses: Any = sessions.Session(self._arriving(), None)  # type: ignore[arg-type]
         async with contextlib.aclosing(responses):
-            async for response in responses:
-                for watch in self._network.on_response:
-                    watch(self, response)
-                if not self._is_cut:
-                    self._send(1, self._to_client, type(response).FromString(response.SerializeToString()))
+            async for together in responses:
+                for response in unbundled(together):
+                    for watch in self._network.on_response:
+                        watch(self, response)
+                    if not self._is_cut:
+                        self._send(1, self._to_client, type(response).FromString(response.SerializeToString()))
         if not self._is_cut:
             self._send(1, self._to_client, None)
             self._world.after(0.01, self._cut, asyncio.CancelledError, 0.0)

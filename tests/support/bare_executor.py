@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
 import nats
 
 from pixloom.queue import LANES, STREAM, consumer_name, declare_consumers, declare_stream, subject
+from pixloom.rpc.bundles import unbundled
 from pixloom.rpc.channel import aio_channel
 from pixloom.v1 import executor_pb2 as pb
 from pixloom.v1 import executor_pb2_grpc, job_pb2
@@ -33,6 +35,7 @@ class BareExecutor:
         self._channel = aio_channel(scheduler, is_traced=False)
         self._call: Any = executor_pb2_grpc.ExecutorServiceStub(self._channel).Session()
         self._claims = 0
+        self._answers: deque[pb.SessionResponse] = deque()
 
     async def __aenter__(self) -> Self:
         await self.send(hello=pb.Hello(executor_id=self.identity, pools=[self._pool], slots=1))
@@ -53,10 +56,13 @@ class BareExecutor:
         """Return the next answer of a kind; others are passed over."""
         async with asyncio.timeout(10):
             while True:
+                while self._answers:
+                    answer = self._answers.popleft()
+                    if answer.WhichOneof("message") == kind:
+                        return getattr(answer, kind)
                 response = await self._call.read()
                 assert isinstance(response, pb.SessionResponse), f"the stream ended before {kind}"
-                if response.WhichOneof("message") == kind:
-                    return getattr(response, kind)
+                self._answers.extend(unbundled(response))
 
     async def pull(self, nats_url: str) -> pb.LeaseBatch:
         """Take the first dispatch of a job in this executor's pool off the queue."""

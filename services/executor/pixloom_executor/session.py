@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 import grpc
 import structlog
 
+from pixloom.rpc.bundles import bundled, unbundled
 from pixloom.v1 import executor_pb2, executor_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     from pixloom_executor.leases import LeaseBook
 
@@ -186,11 +187,14 @@ class Session:
         outbox: Outbox = asyncio.Queue()
         self._outbox = outbox
         outbox.put_nowait(executor_pb2.SessionRequest(hello=self._hello()))
-        call = self._stub.Session(_drained(outbox))
+        call = self._stub.Session(bundled(outbox, _bundle))
         heart: asyncio.Task[None] | None = None
         try:
-            async for response in call:
-                if response.WhichOneof("message") == "welcome":
+            async for together in call:
+                for response in unbundled(together):
+                    if response.WhichOneof("message") != "welcome":
+                        self._take(response)
+                        continue
                     interval_s = response.welcome.heartbeat_interval.ToTimedelta().total_seconds()
                     self._last_reply = asyncio.get_running_loop().time()
                     heart = asyncio.create_task(self._beat(outbox, interval_s, call))
@@ -199,8 +203,6 @@ class Session:
                         outbox.put_nowait(executor_pb2.SessionRequest(report=report))
                     self._log.info("session_open", address=self.address)
                     self._listener.room_changed()
-                else:
-                    self._take(response)
         finally:
             if heart is not None:
                 heart.cancel()
@@ -256,9 +258,8 @@ class Session:
                 pass
 
 
-async def _drained(outbox: Outbox) -> AsyncIterator[executor_pb2.SessionRequest]:
-    while (message := await outbox.get()) is not None:
-        yield message
+def _bundle(messages: list[executor_pb2.SessionRequest]) -> executor_pb2.SessionRequest:
+    return executor_pb2.SessionRequest(bundle=executor_pb2.RequestBundle(messages=messages))
 
 
 def _reason(error: Exception) -> str:

@@ -843,6 +843,7 @@ class SessionRequest(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     ANNOUNCE_FIELD_NUMBER: _builtins.int
+    BUNDLE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """First message."""
@@ -871,6 +872,10 @@ class SessionRequest(_message.Message):
     def announce(self) -> Global___Announce:
         """Leases held after a replica took partitions over."""
 
+    @_builtins.property
+    def bundle(self) -> Global___RequestBundle:
+        """Several of these that were waiting to be sent."""
+
     def __init__(
         self,
         *,
@@ -881,16 +886,41 @@ class SessionRequest(_message.Message):
         progress: Global___Progress | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
         announce: Global___Announce | None = ...,
+        bundle: Global___RequestBundle | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["announce", b"announce", "claim", b"claim", "give_back", b"give_back", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message", "progress", b"progress", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["announce", b"announce", "bundle", b"bundle", "claim", b"claim", "give_back", b"give_back", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message", "progress", b"progress", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce", b"announce", "claim", b"claim", "give_back", b"give_back", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message", "progress", b"progress", "report", b"report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce", b"announce", "bundle", b"bundle", "claim", b"claim", "give_back", b"give_back", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message", "progress", b"progress", "report", b"report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "claim", "report", "give_back", "progress", "heartbeat", "announce"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "claim", "report", "give_back", "progress", "heartbeat", "announce", "bundle"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
 Global___SessionRequest: _TypeAlias = SessionRequest  # noqa: Y015
+
+@_typing.final
+class RequestBundle(_message.Message):
+    """Several messages as one, in their order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___SessionRequest]:
+        """The messages; none of them a bundle."""
+
+    def __init__(
+        self,
+        *,
+        messages: _abc.Iterable[Global___SessionRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestBundle: _TypeAlias = RequestBundle  # noqa: Y015
 
 @_typing.final
 class Announce(_message.Message):
@@ -1117,6 +1147,7 @@ class SessionResponse(_message.Message):
     DRAIN_FIELD_NUMBER: _builtins.int
     HEARTBEAT_REPLY_FIELD_NUMBER: _builtins.int
     ANNOUNCE_ACK_FIELD_NUMBER: _builtins.int
+    BUNDLE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
         """Answer to Hello."""
@@ -1145,6 +1176,10 @@ class SessionResponse(_message.Message):
     def announce_ack(self) -> Global___AnnounceAck:
         """Answer to an announcement."""
 
+    @_builtins.property
+    def bundle(self) -> Global___ResponseBundle:
+        """Several of these that were waiting to be sent."""
+
     def __init__(
         self,
         *,
@@ -1155,16 +1190,41 @@ class SessionResponse(_message.Message):
         drain: Global___Drain | None = ...,
         heartbeat_reply: Global___HeartbeatReply | None = ...,
         announce_ack: Global___AnnounceAck | None = ...,
+        bundle: Global___ResponseBundle | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["announce_ack", b"announce_ack", "cancel_tasks", b"cancel_tasks", "drain", b"drain", "grant", b"grant", "heartbeat_reply", b"heartbeat_reply", "message", b"message", "report_ack", b"report_ack", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["announce_ack", b"announce_ack", "bundle", b"bundle", "cancel_tasks", b"cancel_tasks", "drain", b"drain", "grant", b"grant", "heartbeat_reply", b"heartbeat_reply", "message", b"message", "report_ack", b"report_ack", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce_ack", b"announce_ack", "cancel_tasks", b"cancel_tasks", "drain", b"drain", "grant", b"grant", "heartbeat_reply", b"heartbeat_reply", "message", b"message", "report_ack", b"report_ack", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce_ack", b"announce_ack", "bundle", b"bundle", "cancel_tasks", b"cancel_tasks", "drain", b"drain", "grant", b"grant", "heartbeat_reply", b"heartbeat_reply", "message", b"message", "report_ack", b"report_ack", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "grant", "report_ack", "cancel_tasks", "drain", "heartbeat_reply", "announce_ack"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "grant", "report_ack", "cancel_tasks", "drain", "heartbeat_reply", "announce_ack", "bundle"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
 Global___SessionResponse: _TypeAlias = SessionResponse  # noqa: Y015
+
+@_typing.final
+class ResponseBundle(_message.Message):
+    """Several messages as one, in their order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___SessionResponse]:
+        """The messages; none of them a bundle."""
+
+    def __init__(
+        self,
+        *,
+        messages: _abc.Iterable[Global___SessionResponse] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResponseBundle: _TypeAlias = ResponseBundle  # noqa: Y015
 
 @_typing.final
 class WhoOwnsRequest(_message.Message):

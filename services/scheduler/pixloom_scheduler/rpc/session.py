@@ -15,6 +15,7 @@ import structlog
 from pixloom.errors import NotFoundError
 from pixloom.graph.plan import StageKind
 from pixloom.opcodec import op_from_proto
+from pixloom.rpc.bundles import bundled, unbundled
 from pixloom.v1 import executor_pb2, executor_pb2_grpc
 from pixloom_scheduler.core.changes import AttemptEnded, Change, LeaseAdopted, TasksGranted
 from pixloom_scheduler.core.events import LeaseAnnounced, LeaseLost, TasksClaimed, TasksReported, TasksReturned
@@ -101,7 +102,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         reader = asyncio.create_task(self._read(session, request_iterator))
         reader.add_done_callback(lambda _: session.outbox.put_nowait(None))
         try:
-            while (message := await session.outbox.get()) is not None:
+            async for message in bundled(session.outbox, _bundle):
                 yield message
         finally:
             reader.cancel()
@@ -154,21 +155,26 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         open_reports = asyncio.Semaphore(MAX_OPEN_REPORTS)
         async for request in requests:
             session.last_seen = self._clock.now()
-            match request.WhichOneof("message"):
-                case "claim":
-                    self._claim(session, request.claim)
-                case "report":
+            for message in unbundled(request):
+                if message.WhichOneof("message") == "report":
                     # Reading stops while too many results wait for their commit: that is the back-pressure.
                     await open_reports.acquire()
-                    self._report(session, request.report, open_reports)
-                case "give_back":
-                    self._give_back(session, request.give_back)
-                case "heartbeat":
-                    self._heartbeat(session, request.heartbeat)
-                case "announce":
-                    self._announce(session, request.announce)
-                case _:
-                    pass
+                    self._report(session, message.report, open_reports)
+                else:
+                    self._take(session, message)
+
+    def _take(self, session: ExecutorSession, message: executor_pb2.SessionRequest) -> None:
+        match message.WhichOneof("message"):
+            case "claim":
+                self._claim(session, message.claim)
+            case "give_back":
+                self._give_back(session, message.give_back)
+            case "heartbeat":
+                self._heartbeat(session, message.heartbeat)
+            case "announce":
+                self._announce(session, message.announce)
+            case _:
+                pass
 
     # -- Messages -------------------------------------------------------------------------------------------------
 
@@ -384,3 +390,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         session.draining = True
         self._executors.forget_pools()
         return session
+
+
+def _bundle(messages: list[executor_pb2.SessionResponse]) -> executor_pb2.SessionResponse:
+    return executor_pb2.SessionResponse(bundle=executor_pb2.ResponseBundle(messages=messages))
