@@ -184,7 +184,18 @@ class SimulatedConnection:
             for job_id, state, generation, end_time, record in zip(*args, strict=True):
                 columns = {"state": state, "generation": generation, "end_time": end_time, "record": record}
                 self._accept(columns)
-                transaction.endings[job_id] = columns
+                transaction.endings.setdefault(job_id, {}).update(columns)
+            return "UPDATE"
+        if text.startswith("UPDATE pixloom.job j SET tags = v.tags, priority = v.priority"):
+            transaction = self._transaction()
+            for job_id, tags, priority in zip(*args, strict=True):
+                columns = {"tags": orjson.loads(tags), "priority": priority}
+                transaction.endings.setdefault(job_id, {}).update(columns)
+            return "UPDATE"
+        if text.startswith("UPDATE pixloom.job j SET plan = v.plan, params = v.params"):
+            transaction = self._transaction()
+            for job_id, plan, params in zip(*args, strict=True):
+                transaction.endings.setdefault(job_id, {}).update({"plan": plan, "params": params})
             return "UPDATE"
         raise AssertionError(f"the simulated database does not know this statement: {text}")
 

@@ -81,6 +81,17 @@ class Invariants:
         if loaded is not None:
             self._shadows[job_id] = loaded.run
 
+    def _replan(self, job_id: str, commit: Commit) -> None:
+        """Make the shadow of a job anew, by its new plan, up to the commit that brought it."""
+        first = min(row["seq"] for row in commit.rows if row["job_id"] == job_id)
+        before = self._shadows.get(job_id)
+        if before is not None and before.state is not JobState.PENDING:
+            self._world.violate("a job is planned anew only before it starts", job_id[-4:])
+        self._cast(job_id, rows=False)
+        for row in self._database.tables.journal[job_id]:
+            if row["seq"] < first:
+                apply(self._shadows[job_id], [decode(row)])
+
     def _restored(self) -> None:
         self._restores += 1
         self._restored_at = self._world.loop.time()
@@ -108,6 +119,9 @@ class Invariants:
                 self._world.violate("two replicas never write one partition in the same epoch", detail)
         for job in commit.jobs:
             self._cast(job["id"], rows=False)
+        for job_id, columns in commit.endings.items():
+            if "plan" in columns:
+                self._replan(job_id, commit)
         for row in commit.rows:
             self._check_row(row, commit)
 

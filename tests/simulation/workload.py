@@ -12,7 +12,14 @@ import orjson
 from pixloom.errors import PixloomError
 from pixloom.graph.catalogue import OpKind
 from pixloom.graph.plan import Edge, NodePlan, OnError, Plan, RetryPolicy, StageKind, StagePlan, plan_to_json
-from pixloom_scheduler.core.events import CancelRequested, PauseRequested, ResumeRequested, StartRequested
+from pixloom_scheduler.core.changes import NewPlan
+from pixloom_scheduler.core.events import (
+    CancelRequested,
+    PauseRequested,
+    ResumeRequested,
+    StartRequested,
+    UpdateRequested,
+)
 from pixloom_scheduler.core.model import JobRun
 from pixloom_scheduler.job import JobHeader
 from pixloom_scheduler.journal.batch import NewJob
@@ -79,6 +86,11 @@ def random_plan(rng: random.Random) -> Plan:
     return Plan(nodes=tuple(nodes), stages=tuple(stages), timeout_s=20.0 if rng.random() < 0.05 else None)
 
 
+def _new_plan(rng: random.Random) -> NewPlan:
+    plan = random_plan(rng)
+    return NewPlan(plan, orjson.dumps(plan_to_json(plan)), b"{}")
+
+
 class Client:
     """Somebody who uses the schedulers, patiently.
 
@@ -111,10 +123,12 @@ class Client:
         job_id = await self._submit(request, random_plan(rng), starts=starts)
         if not starts:
             await asyncio.sleep(rng.uniform(0, 3))
-            await self._command(job_id, StartRequested())
+            await self._command(job_id, StartRequested(_new_plan(rng) if rng.random() < 0.5 else None))
+        if commands and rng.random() < 0.2:
+            await self._command(job_id, UpdateRequested(priority=rng.choice((0, 9))))
         if commands and rng.random() < 0.3:
             await asyncio.sleep(rng.expovariate(1.0))
-            await self._command(job_id, PauseRequested())
+            await self._command(job_id, PauseRequested(now=rng.random() < 0.5))
             await asyncio.sleep(rng.expovariate(0.5))
             await self._command(job_id, ResumeRequested())
         if commands and rng.random() < 0.2:

@@ -242,7 +242,7 @@ class CoreWorld:
 def durable_view(job: JobRun) -> dict[str, Any]:
     """Return what must be the same after a restart."""
     return {
-        "job": (job.state, job.seq, job.failure, job.ended_nodes, job.cancelling),
+        "job": (job.state, job.seq, job.failure, job.ended_nodes, job.cancelling, job.priority, job.gives_back),
         "nodes": [
             (n.state, n.ok, n.filtered, n.rejected, n.reasons, n.retry_count, n.error, n.value) for n in job.nodes
         ],

@@ -236,6 +236,11 @@ class Dispatcher:
             self._forget(dispatch_id)
         self.fill()
 
+    def withdraw_job(self, job_id: str) -> None:
+        """Take what waits to be claimed of a job out of the windows; its messages come to nothing or to a grant."""
+        for dispatch_id in [key for key, offer in self._offers.items() if offer.live.header.id == job_id]:
+            self._withdraw(dispatch_id)
+
     def _forget(self, dispatch_id: str) -> _Offer | None:
         offer = self._offers.pop(dispatch_id, None)
         if offer is not None:

@@ -13,11 +13,13 @@ from pixloom_scheduler.core.changes import (
     Change,
     JobEnded,
     JobStarted,
+    JobUpdated,
     NodeEnded,
+    PauseAccepted,
     ResolutionAsked,
 )
 from pixloom_scheduler.core.events import BackoffEnded, TimeRanOut
-from pixloom_scheduler.core.states import NodeState
+from pixloom_scheduler.core.states import JobState, NodeState
 
 if TYPE_CHECKING:
     from pixloom_scheduler.dispatch import Dispatcher
@@ -88,9 +90,16 @@ class Outside:
                 case JobStarted():
                     if change.deadline:
                         self._watch_deadline(live, change.deadline)
-                case CancelAccepted():
+                case CancelAccepted() | PauseAccepted():
+                    self._dispatcher.withdraw_job(live.header.id)
                     self._sessions.cancel_tasks(live.header.id, live.run.generation, None, now=change.now)
+                case JobUpdated():
+                    if change.priority is not None:
+                        # What waits to be claimed was chosen by the priority of before.
+                        self._dispatcher.withdraw_job(live.header.id)
                 case JobEnded():
+                    if change.state is not JobState.COMPLETED:
+                        self._dispatcher.withdraw_job(live.header.id)
                     self._traces.job_ended(live)
                     self._log.info(
                         "job_ended",

@@ -165,6 +165,14 @@ class Replica:
         """Return a job in memory, or None."""
         return self.jobs.get(job_id)
 
+    def forget(self, job_id: str) -> None:
+        """Let go of a job that has ended; the database still has it."""
+        self.jobs.pop(job_id, None)
+
+    def settle(self, job_id: str) -> None:
+        """Let what follows from volatile events happen to a job, as soon as the loop comes to it."""
+        self._post(job_id, None)
+
     async def submit(self, new: NewJob, live: LiveJob, *, start: bool) -> LiveJob:
         """Make a job durable and return it.
 
@@ -397,7 +405,7 @@ class Replica:
         leases = {**old.run.leases, **before}
         # Sessions know leases by number, so that a number must not come to mean another lease.
         loaded.run.next_lease = old.run.next_lease
-        old.run, old.committed_seq = loaded.run, loaded.run.seq
+        old.header, old.run, old.committed_seq = loaded.header, loaded.run, loaded.run.seq
         old.pending.clear()
         self.jobs[job_id] = old
         for lease_id, lease in leases.items():

@@ -28,6 +28,7 @@ from pixloom_scheduler.inputs import InputReader, OutputCache
 from pixloom_scheduler.journal import schema
 from pixloom_scheduler.journal.committer import Committer
 from pixloom_scheduler.journal.definitions import Definitions
+from pixloom_scheduler.journal.finished import FinishedJobs
 from pixloom_scheduler.journal.loader import Loader
 from pixloom_scheduler.journal.ownership import Ownership, connect
 from pixloom_scheduler.journal.reader import Reader
@@ -42,6 +43,7 @@ from pixloom_scheduler.rpc.jobs import Jobs
 from pixloom_scheduler.rpc.manifests import ManifestLister
 from pixloom_scheduler.rpc.session import ExecutorSessions
 from pixloom_scheduler.rpc.workflows import Workflows
+from pixloom_scheduler.starting import Starts
 from pixloom_scheduler.submission import Submissions
 from pixloom_scheduler.timers import Timers
 from pixloom_scheduler.tokens import TokenMint
@@ -169,7 +171,8 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
         reader=reader,
         watches=Watches(reads=reads, reader=reader, clock=clock),
         manifests=ManifestLister(reader=reader, loader=loader, replica=replica, inputs=inputs),
-        clock=clock,
+        starts=Starts(replica=replica, reader=reader, catalogue=catalogue),
+        finished=FinishedJobs(engine),
     )
     server = build_server(problems_bytes=INTERNAL_PROBLEMS_BYTES)
     executor_pb2_grpc.add_ExecutorServiceServicer_to_server(sessions, server)

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pixloom_scheduler.core.changes import Durable, JobEnded, JobStarted, NodeEnded, PauseAccepted, ResumeAccepted
+from pixloom_scheduler.core.changes import (
+    Durable,
+    JobEnded,
+    JobStarted,
+    JobUpdated,
+    NodeEnded,
+    PauseAccepted,
+    ResumeAccepted,
+)
 from pixloom_scheduler.journal.batch import Batch, JobEnding, NodeEnding
+from pixloom_scheduler.journal.revisions import Replan, Revision
 from pixloom_scheduler.views import aware, job_view, node_view
 
 if TYPE_CHECKING:
@@ -15,7 +24,7 @@ __all__ = ["add_rows"]
 
 
 def add_rows(batch: Batch, live: LiveJob, change: Durable, now: float) -> None:
-    """Add to a batch the rows of jobs and nodes that a change, just applied, alters.
+    """Add to a batch the rows of jobs and nodes that a change, just applied, alters, and alter the job's header alike.
 
     Args:
         batch: What is committed together.
@@ -44,13 +53,27 @@ def add_rows(batch: Batch, live: LiveJob, change: Durable, now: float) -> None:
                 )
             )
         case JobEnded():
-            view_of_job = job_view(live, now)
-            view_of_job.seq = run.seq
-            batch.endings[header.id] = JobEnding(
-                header.id, run.state, run.generation, aware(change.time), view_of_job.SerializeToString()
-            )
+            batch.endings[header.id] = _ending(live, now)
         case JobStarted() | PauseAccepted() | ResumeAccepted():
             if header.id not in {new.header.id for new in batch.jobs[-1:]}:
                 batch.endings[header.id] = JobEnding(header.id, run.state, run.generation, None, None)
+            if isinstance(change, JobStarted) and change.new_plan is not None:
+                header.params_json = change.new_plan.params_json
+                batch.replans[header.id] = Replan(change.new_plan.plan_json, change.new_plan.params_json)
+        case JobUpdated():
+            if change.tags is not None:
+                header.tags = change.tags
+            if change.priority is not None:
+                header.priority = change.priority
+            batch.revisions[header.id] = Revision(header.tags, header.priority)
+            if run.state.is_terminal:
+                batch.endings[header.id] = _ending(live, now)
         case _:
             pass
+
+
+def _ending(live: LiveJob, now: float) -> JobEnding:
+    run = live.run
+    view = job_view(live, now)
+    view.seq = run.seq
+    return JobEnding(live.header.id, run.state, run.generation, aware(run.end), view.SerializeToString())

@@ -126,7 +126,10 @@ class Submissions:
         if document is None:
             definition = await self._definitions.get(submission.project, submission.workflow, submission.version)
             version, document, sha256 = definition.version, orjson.loads(definition.spec), definition.sha256
-        spec, params, planned, result = await asyncio.to_thread(self._plan, document, submission.params)
+        # A job that waits to be started may be given the params it lacks then.
+        spec, params, planned, result = await asyncio.to_thread(
+            self._plan, document, submission.params, complete=submission.start
+        )
         header = self._header(submission, spec, version=version, sha256=sha256 or result.sha256 or "", params=params)
         plan_json = await asyncio.to_thread(lambda: orjson.dumps(plan_to_json(planned)))
         run = JobRun.of(header.id, header.partition, planned, priority=header.priority)
@@ -141,12 +144,12 @@ class Submissions:
             return before
 
     def _plan(
-        self, document: dict[str, Any], given: dict[str, Any]
+        self, document: dict[str, Any], given: dict[str, Any], *, complete: bool = True
     ) -> tuple[WorkflowSpec, dict[str, Any], Plan, ValidationResult]:
         result = validate(document, self._catalogue.current)
         spec = checked(result)
-        params = resolve_params(spec, given)
-        return spec, params, plan(spec, params, self._catalogue.current), result
+        params = resolve_params(spec, given, complete=complete)
+        return spec, params, plan(spec, params, self._catalogue.current, complete=complete), result
 
     async def _repeated(self, submission: Submission) -> LiveJob | StoredJob | None:
         before = await self._reader.job_by_request(submission.project, submission.request_id)

@@ -16,6 +16,7 @@ from pixloom_scheduler.core.changes import (
     JobAccepted,
     JobEnded,
     JobStarted,
+    JobUpdated,
     NodeEnded,
     NodeReleased,
     PauseAccepted,
@@ -36,6 +37,7 @@ _EVENT_TYPES: dict[type[object], tuple[str, str]] = {
     PauseAccepted: ("job_paused", "PAUSED"),
     ResumeAccepted: ("job_resumed", "RUNNING"),
     CancelAccepted: ("job_cancelling", ""),
+    JobUpdated: ("job_updated", ""),
     NodeReleased: ("node_released", ""),
     NodeEnded: ("node_ended", ""),
     JobEnded: ("job_ended", ""),
@@ -213,6 +215,10 @@ def event_view(run: JobRun, change: Durable, *, seq: int, time: float) -> job_pb
             )
         case CancelAccepted():
             event.detail = change.detail
+        case PauseAccepted():
+            event.detail = "running tasks were taken back" if change.now else ""
+        case JobUpdated():
+            event.detail = "tags were changed" if change.priority is None else f"its priority is {change.priority}"
         case NodeReleased():
             event.node = run.plan.nodes[run.plan.stages[change.stage].nodes[0]].id
         case _:

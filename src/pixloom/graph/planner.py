@@ -29,6 +29,7 @@ from pixloom.graph.suggestions import Suggester
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from pixloom.graph.catalogue import Catalogue, OpSpec
     from pixloom.graph.spec import NodeSpec, WorkflowSpec
@@ -36,21 +37,23 @@ if TYPE_CHECKING:
 __all__ = ["plan"]
 
 
-def plan(spec: WorkflowSpec, params: Mapping[str, Any], catalogue: Catalogue) -> Plan:
+def plan(spec: WorkflowSpec, params: Mapping[str, Any], catalogue: Catalogue, *, complete: bool = True) -> Plan:
     """Return the plan of a run.
 
     Args:
         spec: A workflow that `validate` found nothing wrong with, against the same catalogue.
         params: What the run gives; defaults are filled in here.
         catalogue: The ops.
+        complete: Whether all params must be there. If not, nodes whose params read missing ones keep them as they are
+            written: such a plan shows what will run and cannot be run.
 
     Raises:
         InvalidError: The params do not fit the workflow, or what they resolve to does not fit an op (reason
             INVALID_PARAMS), or an op is not in the catalogue (INVALID_WORKFLOW).
     """
-    resolved = resolve_params(spec, params)
+    resolved = resolve_params(spec, params, complete=complete)
     steps = _steps(spec, catalogue)
-    node_params = _node_params(steps, resolved)
+    node_params = _node_params(steps, resolved, missing=spec.params.keys() - resolved.keys())
     stages = _ordered(steps, _chains(steps))
     stage_of = {place: index for index, (members, _) in enumerate(stages) for place in members}
     outputs = {name: split_source(source)[0] for name, source in spec.outputs.items()}
@@ -112,12 +115,22 @@ def _awaited(node: NodeSpec) -> Iterator[str]:
 
 
 def _values_read(params: Mapping[str, Any]) -> Iterator[str]:
+    return _names_read(params, ReferenceKind.NODE)
+
+
+def _params_read(params: Mapping[str, Any]) -> Iterator[str]:
+    return _names_read(params, ReferenceKind.PARAM)
+
+
+def _names_read(params: Mapping[str, Any], kind: ReferenceKind) -> Iterator[str]:
     for _, reference in references_in(dict(params)):
-        if isinstance(reference, Reference) and reference.kind is ReferenceKind.NODE:
+        if isinstance(reference, Reference) and reference.kind is kind:
             yield reference.name
 
 
-def _node_params(steps: Sequence[Step], params: Mapping[str, Any]) -> list[tuple[dict[str, Any], bool]]:
+def _node_params(
+    steps: Sequence[Step], params: Mapping[str, Any], *, missing: AbstractSet[str]
+) -> list[tuple[dict[str, Any], bool]]:
     """Return the params of each node with `${params…}` replaced, and whether others are left for its release."""
     suggester = Suggester()
     found: list[tuple[dict[str, Any], bool]] = []
@@ -129,6 +142,9 @@ def _node_params(steps: Sequence[Step], params: Mapping[str, Any]) -> list[tuple
             continue
         at = ("nodes", step.place, "params")
         dynamic = any(_values_read(written))
+        if missing and not missing.isdisjoint(_params_read(written)):
+            found.append((written, dynamic))
+            continue
         try:
             resolved = substitute_params(written, params)
         except InvalidError as error:

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 __all__ = ["check_declarations", "resolve_params"]
 
 
-def resolve_params(spec: WorkflowSpec, given: Mapping[str, Any]) -> dict[str, Any]:
+def resolve_params(spec: WorkflowSpec, given: Mapping[str, Any], *, complete: bool = True) -> dict[str, Any]:
     """Return the params of a run with defaults filled in.
 
     Args:
         spec: A valid workflow.
         given: What the run gives.
+        complete: Whether all of them must be there; otherwise those that are missing are left out.
 
     Raises:
         InvalidError: They do not fit (reason INVALID_PARAMS); `problems` has all places, as pointers into a request
@@ -44,7 +45,7 @@ def resolve_params(spec: WorkflowSpec, given: Mapping[str, Any]) -> dict[str, An
             problems.extend(_check(declared, given[name], ("params", name), "INVALID_PARAM"))
         elif declared.has_default:
             resolved[name] = declared.default
-        else:
+        elif complete:
             meaning = f" ({declared.description})" if declared.description else ""
             detail = f"the workflow {spec.name} needs the param `{name}`{meaning}"
             problems.append(Problem(pointer("params"), detail, "MISSING_PARAM"))

@@ -160,28 +160,28 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateJob(self, request, context):
-        """Change tags or priority. Idempotent.
+        """Change tags or priority; of a job that has ended only tags. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteJob(self, request, context):
-        """Delete a job that has ended. Idempotent.
+        """Delete a job that has ended, with its nodes, attempts and events. Idempotent with allow_missing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StartJob(self, request, context):
-        """Start a job that was created with start = false.
+        """Start a job that was created with start = false. Params that do not fit leave it PENDING.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PauseJob(self, request, context):
-        """Stop dispatching; results of running tasks are still accepted.
+        """Stop dispatching. Results of running tasks are still accepted; with `now` these are handed back unfinished.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -195,7 +195,7 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
-        """End a job; nothing new starts.
+        """End a job. Nothing new starts; it has ended when what runs has, or with `now` at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -223,7 +223,7 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelAllJobs(self, request, context):
-        """Cancel every unfinished job that matches.
+        """Cancel every unfinished job that matches. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,17 +42,17 @@ class JobServiceStub:
     ListJobs: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListJobsRequest, _job_pb2.ListJobsResponse]
     """List jobs, newest first. Idempotent."""
     UpdateJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.UpdateJobRequest, _job_pb2.UpdateJobResponse]
-    """Change tags or priority. Idempotent."""
+    """Change tags or priority; of a job that has ended only tags. Idempotent."""
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.DeleteJobRequest, _job_pb2.DeleteJobResponse]
-    """Delete a job that has ended. Idempotent."""
+    """Delete a job that has ended, with its nodes, attempts and events. Idempotent with allow_missing."""
     StartJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.StartJobRequest, _job_pb2.StartJobResponse]
-    """Start a job that was created with start = false."""
+    """Start a job that was created with start = false. Params that do not fit leave it PENDING."""
     PauseJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.PauseJobRequest, _job_pb2.PauseJobResponse]
-    """Stop dispatching; results of running tasks are still accepted."""
+    """Stop dispatching. Results of running tasks are still accepted; with `now` these are handed back unfinished."""
     ResumeJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.ResumeJobRequest, _job_pb2.ResumeJobResponse]
     """Dispatch again after a pause."""
     CancelJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.CancelJobRequest, _job_pb2.CancelJobResponse]
-    """End a job; nothing new starts."""
+    """End a job. Nothing new starts; it has ended when what runs has, or with `now` at once."""
     RecoverJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.RecoverJobRequest, _job_pb2.RecoverJobResponse]
     """Open the next generation of a job that FAILED or was CANCELLED."""
     RetryJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.RetryJobRequest, _job_pb2.RetryJobResponse]
@@ -60,7 +60,7 @@ class JobServiceStub:
     RerunJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.RerunJobRequest, _job_pb2.RerunJobResponse]
     """Create a new job from an old one, with other params or from a node on."""
     CancelAllJobs: _grpc.UnaryUnaryMultiCallable[_job_pb2.CancelAllJobsRequest, _job_pb2.CancelAllJobsResponse]
-    """Cancel every unfinished job that matches."""
+    """Cancel every unfinished job that matches. Idempotent."""
     WatchJob: _grpc.UnaryStreamMultiCallable[_job_pb2.WatchJobRequest, _job_pb2.WatchJobResponse]
     """Stream durable events after a number and snapshots of progress; ends with the job."""
     GetJobResults: _grpc.UnaryUnaryMultiCallable[_job_pb2.GetJobResultsRequest, _job_pb2.GetJobResultsResponse]
@@ -88,17 +88,17 @@ class JobServiceAsyncStub(JobServiceStub):
     ListJobs: _aio.UnaryUnaryMultiCallable[_job_pb2.ListJobsRequest, _job_pb2.ListJobsResponse]  # type: ignore[assignment]
     """List jobs, newest first. Idempotent."""
     UpdateJob: _aio.UnaryUnaryMultiCallable[_job_pb2.UpdateJobRequest, _job_pb2.UpdateJobResponse]  # type: ignore[assignment]
-    """Change tags or priority. Idempotent."""
+    """Change tags or priority; of a job that has ended only tags. Idempotent."""
     DeleteJob: _aio.UnaryUnaryMultiCallable[_job_pb2.DeleteJobRequest, _job_pb2.DeleteJobResponse]  # type: ignore[assignment]
-    """Delete a job that has ended. Idempotent."""
+    """Delete a job that has ended, with its nodes, attempts and events. Idempotent with allow_missing."""
     StartJob: _aio.UnaryUnaryMultiCallable[_job_pb2.StartJobRequest, _job_pb2.StartJobResponse]  # type: ignore[assignment]
-    """Start a job that was created with start = false."""
+    """Start a job that was created with start = false. Params that do not fit leave it PENDING."""
     PauseJob: _aio.UnaryUnaryMultiCallable[_job_pb2.PauseJobRequest, _job_pb2.PauseJobResponse]  # type: ignore[assignment]
-    """Stop dispatching; results of running tasks are still accepted."""
+    """Stop dispatching. Results of running tasks are still accepted; with `now` these are handed back unfinished."""
     ResumeJob: _aio.UnaryUnaryMultiCallable[_job_pb2.ResumeJobRequest, _job_pb2.ResumeJobResponse]  # type: ignore[assignment]
     """Dispatch again after a pause."""
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_pb2.CancelJobRequest, _job_pb2.CancelJobResponse]  # type: ignore[assignment]
-    """End a job; nothing new starts."""
+    """End a job. Nothing new starts; it has ended when what runs has, or with `now` at once."""
     RecoverJob: _aio.UnaryUnaryMultiCallable[_job_pb2.RecoverJobRequest, _job_pb2.RecoverJobResponse]  # type: ignore[assignment]
     """Open the next generation of a job that FAILED or was CANCELLED."""
     RetryJob: _aio.UnaryUnaryMultiCallable[_job_pb2.RetryJobRequest, _job_pb2.RetryJobResponse]  # type: ignore[assignment]
@@ -106,7 +106,7 @@ class JobServiceAsyncStub(JobServiceStub):
     RerunJob: _aio.UnaryUnaryMultiCallable[_job_pb2.RerunJobRequest, _job_pb2.RerunJobResponse]  # type: ignore[assignment]
     """Create a new job from an old one, with other params or from a node on."""
     CancelAllJobs: _aio.UnaryUnaryMultiCallable[_job_pb2.CancelAllJobsRequest, _job_pb2.CancelAllJobsResponse]  # type: ignore[assignment]
-    """Cancel every unfinished job that matches."""
+    """Cancel every unfinished job that matches. Idempotent."""
     WatchJob: _aio.UnaryStreamMultiCallable[_job_pb2.WatchJobRequest, _job_pb2.WatchJobResponse]  # type: ignore[assignment]
     """Stream durable events after a number and snapshots of progress; ends with the job."""
     GetJobResults: _aio.UnaryUnaryMultiCallable[_job_pb2.GetJobResultsRequest, _job_pb2.GetJobResultsResponse]  # type: ignore[assignment]
@@ -155,7 +155,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_pb2.UpdateJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.UpdateJobResponse, _abc.Awaitable[_job_pb2.UpdateJobResponse]]:
-        """Change tags or priority. Idempotent."""
+        """Change tags or priority; of a job that has ended only tags. Idempotent."""
 
     @_abc_1.abstractmethod
     def DeleteJob(
@@ -163,7 +163,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_pb2.DeleteJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.DeleteJobResponse, _abc.Awaitable[_job_pb2.DeleteJobResponse]]:
-        """Delete a job that has ended. Idempotent."""
+        """Delete a job that has ended, with its nodes, attempts and events. Idempotent with allow_missing."""
 
     @_abc_1.abstractmethod
     def StartJob(
@@ -171,7 +171,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_pb2.StartJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.StartJobResponse, _abc.Awaitable[_job_pb2.StartJobResponse]]:
-        """Start a job that was created with start = false."""
+        """Start a job that was created with start = false. Params that do not fit leave it PENDING."""
 
     @_abc_1.abstractmethod
     def PauseJob(
@@ -179,7 +179,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_pb2.PauseJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.PauseJobResponse, _abc.Awaitable[_job_pb2.PauseJobResponse]]:
-        """Stop dispatching; results of running tasks are still accepted."""
+        """Stop dispatching. Results of running tasks are still accepted; with `now` these are handed back unfinished."""
 
     @_abc_1.abstractmethod
     def ResumeJob(
@@ -195,7 +195,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_pb2.CancelJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.CancelJobResponse, _abc.Awaitable[_job_pb2.CancelJobResponse]]:
-        """End a job; nothing new starts."""
+        """End a job. Nothing new starts; it has ended when what runs has, or with `now` at once."""
 
     @_abc_1.abstractmethod
     def RecoverJob(
@@ -227,7 +227,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_pb2.CancelAllJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.CancelAllJobsResponse, _abc.Awaitable[_job_pb2.CancelAllJobsResponse]]:
-        """Cancel every unfinished job that matches."""
+        """Cancel every unfinished job that matches. Idempotent."""
 
     @_abc_1.abstractmethod
     def WatchJob(

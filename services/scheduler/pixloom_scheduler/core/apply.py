@@ -13,6 +13,7 @@ from pixloom_scheduler.core.changes import (
     JobAccepted,
     JobEnded,
     JobStarted,
+    JobUpdated,
     LeaseAdopted,
     LeaseDropped,
     NodeEnded,
@@ -73,14 +74,20 @@ def apply(job: JobRun, changes: Iterable[Change]) -> None:
                 _end_node(job, change)
             case JobStarted():
                 check_job_transition(job.state, JobState.RUNNING)
+                if change.new_plan is not None:
+                    job.take_plan(change.new_plan.plan)
                 job.state, job.start, job.deadline = JobState.RUNNING, change.time, change.deadline
                 job.unsettled.update(range(len(job.stages)))
             case PauseAccepted():
-                check_job_transition(job.state, JobState.PAUSED)
-                job.state = JobState.PAUSED
+                if job.state is not JobState.PAUSED:
+                    check_job_transition(job.state, JobState.PAUSED)
+                job.state, job.gives_back = JobState.PAUSED, change.now
             case ResumeAccepted():
                 check_job_transition(job.state, JobState.RUNNING)
-                job.state = JobState.RUNNING
+                job.state, job.gives_back = JobState.RUNNING, False
+            case JobUpdated():
+                if change.priority is not None:
+                    job.priority = change.priority
             case CancelAccepted():
                 job.cancelling, job.failure = change.detail, change.failure
                 if change.now:

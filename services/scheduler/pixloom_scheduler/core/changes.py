@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pixloom.graph.plan import Plan
     from pixloom_scheduler.core.states import JobState, NodeState, Outcome
 
 __all__ = [
@@ -21,8 +22,10 @@ __all__ = [
     "JobAccepted",
     "JobEnded",
     "JobStarted",
+    "JobUpdated",
     "LeaseAdopted",
     "LeaseDropped",
+    "NewPlan",
     "NodeEnded",
     "NodeReleased",
     "NodeTally",
@@ -46,26 +49,63 @@ class JobAccepted:
 
 
 @dataclass(frozen=True, slots=True)
+class NewPlan:
+    """What takes the place of the plan that a job was accepted with.
+
+    Attributes:
+        plan: The plan.
+        plan_json: The same as it is stored, opaque here.
+        params_json: The params it was made with, opaque here.
+    """
+
+    plan: Plan
+    plan_json: bytes
+    params_json: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class JobStarted:
     """Dispatching may begin.
 
     Attributes:
         time: When, seconds.
         deadline: When the job's time is over, seconds; 0 means never.
+        new_plan: What it runs by if it was started with other params; None if not, and always None at replay, as the
+            job's row then has the new plan.
     """
 
     time: float
     deadline: float
+    new_plan: NewPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PauseAccepted:
-    """Nothing new is dispatched from here on."""
+    """Nothing new is dispatched from here on.
+
+    Attributes:
+        now: Whether running tasks are taken back as well.
+    """
+
+    now: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeAccepted:
     """Dispatching goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobUpdated:
+    """Tags or priority are others from here on.
+
+    Attributes:
+        tags: All tags; None if they stay.
+        priority: 0 to 9, 9 first; None if it stays.
+    """
+
+    tags: dict[str, str] | None
+    priority: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +358,7 @@ class LeaseAdopted:
 
 @dataclass(frozen=True, slots=True)
 class TasksGivenUp:
-    """An executor handed tasks back unstarted: they are ready again with the same attempt number."""
+    """An executor handed tasks back without a result: they are ready again with the same attempt number."""
 
     lease: int
     shards: tuple[int, ...]
@@ -337,6 +377,7 @@ Durable = (
     | PauseAccepted
     | ResumeAccepted
     | CancelAccepted
+    | JobUpdated
     | NodeReleased
     | AttemptEnded
     | NodeEnded

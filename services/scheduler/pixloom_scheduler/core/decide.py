@@ -17,6 +17,7 @@ from pixloom_scheduler.core.changes import (
     CancelAccepted,
     Change,
     JobStarted,
+    JobUpdated,
     LeaseAdopted,
     LeaseDropped,
     NodeEnded,
@@ -44,10 +45,11 @@ from pixloom_scheduler.core.events import (
     TasksReported,
     TasksReturned,
     TimeRanOut,
+    UpdateRequested,
 )
 from pixloom_scheduler.core.outcomes import end_attempt, lose_task
 from pixloom_scheduler.core.policy import Costs, deadline_s
-from pixloom_scheduler.core.states import IllegalTransitionError, JobState, NodeState
+from pixloom_scheduler.core.states import IllegalTransitionError, JobState, NodeState, Outcome
 
 if TYPE_CHECKING:
     from pixloom_scheduler.core.model import JobRun, StageRun
@@ -87,12 +89,12 @@ def decide(job: JobRun, event: Event, now: float, costs: Costs) -> list[Change]:
         case NodeResolved():
             return _resolve(job, event, now)
         case StartRequested():
-            return _start(job, now)
+            return _start(job, event, now)
         case PauseRequested():
-            if job.state is JobState.PAUSED:
+            if job.state is JobState.PAUSED and (job.gives_back or not event.now):
                 return []
-            _require(job, JobState.RUNNING, "pause")
-            return [PauseAccepted()]
+            _require(job, JobState.PAUSED if job.state is JobState.PAUSED else JobState.RUNNING, "pause")
+            return [PauseAccepted(now=event.now)]
         case ResumeRequested():
             if job.state is JobState.RUNNING:
                 return []
@@ -100,6 +102,8 @@ def decide(job: JobRun, event: Event, now: float, costs: Costs) -> list[Change]:
             return [ResumeAccepted()]
         case CancelRequested():
             return _cancel(job, event)
+        case UpdateRequested():
+            return _update(job, event)
         case TimeRanOut():
             if job.state.is_terminal or job.cancelling is not None:
                 return []
@@ -115,12 +119,19 @@ def _require(job: JobRun, state: JobState, verb: str) -> None:
         raise IllegalTransitionError("CANCELLING" if ending else job.state, verb)
 
 
-def _start(job: JobRun, now: float) -> list[Change]:
+def _start(job: JobRun, event: StartRequested, now: float) -> list[Change]:
     if job.state in (JobState.RUNNING, JobState.PAUSED):
         return []
     _require(job, JobState.PENDING, "start")
-    deadline = now + job.plan.timeout_s if job.plan.timeout_s else 0.0
-    return [JobStarted(time=now, deadline=deadline)]
+    timeout_s = (job.plan if event.new_plan is None else event.new_plan.plan).timeout_s
+    return [JobStarted(time=now, deadline=now + timeout_s if timeout_s else 0.0, new_plan=event.new_plan)]
+
+
+def _update(job: JobRun, event: UpdateRequested) -> list[Change]:
+    priority = None if event.priority == job.priority else event.priority
+    if priority is not None and job.state.is_terminal:
+        raise IllegalTransitionError(job.state, "change the priority of")
+    return [] if event.tags is None and priority is None else [JobUpdated(tags=event.tags, priority=priority)]
 
 
 def _cancel(job: JobRun, event: CancelRequested) -> list[Change]:
@@ -266,13 +277,20 @@ def _report(job: JobRun, event: TasksReported, now: float, costs: Costs) -> list
     if stage is None:
         return []
     seen: set[int] = set()
+    returned: list[int] = []
     changes: list[Change] = []
     for result in event.results:
         shard = result.shard
         if shard in seen or lease.tasks.get(shard) != result.attempt:
             continue
         seen.add(shard)
+        if result.outcome is Outcome.CANCELLED and job.cancelling is None:
+            # The job was paused, not cancelled: the task was taken back and has no outcome.
+            returned.append(shard)
+            continue
         changes.append(end_attempt(job, stage, result, lease=lease, now=now, costs=costs))
+    if returned:
+        changes.append(TasksGivenUp(lease=event.lease, shards=tuple(returned)))
     return changes
 
 

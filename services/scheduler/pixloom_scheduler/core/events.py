@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pixloom_scheduler.core.changes import NodeTally, TasksGranted
+    from pixloom_scheduler.core.changes import NewPlan, NodeTally, TasksGranted
     from pixloom_scheduler.core.states import Outcome
 
 __all__ = [
@@ -28,22 +28,48 @@ __all__ = [
     "TasksReported",
     "TasksReturned",
     "TimeRanOut",
+    "UpdateRequested",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class StartRequested:
-    """Somebody wants the job to run."""
+    """Somebody wants the job to run.
+
+    Attributes:
+        new_plan: What to run it by if it is to run with other params than it was accepted with; None if not.
+    """
+
+    new_plan: NewPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PauseRequested:
-    """Somebody wants nothing new to start."""
+    """Somebody wants nothing new to start.
+
+    Attributes:
+        now: Whether running tasks are taken back as well.
+    """
+
+    now: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeRequested:
     """Somebody wants a paused job to go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateRequested:
+    """Somebody wants other tags or another priority.
+
+    Attributes:
+        tags: All tags from now on; None if they stay.
+        priority: 0 to 9, 9 first; None if it stays.
+    """
+
+    tags: dict[str, str] | None = None
+    priority: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +273,7 @@ Event = (
     | PauseRequested
     | ResumeRequested
     | CancelRequested
+    | UpdateRequested
     | TimeRanOut
     | NodeResolved
     | DispatchFilled

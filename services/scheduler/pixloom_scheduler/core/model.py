@@ -214,6 +214,7 @@ class JobRun:
         leases: Leases by id.
         next_lease: Id of the next lease.
         cancelling: Why it is being cancelled; None if it is not.
+        gives_back: Whether it is PAUSED and executors are to hand back what they run of it.
         failure: Reason, sentence and node id of what failed it; None if nothing did.
         priority: 0 to 9, 9 first.
         deadline: When its time is over, seconds; 0 means never.
@@ -236,6 +237,7 @@ class JobRun:
     leases: dict[int, LeaseRun] = field(default_factory=dict)
     next_lease: int = 1
     cancelling: str | None = None
+    gives_back: bool = False
     failure: tuple[str, str, str] | None = None
     priority: int = 5
     deadline: float = 0.0
@@ -249,6 +251,12 @@ class JobRun:
     @classmethod
     def of(cls, job_id: str, partition: int, plan: Plan, *, priority: int = 5) -> JobRun:
         """Return the job as it is when it has just been accepted."""
+        job = cls(id=job_id, partition=partition, plan=plan, priority=priority)
+        job.take_plan(plan)
+        return job
+
+    def take_plan(self, plan: Plan) -> None:
+        """Run by a plan from the beginning; nothing of the job may have been dispatched yet."""
         consumers: list[list[tuple[int, int]]] = [[] for _ in plan.stages]
         for stage in plan.stages:
             for edge_index, edge in enumerate(stage.inputs):
@@ -258,14 +266,9 @@ class JobRun:
             after = set(stage.after)
             for node in sorted(after.union(plan.nodes[stage.nodes[0]].needs)):
                 waiters[node].append((stage.index, node in after))
-        return cls(
-            id=job_id,
-            partition=partition,
-            plan=plan,
-            priority=priority,
-            nodes=[NodeRun(node) for node in plan.nodes],
-            waiters=tuple(tuple(stages) for stages in waiters),
-            stages=[
-                StageRun(stage, tuple(consumers[stage.index]), awaited=len(set(stage.after))) for stage in plan.stages
-            ],
-        )
+        self.plan = plan
+        self.nodes = [NodeRun(node) for node in plan.nodes]
+        self.waiters = tuple(tuple(stages) for stages in waiters)
+        self.stages = [
+            StageRun(stage, tuple(consumers[stage.index]), awaited=len(set(stage.after))) for stage in plan.stages
+        ]

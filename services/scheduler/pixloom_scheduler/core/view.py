@@ -9,7 +9,7 @@ from pixloom_scheduler.core.states import JobState, NodeState
 if TYPE_CHECKING:
     from pixloom_scheduler.core.model import JobRun
 
-__all__ = ["current_step", "node_state", "progress_percent", "waiting_reason"]
+__all__ = ["current_step", "halt_of", "node_state", "progress_percent", "waiting_reason"]
 
 
 def node_state(job: JobRun, index: int) -> NodeState:
@@ -52,6 +52,13 @@ def waiting_reason(job: JobRun, index: int, *, served_pools: frozenset[str], now
                 return f"no executor serves pool {stage.plan.pool}"
             return "waits for a free executor" if stage.has_ready or stage.active else "waits for input"
     return ""
+
+
+def halt_of(job: JobRun) -> bool | None:
+    """Return what executors are to end of a job: None for nothing, False for what has not started, True for all."""
+    if job.state is JobState.PAUSED:
+        return job.gives_back
+    return None if job.cancelling is None else False
 
 
 def progress_percent(job: JobRun) -> float:

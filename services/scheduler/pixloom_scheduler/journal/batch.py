@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from pixloom_scheduler.job import JobHeader
+    from pixloom_scheduler.journal.revisions import Replan, Revision
 
 __all__ = ["Batch", "JobEnding", "NewJob", "NodeEnding", "Stamp"]
 
@@ -89,6 +90,8 @@ class Batch:
         rows: Journal rows in the order of `rows.COLUMNS`.
         endings: Jobs whose row changes; the last one of a job counts.
         nodes: Nodes that ended.
+        revisions: Jobs, by id, whose tags or priority change; the last one of a job counts.
+        replans: Jobs, by id, that get another plan as they start.
     """
 
     stamps: dict[int, Stamp] = field(default_factory=dict)
@@ -96,6 +99,8 @@ class Batch:
     rows: list[tuple[Any, ...]] = field(default_factory=list)
     endings: dict[str, JobEnding] = field(default_factory=dict)
     nodes: list[NodeEnding] = field(default_factory=list)
+    revisions: dict[str, Revision] = field(default_factory=dict)
+    replans: dict[str, Replan] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:

@@ -17,6 +17,7 @@ import asyncpg
 import orjson
 import structlog
 
+from pixloom_scheduler.journal.revisions import write_replans, write_revisions
 from pixloom_scheduler.journal.rows import COLUMNS
 
 if TYPE_CHECKING:
@@ -201,6 +202,10 @@ class Committer:
                 [ending.end_time for ending in endings],
                 [ending.record for ending in endings],
             )
+        if batch.revisions:
+            await write_revisions(connection, batch.revisions)
+        if batch.replans:
+            await write_replans(connection, batch.replans)
 
     async def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None

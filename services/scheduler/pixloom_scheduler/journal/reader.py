@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, select
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import date
 
-    from sqlalchemy import RowMapping
+    from sqlalchemy import RowMapping, Select
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from pixloom_scheduler.live import LiveJob
@@ -107,20 +107,13 @@ class Reader:
     async def jobs(self, wanted: JobFilter, most: int) -> list[StoredJob]:
         """Return jobs, newest first."""
         job = tables.job.c
-        query = select(*_STORED).order_by(job.id.desc()).limit(most)
-        if wanted.states:
-            query = query.where(job.state.in_(wanted.states))
-        if wanted.workflow:
-            query = query.where(job.workflow == wanted.workflow)
-        if wanted.tags:
-            query = query.where(job.tags.contains(wanted.tags))
-        if wanted.external_id:
-            query = query.where(job.external_id == wanted.external_id)
-        if wanted.recoverable:
-            query = query.where(job.recovery_attempts < job.max_recovery_attempts)
-        if wanted.before:
-            query = query.where(job.id < wanted.before)
+        query = _matching(select(*_STORED), wanted).order_by(job.id.desc()).limit(most)
         return [StoredJob(**row) for row in await self._all(query)]
+
+    async def job_ids(self, wanted: JobFilter, *, before: str, most: int) -> list[str]:
+        """Return the ids of jobs below `before`, or of all if it is empty, newest first."""
+        query = _matching(select(tables.job.c.id), replace(wanted, before=before))
+        return [row["id"] for row in await self._all(query.order_by(tables.job.c.id.desc()).limit(most))]
 
     async def nodes(self, job_id: str) -> list[bytes]:
         """Return the ended nodes of a job's newest generation, in the order of the document."""
@@ -214,3 +207,20 @@ class Reader:
             .limit(most)
         )
         return [(row["seq"], row["shard"], bytes(row["payload"])) for row in await self._all(query)]
+
+
+def _matching(query: Select[Any], wanted: JobFilter) -> Select[Any]:
+    job = tables.job.c
+    if wanted.states:
+        query = query.where(job.state.in_(wanted.states))
+    if wanted.workflow:
+        query = query.where(job.workflow == wanted.workflow)
+    if wanted.tags:
+        query = query.where(job.tags.contains(wanted.tags))
+    if wanted.external_id:
+        query = query.where(job.external_id == wanted.external_id)
+    if wanted.recoverable:
+        query = query.where(job.recovery_attempts < job.max_recovery_attempts)
+    if wanted.before:
+        query = query.where(job.id < wanted.before)
+    return query

@@ -15,6 +15,7 @@ from pixloom_scheduler.core.changes import (
     JobAccepted,
     JobEnded,
     JobStarted,
+    JobUpdated,
     NodeEnded,
     NodeReleased,
     NodeTally,
@@ -63,6 +64,7 @@ KINDS: Final[dict[type[object], int]] = {
     AttemptEnded: 7,
     NodeEnded: 8,
     JobEnded: 9,
+    JobUpdated: 10,
 }
 _BY_KIND: Final = {kind: cls for cls, kind in KINDS.items()}
 _OUTCOMES: Final = (Outcome.OK, Outcome.PARTIAL, Outcome.FAILED, Outcome.LOST, Outcome.CANCELLED)
@@ -95,20 +97,33 @@ def encode(change: Durable, *, day: date, job_id: str, seq: int, project: str, g
             data = {"state": change.state, "node": change.node}
             return head + _event(data, reason=change.reason, detail=change.detail, end=change.time)
         case JobStarted():
-            return head + _event({"deadline": change.deadline}, start=change.time)
+            params = None if change.new_plan is None else change.new_plan.params_json
+            return head + _event({"deadline": change.deadline}, start=change.time, payload=params)
+        case PauseAccepted():
+            return head + _event({"now": True} if change.now else {})
+        case JobUpdated():
+            return head + _event({"tags": change.tags, "priority": change.priority})
         case CancelAccepted():
             return head + _event({"now": change.now, "failure": change.failure}, detail=change.detail)
         case NodeReleased():
-            params = {str(node): value for node, value in change.params.items()}
-            return head + _event({"stage": change.stage, "params": params})
+            resolved = {str(node): value for node, value in change.params.items()}
+            return head + _event({"stage": change.stage, "params": resolved})
         case _:
             return head + _event({})
 
 
-def _event(data: dict[str, Any], *, reason: str = "", detail: str = "", start: float = 0.0, end: float = 0.0) -> Row:
+def _event(
+    data: dict[str, Any],
+    *,
+    reason: str = "",
+    detail: str = "",
+    start: float = 0.0,
+    end: float = 0.0,
+    payload: bytes | None = None,
+) -> Row:
     encoded = orjson.dumps(data).decode() if data else None
     empty = (None,) * 5
-    return (*empty, reason or None, detail or None, _time(start), _time(end), None, None, None, None, None, encoded)
+    return (*empty, reason or None, detail or None, _time(start), _time(end), None, None, None, None, payload, encoded)
 
 
 def _attempt(change: AttemptEnded) -> Row:
@@ -191,7 +206,9 @@ def decode(row: Mapping[str, Any]) -> Durable:
     if kind is NodeReleased:
         return NodeReleased(stage=data["stage"], params={int(node): params for node, params in data["params"].items()})
     if kind is PauseAccepted:
-        return PauseAccepted()
+        return PauseAccepted(now=data.get("now", False))
+    if kind is JobUpdated:
+        return JobUpdated(tags=data["tags"], priority=data["priority"])
     if kind is ResumeAccepted:
         return ResumeAccepted()
     return JobAccepted()

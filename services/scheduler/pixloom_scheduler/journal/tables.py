@@ -189,7 +189,7 @@ journal = Table(
     Column("counts", ARRAY(Integer)),
     # stage, edge, items and size of each cut.
     Column("cuts", ARRAY(Integer)),
-    # Where outputs and rejects lie, a serialised pixloom.v1.TaskResult.
+    # Of an attempt: where outputs and rejects lie, a serialised pixloom.v1.TaskResult. Of a start with params: these.
     Column("payload", LargeBinary),
     # What is rare: due time, split, cursor, value, reasons, params, warnings.
     Column("data", JSONB),

@@ -1,15 +1,13 @@
-"""`JobService` as the scheduler serves it: everything but the reading of manifests."""
+"""`JobService` as the scheduler serves it: everything but the reading of manifests; `verbs` has the verbs."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pixloom.errors import InvalidError, NotFoundError, PixloomError, Problem, StateConflictError
+from pixloom.errors import InvalidError, NotFoundError, PixloomError, Problem
 from pixloom.graph.plan import plan_from_json
 from pixloom.telemetry.propagation import inject
-from pixloom.v1 import job_pb2, job_pb2_grpc
-from pixloom_scheduler.core.events import CancelRequested, Event, PauseRequested, ResumeRequested, StartRequested
-from pixloom_scheduler.core.states import JobState
+from pixloom.v1 import job_pb2
 from pixloom_scheduler.journal.reader import JobFilter
 from pixloom_scheduler.rpc.requests import (
     PROJECT,
@@ -21,6 +19,7 @@ from pixloom_scheduler.rpc.requests import (
     state_names,
     write_page_token,
 )
+from pixloom_scheduler.rpc.verbs import JobVerbs
 from pixloom_scheduler.submission import Submission, body_digest
 from pixloom_scheduler.views import output_view
 
@@ -30,11 +29,12 @@ if TYPE_CHECKING:
 
     import grpc
 
-    from pixloom_scheduler.clock import DatabaseClock
+    from pixloom_scheduler.journal.finished import FinishedJobs
     from pixloom_scheduler.journal.reader import Reader
     from pixloom_scheduler.reads import JobReads
     from pixloom_scheduler.replica import Replica
     from pixloom_scheduler.rpc.manifests import ManifestLister
+    from pixloom_scheduler.starting import Starts
     from pixloom_scheduler.submission import Submissions
     from pixloom_scheduler.watches import Watches
 
@@ -45,8 +45,8 @@ __all__ = ["Jobs"]
 _OUTCOMES: Final = ("", "OK", "PARTIAL", "FAILED", "LOST", "CANCELLED")
 
 
-class Jobs(job_pb2_grpc.JobServiceServicer):
-    """Serves jobs."""
+class Jobs(JobVerbs):
+    """Serves jobs: what creates and shows them is here, the verbs are inherited."""
 
     def __init__(
         self,
@@ -57,15 +57,13 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         reader: Reader,
         watches: Watches,
         manifests: ManifestLister,
-        clock: DatabaseClock,
+        starts: Starts,
+        finished: FinishedJobs,
     ) -> None:
-        self._replica = replica
+        super().__init__(replica=replica, reads=reads, reader=reader, starts=starts, finished=finished)
         self._submissions = submissions
-        self._reads = reads
-        self._reader = reader
         self._watches = watches
         self._manifests = manifests
-        self._clock = clock
 
     # -- Creating and reading -------------------------------------------------------------------------------------
 
@@ -223,83 +221,6 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         del context
         async for update in self._watches.watch(request.id, request.after_seq):
             yield update
-
-    # -- Verbs ----------------------------------------------------------------------------------------------------
-
-    async def _command(self, job_id: str, event: Event, verb: str) -> job_pb2.Job:
-        live = self._replica.find(job_id)
-        if live is None:
-            stored = await self._reads.stored(job_id)
-            if verb == "cancel" and stored.state == JobState.CANCELLED:
-                return self._reads.view_stored(stored)
-            raise StateConflictError(
-                f"job {job_id} is {stored.state}: it is not possible to {verb} it now", metadata={"state": stored.state}
-            )
-        await self._replica.command(job_id, event)
-        return await self._reads.job(job_id)
-
-    async def StartJob(self, request: job_pb2.StartJobRequest, context: Context) -> job_pb2.StartJobResponse:
-        """Start a job that was created with start = false."""
-        del context
-        if request.params_json:
-            raise PixloomError("params at start are not supported yet; give them at creation", reason="NOT_SUPPORTED")
-        return job_pb2.StartJobResponse(job=await self._command(request.id, StartRequested(), "start"))
-
-    async def PauseJob(self, request: job_pb2.PauseJobRequest, context: Context) -> job_pb2.PauseJobResponse:
-        """Stop dispatching."""
-        del context
-        if request.now:
-            raise PixloomError("taking running tasks back is not supported yet", reason="NOT_SUPPORTED")
-        return job_pb2.PauseJobResponse(job=await self._command(request.id, PauseRequested(), "pause"))
-
-    async def ResumeJob(self, request: job_pb2.ResumeJobRequest, context: Context) -> job_pb2.ResumeJobResponse:
-        """Dispatch again."""
-        del context
-        return job_pb2.ResumeJobResponse(job=await self._command(request.id, ResumeRequested(), "resume"))
-
-    async def CancelJob(self, request: job_pb2.CancelJobRequest, context: Context) -> job_pb2.CancelJobResponse:
-        """End a job."""
-        del context
-        event = CancelRequested(detail=read_text(request.reason, "reason") or "cancelled on request", now=request.now)
-        return job_pb2.CancelJobResponse(job=await self._command(request.id, event, "cancel"))
-
-    # -- Not built yet: refused by name -----------------------------------------------------------------------------
-
-    async def UpdateJob(self, request: job_pb2.UpdateJobRequest, context: Context) -> job_pb2.UpdateJobResponse:
-        """Refuse."""
-        del request, context
-        raise _not_supported("UpdateJob")
-
-    async def DeleteJob(self, request: job_pb2.DeleteJobRequest, context: Context) -> job_pb2.DeleteJobResponse:
-        """Refuse."""
-        del request, context
-        raise _not_supported("DeleteJob")
-
-    async def RecoverJob(self, request: job_pb2.RecoverJobRequest, context: Context) -> job_pb2.RecoverJobResponse:
-        """Refuse."""
-        del request, context
-        raise _not_supported("RecoverJob")
-
-    async def RetryJob(self, request: job_pb2.RetryJobRequest, context: Context) -> job_pb2.RetryJobResponse:
-        """Refuse."""
-        del request, context
-        raise _not_supported("RetryJob")
-
-    async def RerunJob(self, request: job_pb2.RerunJobRequest, context: Context) -> job_pb2.RerunJobResponse:
-        """Refuse."""
-        del request, context
-        raise _not_supported("RerunJob")
-
-    async def CancelAllJobs(
-        self, request: job_pb2.CancelAllJobsRequest, context: Context
-    ) -> job_pb2.CancelAllJobsResponse:
-        """Refuse."""
-        del request, context
-        raise _not_supported("CancelAllJobs")
-
-
-def _not_supported(verb: str) -> PixloomError:
-    return PixloomError(f"{verb} is not supported yet", reason="NOT_SUPPORTED")
 
 
 def _counts(row: dict[str, Any], place: int) -> job_pb2.ItemCounts:

@@ -19,6 +19,7 @@ from pixloom.rpc.bundles import bundled, unbundled
 from pixloom.v1 import executor_pb2, executor_pb2_grpc
 from pixloom_scheduler.core.changes import AttemptEnded, Change, LeaseAdopted, TasksGranted
 from pixloom_scheduler.core.events import LeaseAnnounced, LeaseLost, TasksClaimed, TasksReported, TasksReturned
+from pixloom_scheduler.core.view import halt_of
 from pixloom_scheduler.executors import ExecutorSession
 from pixloom_scheduler.rpc.results import read_result
 
@@ -236,6 +237,9 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         changes = self._replica.handle_now(live, TasksReturned(known[1], tuple(message.shards)))
         if known[1] not in live.run.leases:
             del session.leases[message.lease_token]
+        if live.run.cancelling is not None:
+            # It may have been the last that the end of the job waited for.
+            self._replica.settle(message.job_id)
         self._dispatcher.note(live, changes)
         self._dispatcher.fill()
 
@@ -305,6 +309,16 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         if announce.leases:
             ack = executor_pb2.AnnounceAck(refused_tokens=refused)
             session.outbox.put_nowait(executor_pb2.SessionResponse(announce_ack=ack))
+        for job_id in dict.fromkeys(lease.job_id for lease in announce.leases):
+            self._remind(session, job_id)
+
+    def _remind(self, session: ExecutorSession, job_id: str) -> None:
+        """Tell an executor again to end tasks of a job: it may have been away when it was told first."""
+        live = self._replica.find(job_id)
+        now = None if live is None else halt_of(live.run)
+        if live is not None and now is not None:
+            message = executor_pb2.CancelTasks(job_id=job_id, generation=live.run.generation, now=now)
+            session.outbox.put_nowait(executor_pb2.SessionResponse(cancel_tasks=message))
 
     def _adopt(self, session: ExecutorSession, lease: executor_pb2.Lease) -> bool:
         live = self._replica.find(lease.job_id)

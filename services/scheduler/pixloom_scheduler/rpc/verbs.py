@@ -1,0 +1,234 @@
+"""The verbs of `JobService`: what changes a job, checked at the edge.
+
+A verb that does not fit the state of the job is a conflict that names the state; one that already holds changes
+nothing and answers as the first time. Whatever changes is journaled before it takes effect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from pixloom.errors import InvalidError, NotFoundError, PixloomError, Problem, StateConflictError, UnavailableError
+from pixloom.v1 import job_pb2, job_pb2_grpc
+from pixloom_scheduler.core.changes import CancelAccepted
+from pixloom_scheduler.core.events import (
+    CancelRequested,
+    Event,
+    PauseRequested,
+    ResumeRequested,
+    UpdateRequested,
+)
+from pixloom_scheduler.core.states import JobState
+from pixloom_scheduler.journal.reader import JobFilter
+from pixloom_scheduler.rpc.requests import read_json, read_tags, read_text, state_names
+
+if TYPE_CHECKING:
+    import grpc
+
+    from pixloom_scheduler.journal.finished import FinishedJobs
+    from pixloom_scheduler.journal.reader import Reader, StoredJob
+    from pixloom_scheduler.reads import JobReads
+    from pixloom_scheduler.replica import Replica
+    from pixloom_scheduler.starting import Starts
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+__all__ = ["JobVerbs"]
+
+CANCEL_BATCH: Final = 256
+"""Jobs that `CancelAllJobs` has under way at a time."""
+
+_CHANGEABLE: Final = ("tags", "priority")
+_UNFINISHED: Final = tuple(state for state in JobState if not state.is_terminal)
+
+
+class JobVerbs(job_pb2_grpc.JobServiceServicer):
+    """Carries verbs out."""
+
+    def __init__(
+        self, *, replica: Replica, reads: JobReads, reader: Reader, starts: Starts, finished: FinishedJobs
+    ) -> None:
+        self._replica = replica
+        self._reads = reads
+        self._reader = reader
+        self._starts = starts
+        self._finished = finished
+        # Whoever changes a job that is in nobody's memory reads it first: one at a time.
+        self._finished_lock = asyncio.Lock()
+
+    # -- Unfinished jobs ------------------------------------------------------------------------------------------
+
+    async def StartJob(self, request: job_pb2.StartJobRequest, context: Context) -> job_pb2.StartJobResponse:
+        """Start a job that was created with start = false."""
+        del context
+        given = read_json(request.params_json, "params")
+        live = await self._reads.durable(request.id)
+        if live is None:
+            raise _refusal(await self._reads.stored(request.id), "start")
+        await self._starts.start(live, given)
+        return job_pb2.StartJobResponse(job=await self._reads.job(request.id))
+
+    async def PauseJob(self, request: job_pb2.PauseJobRequest, context: Context) -> job_pb2.PauseJobResponse:
+        """Stop dispatching."""
+        del context
+        return job_pb2.PauseJobResponse(job=await self._command(request.id, PauseRequested(request.now), "pause"))
+
+    async def ResumeJob(self, request: job_pb2.ResumeJobRequest, context: Context) -> job_pb2.ResumeJobResponse:
+        """Dispatch again."""
+        del context
+        return job_pb2.ResumeJobResponse(job=await self._command(request.id, ResumeRequested(), "resume"))
+
+    async def CancelJob(self, request: job_pb2.CancelJobRequest, context: Context) -> job_pb2.CancelJobResponse:
+        """End a job."""
+        del context
+        event = CancelRequested(detail=read_text(request.reason, "reason") or "cancelled on request", now=request.now)
+        return job_pb2.CancelJobResponse(job=await self._command(request.id, event, "cancel"))
+
+    async def _command(self, job_id: str, event: Event, verb: str) -> job_pb2.Job:
+        if self._replica.find(job_id) is None:
+            stored = await self._reads.stored(job_id)
+            if verb == "cancel" and stored.state == JobState.CANCELLED:
+                return self._reads.view_stored(stored)
+            raise _refusal(stored, verb)
+        await self._replica.command(job_id, event)
+        return await self._reads.job(job_id)
+
+    async def CancelAllJobs(
+        self, request: job_pb2.CancelAllJobsRequest, context: Context
+    ) -> job_pb2.CancelAllJobsResponse:
+        """Cancel every unfinished job that matches, some at a time."""
+        del context
+        states = state_names(request.states) or _UNFINISHED
+        ended = [state for state in states if state not in _UNFINISHED]
+        if ended:
+            detail = f"{ended[0]} jobs have ended; name states of {', '.join(_UNFINISHED)}, or none for all of them"
+            raise InvalidError(detail, problems=(Problem("/states", detail),))
+        wanted = JobFilter(
+            states=states,
+            workflow=read_text(request.workflow, "workflow", most=128),
+            tags=read_tags(dict(request.tags)) or None,
+        )
+        event = CancelRequested(detail="cancelled with others on request", now=request.now)
+        cancelled, before = 0, ""
+        while job_ids := await self._reader.job_ids(wanted, before=before, most=CANCEL_BATCH):
+            answers = await asyncio.gather(*(self._cancel_if_unfinished(job_id, event) for job_id in job_ids))
+            cancelled += sum(answers)
+            before = job_ids[-1]
+        return job_pb2.CancelAllJobsResponse(cancelled=cancelled)
+
+    async def _cancel_if_unfinished(self, job_id: str, event: CancelRequested) -> bool:
+        """Return whether a job was cancelled that had not been before; it may have ended since it was found."""
+        try:
+            changes = await self._replica.command(job_id, event)
+        except StateConflictError:
+            return False
+        return any(isinstance(change, CancelAccepted) for change in changes)
+
+    # -- Any job --------------------------------------------------------------------------------------------------
+
+    async def UpdateJob(self, request: job_pb2.UpdateJobRequest, context: Context) -> job_pb2.UpdateJobResponse:
+        """Change tags or priority."""
+        del context
+        tags, priority = _read_update(request)
+        job_id = request.job.id
+        live = await self._reads.durable(job_id)
+        if live is not None:
+            changed = None if tags == live.header.tags else tags
+            await self._replica.command(job_id, UpdateRequested(tags=changed, priority=priority))
+            return job_pb2.UpdateJobResponse(job=await self._reads.job(job_id))
+        async with self._finished_lock:
+            stored = await self._reads.stored(job_id)
+            if stored.record is None:
+                raise _away(job_id)
+            found = job_pb2.Job.FromString(stored.record)
+            if priority is not None and priority != found.priority:
+                raise _refusal(stored, "change the priority of")
+            if tags is None:
+                return job_pb2.UpdateJobResponse(job=found)
+            record = await asyncio.shield(self._finished.retag(stored, tags, epoch=self._epoch(stored)))
+        if record is None:
+            raise _missing(job_id)
+        return job_pb2.UpdateJobResponse(job=job_pb2.Job.FromString(record))
+
+    async def DeleteJob(self, request: job_pb2.DeleteJobRequest, context: Context) -> job_pb2.DeleteJobResponse:
+        """Delete a job that has ended, with everything the database has of it."""
+        del context
+        async with self._finished_lock:
+            live = await self._reads.durable(request.id)
+            try:
+                stored = await self._reads.stored(request.id)
+            except NotFoundError:
+                if request.allow_missing:
+                    return job_pb2.DeleteJobResponse()
+                raise
+            if live is not None and not live.run.state.is_terminal:
+                raise _conflict(request.id, live.run.state, "delete", "; cancel it first")
+            if stored.record is None:
+                raise _away(request.id)
+            self._replica.forget(request.id)
+            deleted = await asyncio.shield(self._finished.delete(stored, epoch=self._epoch(stored)))
+        if not deleted and not request.allow_missing:
+            raise _missing(request.id)
+        return job_pb2.DeleteJobResponse()
+
+    def _epoch(self, stored: StoredJob) -> int:
+        stamp = self._replica.stamps.get(stored.partition)
+        if stamp is None or not self._replica.is_inside_lease:
+            raise _away(stored.id)
+        return stamp.epoch
+
+    # -- Not built yet: refused by name -----------------------------------------------------------------------------
+
+    async def RecoverJob(self, request: job_pb2.RecoverJobRequest, context: Context) -> job_pb2.RecoverJobResponse:
+        """Refuse."""
+        del request, context
+        raise _not_supported("RecoverJob")
+
+    async def RetryJob(self, request: job_pb2.RetryJobRequest, context: Context) -> job_pb2.RetryJobResponse:
+        """Refuse."""
+        del request, context
+        raise _not_supported("RetryJob")
+
+    async def RerunJob(self, request: job_pb2.RerunJobRequest, context: Context) -> job_pb2.RerunJobResponse:
+        """Refuse."""
+        del request, context
+        raise _not_supported("RerunJob")
+
+
+def _read_update(request: job_pb2.UpdateJobRequest) -> tuple[dict[str, str] | None, int | None]:
+    """Return the tags and the priority that a request gives; None for what it leaves alone."""
+    paths = set(request.update_mask.paths)
+    unknown = sorted(paths - set(_CHANGEABLE))
+    if unknown or not paths:
+        what = f"{unknown[0]} cannot be changed" if unknown else "update_mask is empty"
+        detail = f"{what}; name `tags`, `priority` or both"
+        raise InvalidError(detail, problems=(Problem("/update_mask", detail),))
+    priority = request.job.priority if "priority" in paths else None
+    if priority is not None and priority > 9:
+        detail = f"priority is {priority}; it ranges from 0 to 9"
+        raise InvalidError(detail, problems=(Problem("/priority", detail),))
+    return read_tags(dict(request.job.tags)) if "tags" in paths else None, priority
+
+
+def _refusal(stored: StoredJob, verb: str) -> PixloomError:
+    """Return why a job that is not in memory is left alone: it has ended, or somebody else owns it."""
+    return _away(stored.id) if stored.record is None else _conflict(stored.id, stored.state, verb)
+
+
+def _conflict(job_id: str, state: str, verb: str, remedy: str = "") -> StateConflictError:
+    return StateConflictError(
+        f"job {job_id} is {state}: it is not possible to {verb} it now{remedy}", metadata={"state": str(state)}
+    )
+
+
+def _missing(job_id: str) -> NotFoundError:
+    return NotFoundError(f"there is no job {job_id[:100]}; `pixloom list` shows those there are")
+
+
+def _away(job_id: str) -> UnavailableError:
+    return UnavailableError(f"this scheduler does not own job {job_id} at the moment; try again", retry_after_s=0.5)
+
+
+def _not_supported(verb: str) -> PixloomError:
+    return PixloomError(f"{verb} is not supported yet", reason="NOT_SUPPORTED")

@@ -1,0 +1,86 @@
+"""Starts jobs that were accepted without being started, with the params they were accepted with or with others.
+
+Other params mean another plan, which is made off the loop. Params and plan become durable together with the start, in
+one transaction, so there is no moment at which a job runs by one and shows the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from pixloom.errors import NotFoundError, StateConflictError
+from pixloom.graph.plan import plan_to_json
+from pixloom.graph.planner import plan
+from pixloom.graph.run_params import resolve_params
+from pixloom.graph.validation import validate
+from pixloom_scheduler.core.changes import JobStarted, NewPlan
+from pixloom_scheduler.core.events import StartRequested
+from pixloom_scheduler.core.states import JobState
+from pixloom_scheduler.submission import checked
+
+if TYPE_CHECKING:
+    from pixloom_scheduler.catalogue import OpCatalogue
+    from pixloom_scheduler.journal.reader import Reader
+    from pixloom_scheduler.live import LiveJob
+    from pixloom_scheduler.replica import Replica
+
+__all__ = ["Starts"]
+
+
+class Starts:
+    """Gives jobs their params and starts them."""
+
+    def __init__(self, *, replica: Replica, reader: Reader, catalogue: OpCatalogue) -> None:
+        self._replica = replica
+        self._reader = reader
+        self._catalogue = catalogue
+
+    async def start(self, live: LiveJob, given: dict[str, Any]) -> None:
+        """Start a job; one that runs with these very params already is left alone.
+
+        Args:
+            live: The job.
+            given: Params, merged over those it was accepted with.
+
+        Raises:
+            InvalidError: If the params do not fit the workflow or some are missing; the job stays PENDING.
+            StateConflictError: If the job runs with other params, or has ended.
+        """
+        event = StartRequested()
+        if live.run.state is JobState.PENDING:
+            event = await self._prepared(live, given)
+        changes = await self._replica.command(live.header.id, event)
+        if any(isinstance(change, JobStarted) for change in changes):
+            return
+        before = orjson.loads(live.header.params_json)
+        if _canonical({**before, **given}) != _canonical(before):
+            state = str(live.run.state)
+            raise StateConflictError(
+                f"job {live.header.id} is {state} with other params; start a new job with `rerun`",
+                metadata={"state": state},
+            )
+
+    async def _prepared(self, live: LiveJob, given: dict[str, Any]) -> StartRequested:
+        document = await self._reader.spec(live.header.id)
+        if document is None:
+            raise NotFoundError(f"there is no job {live.header.id}; `pixloom list` shows those there are")
+        header, catalogue = live.header, self._catalogue.current
+
+        def work() -> StartRequested:
+            before = orjson.loads(header.params_json)
+            spec = checked(validate(orjson.loads(document), catalogue))
+            params = resolve_params(spec, {**before, **given})
+            if _canonical(params) == _canonical(before):
+                return StartRequested()
+            planned = plan(spec, params, catalogue)
+            return StartRequested(NewPlan(planned, orjson.dumps(plan_to_json(planned)), orjson.dumps(params)))
+
+        return await asyncio.to_thread(work)
+
+
+def _canonical(params: dict[str, Any]) -> bytes:
+    """Return params so that equal ones are equal, and 1, 1.0 and true are not."""
+    return orjson.dumps(params, option=orjson.OPT_SORT_KEYS)
