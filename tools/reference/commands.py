@@ -18,7 +18,7 @@ __all__ = ["cli_page"]
 
 _EXITS = {
     ExitCode.OK: "it worked",
-    ExitCode.FAILED: "the job failed, or the machine is at fault",
+    ExitCode.FAILED: "the job failed or its state does not allow this, or the machine is at fault",
     ExitCode.INVALID: "wrong use, or a document that is not valid",
     ExitCode.UNREACHABLE: "the server cannot be reached",
     ExitCode.INTERRUPTED: "interrupted from the keyboard",

@@ -48,6 +48,9 @@ class Supervisor:
         self._draining = asyncio.Event()
         self._pending: dict[bytes, list[executor_pb2.TaskResult]] = {}
         self._sent: dict[int, tuple[executor_pb2.LeaseBatch, int, int]] = {}
+        # Batches on their way to the children, by identity; and those that a cancel has met there.
+        self._claiming: dict[int, executor_pb2.LeaseBatch] = {}
+        self._overtaken: set[int] = set()
         self._log = structlog.get_logger("executor")
 
     def connect(self, *, sessions: Iterable[Session], room: Room) -> None:
@@ -103,14 +106,16 @@ class Supervisor:
     def cancel_tasks(self, message: executor_pb2.CancelTasks) -> None:
         """End tasks of a job."""
         stage = message.stage if message.HasField("stage") else None
-        self._children.end(
-            lambda batch: (
+
+        def is_meant(batch: executor_pb2.LeaseBatch) -> bool:
+            return (
                 batch.job_id == message.job_id
                 and batch.generation == message.generation
                 and stage in (None, batch.stage)
-            ),
-            running=message.now,
-        )
+            )
+
+        self._children.end(is_meant, running=message.now)
+        self._overtaken.update(key for key, batch in self._claiming.items() if is_meant(batch))
 
     def leases_refused(self, tokens: list[bytes]) -> None:
         """Stop working on leases that are not valid any more."""
@@ -136,14 +141,34 @@ class Supervisor:
         if session is None:
             await message.nak(delay=1.0)
             return
+        key = id(batch)
+        self._claiming[key] = batch
+        try:
+            lease = await self._claim(session, message, batch)
+        finally:
+            del self._claiming[key]
+            is_overtaken = key in self._overtaken
+            self._overtaken.discard(key)
+        if lease is None:
+            return
+        if is_overtaken:
+            # Somebody paused or cancelled the job between the claim and now: nothing of it is to start.
+            session.send_give_back(self._book.give_back(lease, set(lease.running)))
+            return
+        urgent = message.subject.endswith(f".{LANES[0]}")
+        await self._children.run(batch, lambda result: self._finished(lease, result), urgent=urgent)
+        self._send(lease)
+
+    async def _claim(self, session: Session, message: Msg, batch: executor_pb2.LeaseBatch) -> HeldLease | None:
+        """Return what was granted of a dispatch, with all its inputs, or None if nothing is to be run."""
         try:
             grant = await session.claim(batch, timeout_s=CLAIM_TIMEOUT_S)
         except SessionLostError:
             await message.nak(delay=1.0)
-            return
+            return None
         await message.ack()
         if not grant.lease_token:
-            return
+            return None
         granted = {task.shard: task.attempt for task in grant.tasks}
         if len(granted) != len(batch.tasks):
             kept = [task for task in batch.tasks if granted.get(task.shard) == task.attempt]
@@ -157,10 +182,8 @@ class Supervisor:
                     await session.inputs(grant.lease_token, batch, task)
         except SessionLostError:
             session.send_give_back(self._book.give_back(lease, granted))
-            return
-        urgent = message.subject.endswith(f".{LANES[0]}")
-        await self._children.run(batch, lambda result: self._finished(lease, result), urgent=urgent)
-        self._send(lease)
+            return None
+        return lease
 
     def _session_for(self, batch: executor_pb2.LeaseBatch) -> Session | None:
         named = self._sessions.get(batch.owner_address)

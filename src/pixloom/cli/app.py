@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pixloom.cli import job_commands, stack_commands, workflow_commands
+from pixloom.cli import doctor_command, job_commands, stack_commands, verb_commands, workflow_commands
 from pixloom.cli.context import Globals, OutputFormat
 
 __all__ = ["app"]
@@ -39,4 +39,6 @@ def _globals(
 
 stack_commands.register(app)
 job_commands.register(app)
+verb_commands.register(app)
 workflow_commands.register(app)
+doctor_command.register(app)

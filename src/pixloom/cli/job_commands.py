@@ -29,7 +29,6 @@ def register(app: typer.Typer) -> None:
         ("results", results),
         ("items", items),
         ("attempts", attempts),
-        ("cancel", cancel),
     ):
         app.command(name)(command)
 
@@ -45,11 +44,14 @@ def submit(
     tag: Annotated[list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="Tag; repeatable.")] = None,
     priority: Annotated[int | None, typer.Option("--priority", min=0, max=9, help="0 to 9, 9 first.")] = None,
     external_id: Annotated[str, typer.Option("--external-id", help="Your own id for the job.")] = "",
+    no_start: Annotated[
+        bool, typer.Option("--no-start", help="Let it wait for `pixloom start`, which may bring params it lacks.")
+    ] = False,
     request_id: Annotated[
         str | None, typer.Option("--request-id", help="The same id again returns the first job.")
     ] = None,
 ) -> None:
-    """Start a job and return at once; prints its id."""
+    """Submit a job and return at once; prints its id."""
     from pixloom.cli.arguments import parse_assignments, parse_tags
     from pixloom.cli.documents import document_for
     from pixloom.cli.output import print_one
@@ -65,6 +67,7 @@ def submit(
             tags=tags,
             priority=priority,
             external_id=external_id,
+            start=not no_start,
             request_id=request_id,
             name=name,
         )
@@ -306,17 +309,3 @@ def attempts(
         ),
         next_page_token=page.next_page_token,
     )
-
-
-def cancel(
-    context: typer.Context,
-    job: JobArgument,
-    now: Annotated[bool, typer.Option("--now", help="Also end running tasks.")] = False,
-    reason: Annotated[str, typer.Option("--reason", help="Why, for people.")] = "",
-) -> None:
-    """End a job; nothing new starts."""
-    from pixloom.cli.output import print_one
-
-    with connected(context) as client:
-        found = client.cancel_job(resolve_job(client, job), now=now, reason=reason)
-    print_one(found, globals_of(context), lambda: put(f"{found.id} {found.state}"))

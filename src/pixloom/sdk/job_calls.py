@@ -119,7 +119,7 @@ def list_jobs(
         InvalidError: If a state is not known.
     """
     request = pb.ListJobsRequest(
-        states=[pb.JobState.Value(f"JOB_STATE_{_word(JobState, state)}") for state in states],
+        states=job_states(states),
         workflow=workflow,
         tags=tags,
         external_id=external_id,
@@ -139,16 +139,28 @@ def list_jobs(
 
 
 def update_job(job_id: str, *, tags: Mapping[str, str] | None = None, priority: int | None = None) -> Call[Job]:
-    """Change tags or priority of a job; what is None stays as it is."""
+    """Change tags or priority of a job.
+
+    Args:
+        job_id: Id of the job.
+        tags: All tags from now on; None leaves them.
+        priority: 0 to 9, 9 first; None leaves it. A job that has ended keeps its priority.
+    """
     job = pb.Job(id=job_id, tags=tags, priority=0 if priority is None else priority)
     mask = [name for name, value in (("tags", tags), ("priority", priority)) if value is not None]
     request = pb.UpdateJobRequest(job=job, update_mask=FieldMask(paths=mask))
     return Call(SERVICE, "UpdateJob", request, pb.UpdateJobResponse, read_job)
 
 
-def delete_job(job_id: str) -> Call[None]:
-    """Delete a job that has ended."""
-    return Call(SERVICE, "DeleteJob", pb.DeleteJobRequest(id=job_id), pb.DeleteJobResponse, lambda _: None)
+def delete_job(job_id: str, *, allow_missing: bool = False) -> Call[None]:
+    """Delete a job that has ended, with its nodes, attempts and events.
+
+    Args:
+        job_id: Id of the job.
+        allow_missing: Whether it is well if there is no such job, as when the call is repeated.
+    """
+    request = pb.DeleteJobRequest(id=job_id, allow_missing=allow_missing)
+    return Call(SERVICE, "DeleteJob", request, pb.DeleteJobResponse, lambda _: None)
 
 
 def get_results(job_id: str) -> Call[Results]:
@@ -222,6 +234,15 @@ def list_attempts(job_id: str, node: str = "", *, page_size: int = 0, page_token
             next_page_token=response.next_page_token,
         ),
     )
+
+
+def job_states(states: Iterable[JobState | str]) -> list[pb.JobState.ValueType]:
+    """Return job states as they are sent.
+
+    Raises:
+        InvalidError: If a state is not known.
+    """
+    return [pb.JobState.Value(f"JOB_STATE_{_word(JobState, state)}") for state in states]
 
 
 def _word(kind: type[JobState | ItemState], word: str) -> str:

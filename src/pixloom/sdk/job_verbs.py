@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from pixloom.sdk.call import Call
-from pixloom.sdk.job_calls import SERVICE, read_job
+from pixloom.sdk.job_calls import SERVICE, job_states, read_job
 from pixloom.sdk.workflow_calls import json_bytes
 from pixloom.v1 import job_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from pixloom.resources import Job
+    from pixloom.resources import Job, JobState
 
 __all__ = [
     "cancel_all_jobs",
@@ -28,13 +28,25 @@ __all__ = [
 
 
 def start_job(job_id: str, *, params: Mapping[str, Any] | None = None) -> Call[Job]:
-    """Start a job that was created with `start=False`; `params` are merged over those given at creation."""
+    """Start a job that was created with `start=False`.
+
+    Args:
+        job_id: Id of the job.
+        params: Params, merged over those given at creation. Ones that do not fit raise `InvalidError` with their
+            places, and the job stays PENDING.
+    """
     request = pb.StartJobRequest(id=job_id, params_json=json_bytes(params, what="The params"))
     return Call(SERVICE, "StartJob", request, pb.StartJobResponse, read_job)
 
 
 def pause_job(job_id: str, *, now: bool = False) -> Call[Job]:
-    """Stop dispatching; with `now` running tasks are taken back as well."""
+    """Stop dispatching.
+
+    Args:
+        job_id: Id of the job.
+        now: Whether running tasks are taken back as well; they run again, as the same attempt, after `resume_job`.
+            Otherwise they finish and their results count.
+    """
     return Call(SERVICE, "PauseJob", pb.PauseJobRequest(id=job_id, now=now), pb.PauseJobResponse, read_job)
 
 
@@ -44,7 +56,13 @@ def resume_job(job_id: str) -> Call[Job]:
 
 
 def cancel_job(job_id: str, *, now: bool = False, reason: str = "") -> Call[Job]:
-    """End a job; nothing new starts. With `now` running tasks are ended as well; `reason` is for people."""
+    """End a job; nothing new starts.
+
+    Args:
+        job_id: Id of the job.
+        now: Whether running tasks are ended as well. Otherwise the job ends CANCELLED when they have finished.
+        reason: Why, for people.
+    """
     request = pb.CancelJobRequest(id=job_id, now=now, reason=reason)
     return Call(SERVICE, "CancelJob", request, pb.CancelJobResponse, read_job)
 
@@ -81,12 +99,28 @@ def rerun_job(
     return Call(SERVICE, "RerunJob", request, pb.RerunJobResponse, read_job)
 
 
-def cancel_all_jobs(*, workflow: str = "", tags: Mapping[str, str] | None = None) -> Call[int]:
-    """Cancel every unfinished job that matches and return how many there were."""
+def cancel_all_jobs(
+    *,
+    workflow: str = "",
+    tags: Mapping[str, str] | None = None,
+    states: Iterable[JobState | str] = (),
+    now: bool = False,
+) -> Call[int]:
+    """Cancel every unfinished job that matches and return how many this call cancelled.
+
+    Args:
+        workflow: Only jobs of this workflow.
+        tags: Only jobs with all of these tags.
+        states: Only jobs in these states, of those that have not ended; empty means all.
+        now: Whether running tasks are ended as well.
+
+    Raises:
+        InvalidError: If a state is not known.
+    """
     return Call(
         SERVICE,
         "CancelAllJobs",
-        pb.CancelAllJobsRequest(workflow=workflow, tags=tags),
+        pb.CancelAllJobsRequest(workflow=workflow, tags=tags, states=job_states(states), now=now),
         pb.CancelAllJobsResponse,
         lambda response: int(response.cancelled),
     )

@@ -5,7 +5,14 @@ import pytest
 from pixloom.cli.exits import exit_code_of
 from pixloom.errors import REASONS, error_from_reason
 
-_EXPECTED = {"UNAVAILABLE": 3, "OVERLOADED": 3, "DEADLINE_EXCEEDED": 3, "INTERNAL": 1, "ENVIRONMENT": 1}
+_EXPECTED = {
+    "UNAVAILABLE": 3,
+    "OVERLOADED": 3,
+    "DEADLINE_EXCEEDED": 3,
+    "STATE_CONFLICT": 1,
+    "INTERNAL": 1,
+    "ENVIRONMENT": 1,
+}
 
 
 @pytest.mark.parametrize("reason", REASONS)

@@ -95,8 +95,10 @@ class RecoverBody(_Body):
 class RetryBody(_Body):
     """What to try again; everything that failed if nothing is given."""
 
-    nodes: list[str] = Field(default_factory=list, description="Only these nodes.")
-    reasons: list[str] = Field(default_factory=list, description="Only items rejected for these reasons.")
+    nodes: list[str] = Field(default_factory=list, max_length=20_000, description="Only these nodes.")
+    reasons: list[str] = Field(
+        default_factory=list, max_length=1000, description="Only items rejected for these reasons."
+    )
 
 
 class RerunBody(_Body):
@@ -117,12 +119,16 @@ class CancelFilter(_Body):
 
     workflow: str = Field(default="", max_length=1024, description="Only jobs of this workflow.")
     tags: dict[str, str] = Field(default_factory=dict, description="Only jobs with all of these tags.")
+    states: list[str] = Field(
+        default_factory=list, description="Only jobs in these states, of those that have not ended."
+    )
 
 
 class CancelAllBody(_Body):
     """Which jobs to cancel."""
 
     filter: CancelFilter = Field(default_factory=CancelFilter)
+    now: bool = Field(default=False, description="Also end running tasks.")
 
 
 async def read_document(request: Request) -> bytes:
@@ -158,13 +164,30 @@ def json_bytes(value: dict[str, Any] | None) -> bytes:
     return b"" if value is None else orjson.dumps(value)
 
 
-def document_body(model: type[BaseModel] | None = None, *, required: bool = True) -> dict[str, Any]:
-    """Return what OpenAPI says about a body that is read by hand."""
+def document_body(
+    model: type[BaseModel] | None = None, *, required: bool = True, example: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return what OpenAPI says about a body that is read by hand; `example` is one that is valid."""
     schema: dict[str, Any] = {"type": "object", "description": "A workflow document."}
     if model is not None:
-        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-        schema.pop("$defs", None)
-    return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
+        schema = model.model_json_schema()
+        schema = _inlined(schema, schema.pop("$defs", {}))
+    content: dict[str, Any] = {"schema": schema}
+    if example is not None:
+        content["example"] = example
+    return {"requestBody": {"required": required, "content": {"application/json": content}}}
+
+
+def _inlined(value: Any, definitions: dict[str, Any]) -> Any:
+    """Return a schema with its definitions put where they are named: these bodies are no components."""
+    if isinstance(value, list):
+        return [_inlined(entry, definitions) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    if "$ref" in value:
+        named = definitions[value["$ref"].rpartition("/")[2]]
+        return _inlined({**named, **{key: child for key, child in value.items() if key != "$ref"}}, definitions)
+    return {key: _inlined(child, definitions) for key, child in value.items()}
 
 
 def _parse(data: bytes, model: type[Model]) -> Model:

@@ -14,20 +14,23 @@ from pixloom.errors import InvalidError, Problem
 from pixloom.resources import Job, JobState, Page
 from pixloom.v1 import job_pb2
 from pixloom_gateway.rest.bodies import JobBody, JobPatch, document_body, json_bytes, read_body
-from pixloom_gateway.rest.replies import PROBLEMS, page_of, reply
+from pixloom_gateway.rest.replies import PROBLEMS, page_of, problems, reply
 from pixloom_gateway.rest.workflows import PageSize
 from pixloom_gateway.upstream import methods
 
 if TYPE_CHECKING:
     from pixloom_gateway.rest.context import RouteContext
 
-__all__ = ["IdempotencyKey", "JobId", "accepted", "job_routes"]
+__all__ = ["IdempotencyKey", "JobId", "accepted", "job_routes", "states_of"]
 
 JobId = Annotated[str, Path(alias="id", max_length=256, description="Id of the job.")]
 IdempotencyKey = Annotated[
     str | None,
     Header(alias="Idempotency-Key", max_length=255, description="Unique id of the call: repeating it changes nothing."),
 ]
+_MISSING = "there is no job 0198c5…; `pixloom list` shows those there are"
+_ENDED = "job 0198c5… is COMPLETED: it is not possible to change the priority of it now"
+_RUNNING = "job 0198c5… is RUNNING: it is not possible to delete it now; cancel it first"
 _ACTIVE = (job_pb2.JOB_STATE_RUNNING, job_pb2.JOB_STATE_RECOVERING)
 
 
@@ -59,7 +62,7 @@ def job_routes(context: RouteContext) -> APIRouter:
     ) -> Response:
         """List jobs, newest first."""
         request = job_pb2.ListJobsRequest(
-            states=_states(state or []),
+            states=states_of(state or [], pointer="/query/state"),
             workflow=workflow,
             tags=dict(_tag(entry) for entry in tag or []),
             external_id=external_id,
@@ -82,9 +85,14 @@ def job_routes(context: RouteContext) -> APIRouter:
         answer = await scheduler.call(methods.GET_JOB, job_pb2.GetJobRequest(id=job_id))
         return reply(Job.from_proto(answer.job))
 
-    @routes.patch("/{id}", response_model=Job, openapi_extra=document_body(JobPatch))
+    @routes.patch(
+        "/{id}",
+        response_model=Job,
+        responses=problems(NOT_FOUND=_MISSING, STATE_CONFLICT=_ENDED),
+        openapi_extra=document_body(JobPatch, example={"tags": {"team": "vision"}, "priority": 9}),
+    )
     async def patch_job(request: Request, job_id: JobId) -> Response:
-        """Change tags or priority."""
+        """Change tags or priority; of a job that has ended only tags."""
         body = await read_body(request, JobPatch)
         paths = sorted(body.model_fields_set)
         missing = [name for name in paths if getattr(body, name) is None]
@@ -99,10 +107,15 @@ def job_routes(context: RouteContext) -> APIRouter:
         )
         return reply(Job.from_proto(answer.job))
 
-    @routes.delete("/{id}", status_code=204)
-    async def delete_job(job_id: JobId) -> Response:
-        """Delete a job that has ended."""
-        await scheduler.call(methods.DELETE_JOB, job_pb2.DeleteJobRequest(id=job_id))
+    @routes.delete("/{id}", status_code=204, responses=problems(NOT_FOUND=_MISSING, STATE_CONFLICT=_RUNNING))
+    async def delete_job(
+        job_id: JobId,
+        *,
+        allow_missing: Annotated[bool, Query(description="Answer 204 as well if there is no such job.")] = False,
+    ) -> Response:
+        """Delete a job that has ended, with its nodes, attempts and events."""
+        request = job_pb2.DeleteJobRequest(id=job_id, allow_missing=allow_missing)
+        await scheduler.call(methods.DELETE_JOB, request)
         return Response(status_code=204)
 
     return routes
@@ -135,14 +148,19 @@ def _creation(body: JobBody, *, request_id: str) -> job_pb2.CreateJobRequest:
     return message
 
 
-def _states(given: list[str]) -> list[job_pb2.JobState.ValueType]:
+def states_of(given: list[str], *, pointer: str) -> list[job_pb2.JobState.ValueType]:
+    """Return job states given as words, several of them with commas.
+
+    Raises:
+        InvalidError: If one is not known; `pointer` tells where it was given.
+    """
     words = [word.strip().upper() for entry in given for word in entry.split(",") if word.strip()]
     unknown = [word for word in words if word not in JobState.__members__]
     if unknown:
         known = ", ".join(JobState)
         raise InvalidError(
             f"There is no state {unknown[0][:50]!r}; the states are {known}.",
-            problems=(Problem("/query/state", f"one of {known}"),),
+            problems=(Problem(pointer, f"one of {known}"),),
         )
     return [job_pb2.JobState.Value(f"JOB_STATE_{word}") for word in words]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 from starlette.responses import Response
 
+from pixloom.errors import REASONS
 from pixloom.resources import PROBLEM_TYPE, Page, Problem
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-__all__ = ["JSON", "PROBLEMS", "page_of", "quoted", "reply", "reply_json"]
+__all__ = ["JSON", "PROBLEMS", "page_of", "problems", "quoted", "reply", "reply_json"]
 
 JSON: Final = "application/json"
 
@@ -25,6 +26,26 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
         "content": {PROBLEM_TYPE: {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}},
     }
 }
+
+
+def problems(**described: str) -> dict[int | str, dict[str, Any]]:
+    """Return what OpenAPI says about problems of a route besides those of every route: sentences by reason."""
+    answers = dict(PROBLEMS)
+    for reason, sentence in described.items():
+        wire = REASONS[reason]
+        example = {
+            "type": "about:blank",
+            "title": wire.title,
+            "status": wire.http_status,
+            "detail": sentence,
+            "instance": "/api/v1/jobs",
+            "reason": reason,
+            "errors": [],
+            "retryable": wire.retryable,
+        }
+        content = {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}, "example": example}
+        answers[wire.http_status] = {"description": wire.title, "content": {PROBLEM_TYPE: content}}
+    return answers
 
 
 def reply(resource: BaseModel, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -14,7 +14,7 @@ from pixloom.resources import Job, Node, Page, Results
 from pixloom.v1 import job_pb2
 from pixloom_gateway.rest.bodies import TriggerBody, document_body, json_bytes, read_body, read_document
 from pixloom_gateway.rest.jobs import IdempotencyKey
-from pixloom_gateway.rest.replies import PROBLEMS, page_of, reply
+from pixloom_gateway.rest.replies import PROBLEMS, page_of, problems, reply
 from pixloom_gateway.rest.results import results_of
 from pixloom_gateway.rest.workflows import PageSize
 from pixloom_gateway.upstream import methods
@@ -74,12 +74,17 @@ def two_step_routes(context: RouteContext) -> APIRouter:
         "/workflow/trigger/{execution_id}",
         status_code=202,
         response_model=Triggered,
-        openapi_extra=document_body(TriggerBody, required=False),
+        responses=problems(
+            NOT_FOUND="there is no job 0198c5…; `pixloom list` shows those there are",
+            STATE_CONFLICT="job 0198c5… is COMPLETED: it is not possible to start it now",
+            INVALID_PARAMS="/params: the workflow thumbs needs the param `source`",
+        ),
+        openapi_extra=document_body(TriggerBody, required=False, example={"params": {"source": "photos"}}),
     )
     async def trigger_workflow(
         request: Request, execution_id: Annotated[str, Path(max_length=256, description="From the submit.")]
     ) -> Response:
-        """Start what was submitted."""
+        """Start what was submitted, with the params it was submitted with or these; they may be missing until then."""
         body = await read_body(request, TriggerBody)
         answer = await scheduler.call(
             methods.START_JOB, job_pb2.StartJobRequest(id=execution_id, params_json=json_bytes(body.params))

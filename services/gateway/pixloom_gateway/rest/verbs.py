@@ -24,14 +24,19 @@ from pixloom_gateway.rest.bodies import (
     json_bytes,
     read_body,
 )
-from pixloom_gateway.rest.jobs import IdempotencyKey, JobId, accepted
-from pixloom_gateway.rest.replies import PROBLEMS, reply
+from pixloom_gateway.rest.jobs import IdempotencyKey, JobId, accepted, states_of
+from pixloom_gateway.rest.replies import PROBLEMS, problems, reply
 from pixloom_gateway.upstream import methods
 
 if TYPE_CHECKING:
     from pixloom_gateway.rest.context import RouteContext
 
 __all__ = ["verb_routes"]
+
+
+_MISSING = "there is no job 0198c5…; `pixloom list` shows those there are"
+_CONFLICT = "job 0198c5… is COMPLETED: it is not possible to {} it now"
+_PARAMS = "/params/width: 8 is less than the minimum of 16"
 
 
 class Cancelled(BaseModel):
@@ -46,48 +51,84 @@ def verb_routes(context: RouteContext) -> APIRouter:
     scheduler = context.scheduler
 
     @routes.post(
-        "/jobs:cancelAll", response_model=Cancelled, openapi_extra=document_body(CancelAllBody, required=False)
+        "/jobs:cancelAll",
+        response_model=Cancelled,
+        responses=problems(INVALID_ARGUMENT="COMPLETED jobs have ended; name states of PENDING, RUNNING, PAUSED"),
+        openapi_extra=document_body(
+            CancelAllBody, required=False, example={"filter": {"workflow": "photo-catalog", "tags": {"team": "vision"}}}
+        ),
     )
     async def cancel_all_jobs(request: Request) -> Response:
         """Cancel every unfinished job that matches."""
-        chosen = (await read_body(request, CancelAllBody)).filter
+        body = await read_body(request, CancelAllBody)
+        chosen = body.filter
         answer = await scheduler.call(
-            methods.CANCEL_ALL_JOBS, job_pb2.CancelAllJobsRequest(workflow=chosen.workflow, tags=chosen.tags)
+            methods.CANCEL_ALL_JOBS,
+            job_pb2.CancelAllJobsRequest(
+                workflow=chosen.workflow,
+                tags=chosen.tags,
+                states=states_of(chosen.states, pointer="/filter/states"),
+                now=body.now,
+            ),
         )
         return reply(Cancelled(cancelled=answer.cancelled))
 
-    @routes.post("/jobs/{id}:start", response_model=Job, openapi_extra=document_body(TriggerBody, required=False))
+    @routes.post(
+        "/jobs/{id}:start",
+        response_model=Job,
+        responses=problems(NOT_FOUND=_MISSING, STATE_CONFLICT=_CONFLICT.format("start"), INVALID_PARAMS=_PARAMS),
+        openapi_extra=document_body(TriggerBody, required=False, example={"params": {"width": 256}}),
+    )
     async def start_job(request: Request, job_id: JobId) -> Response:
-        """Start a job that was created with `start: false`."""
+        """Start a job that was created with `start: false`; params that do not fit leave it PENDING."""
         body = await read_body(request, TriggerBody)
         answer = await scheduler.call(
             methods.START_JOB, job_pb2.StartJobRequest(id=job_id, params_json=json_bytes(body.params))
         )
         return reply(Job.from_proto(answer.job))
 
-    @routes.post("/jobs/{id}:pause", response_model=Job, openapi_extra=document_body(PauseBody, required=False))
+    @routes.post(
+        "/jobs/{id}:pause",
+        response_model=Job,
+        responses=problems(NOT_FOUND=_MISSING, STATE_CONFLICT=_CONFLICT.format("pause")),
+        openapi_extra=document_body(PauseBody, required=False, example={"now": True}),
+    )
     async def pause_job(request: Request, job_id: JobId) -> Response:
-        """Stop dispatching; results of running tasks are still accepted."""
+        """Stop dispatching; running tasks finish, or are taken back with `now`."""
         body = await read_body(request, PauseBody)
         answer = await scheduler.call(methods.PAUSE_JOB, job_pb2.PauseJobRequest(id=job_id, now=body.now))
         return reply(Job.from_proto(answer.job))
 
-    @routes.post("/jobs/{id}:resume", response_model=Job)
+    @routes.post(
+        "/jobs/{id}:resume",
+        response_model=Job,
+        responses=problems(NOT_FOUND=_MISSING, STATE_CONFLICT=_CONFLICT.format("resume")),
+    )
     async def resume_job(job_id: JobId) -> Response:
         """Dispatch again after a pause."""
         answer = await scheduler.call(methods.RESUME_JOB, job_pb2.ResumeJobRequest(id=job_id))
         return reply(Job.from_proto(answer.job))
 
-    @routes.post("/jobs/{id}:cancel", response_model=Job, openapi_extra=document_body(CancelBody, required=False))
+    @routes.post(
+        "/jobs/{id}:cancel",
+        response_model=Job,
+        responses=problems(NOT_FOUND=_MISSING, STATE_CONFLICT=_CONFLICT.format("cancel")),
+        openapi_extra=document_body(CancelBody, required=False, example={"now": True, "reason": "wrong folder"}),
+    )
     async def cancel_job(request: Request, job_id: JobId) -> Response:
-        """End a job; nothing new starts."""
+        """End a job: nothing new starts, and it has ended when what runs has, or at once with `now`."""
         body = await read_body(request, CancelBody)
         answer = await scheduler.call(
             methods.CANCEL_JOB, job_pb2.CancelJobRequest(id=job_id, now=body.now, reason=body.reason)
         )
         return reply(Job.from_proto(answer.job))
 
-    @routes.post("/jobs/{id}:recover", response_model=Job, openapi_extra=document_body(RecoverBody, required=False))
+    @routes.post(
+        "/jobs/{id}:recover",
+        response_model=Job,
+        responses=problems(NOT_FOUND=_MISSING, STATE_CONFLICT=_CONFLICT.format("recover")),
+        openapi_extra=document_body(RecoverBody, required=False, example={"from": "thumbs"}),
+    )
     async def recover_job(request: Request, job_id: JobId) -> Response:
         """Open the next generation of a job that failed or was cancelled."""
         body = await read_body(request, RecoverBody)
@@ -96,7 +137,12 @@ def verb_routes(context: RouteContext) -> APIRouter:
         )
         return reply(Job.from_proto(answer.job))
 
-    @routes.post("/jobs/{id}:retry", response_model=Job, openapi_extra=document_body(RetryBody, required=False))
+    @routes.post(
+        "/jobs/{id}:retry",
+        response_model=Job,
+        responses=problems(NOT_FOUND=_MISSING, STATE_CONFLICT=_CONFLICT.format("retry")),
+        openapi_extra=document_body(RetryBody, required=False, example={"reasons": ["TRUNCATED"]}),
+    )
     async def retry_job(request: Request, job_id: JobId) -> Response:
         """Open the next generation with failed nodes and rejected items only."""
         body = await read_body(request, RetryBody)
@@ -109,7 +155,8 @@ def verb_routes(context: RouteContext) -> APIRouter:
         "/jobs/{id}:rerun",
         status_code=201,
         response_model=Job,
-        openapi_extra=document_body(RerunBody, required=False),
+        responses=problems(NOT_FOUND=_MISSING, STATE_CONFLICT=_CONFLICT.format("rerun"), INVALID_PARAMS=_PARAMS),
+        openapi_extra=document_body(RerunBody, required=False, example={"from": "thumbs", "params": {"width": 512}}),
     )
     async def rerun_job(request: Request, job_id: JobId, key: IdempotencyKey = None) -> Response:
         """Create a new job from an old one, with other params or from a node on."""
