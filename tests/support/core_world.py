@@ -20,15 +20,18 @@ from pixloom_scheduler.core.events import (
     Event,
     LeaseLost,
     NodeResolved,
+    PauseRequested,
     Result,
+    ResumeRequested,
     StartRequested,
     TasksClaimed,
     TasksReported,
     TasksReturned,
+    UpdateRequested,
 )
 from pixloom_scheduler.core.model import JobRun, StageRun
 from pixloom_scheduler.core.settle import settle
-from pixloom_scheduler.core.states import Outcome
+from pixloom_scheduler.core.states import JobState, Outcome
 from pixloom_scheduler.journal.rows import COLUMNS, decode, encode
 
 if TYPE_CHECKING:
@@ -101,6 +104,7 @@ class CoreWorld:
     rows: list[tuple[Any, ...]] = field(default_factory=list)
     endings: dict[tuple[int, int], int] = field(default_factory=dict)
     releases: int = 0
+    meddles: bool = False
 
     def __post_init__(self) -> None:
         self.job = JobRun.of(JOB, 7, self.plan)
@@ -147,6 +151,11 @@ class CoreWorld:
         """Do one random thing."""
         self.now += self.rng.random()
         job, rng = self.job, self.rng
+        if self.meddles and rng.random() < 0.1:
+            self._meddle()
+            return
+        if job.state is JobState.PAUSED and not job.leases:
+            self.happen(ResumeRequested())
         dues = [(i, s) for i, stage in enumerate(job.stages) for s, task in stage.tasks.items() if task.due]
         if dues and rng.random() < 0.3:
             stage, shard = rng.choice(dues)
@@ -163,6 +172,18 @@ class CoreWorld:
         elif dues:
             self.now += 100
             self.happen(BackoffEnded(dues[0][0], (dues[0][1],)))
+
+    def _meddle(self) -> None:
+        """Let somebody pause, resume or change the job; what already holds changes nothing."""
+        job, rng = self.job, self.rng
+        if job.state is JobState.PAUSED:
+            event: Event = rng.choice((ResumeRequested(), PauseRequested(), PauseRequested(now=True)))
+        else:
+            event = rng.choice(
+                (PauseRequested(), PauseRequested(now=True), UpdateRequested(priority=rng.randint(0, 9)))
+            )
+        self.happen(event)
+        assert self.happen(event) == []
 
     def _dispatch(self, stage: int) -> None:
         changes = self.happen(DispatchFilled(stage, self.rng.randint(1, 4)))
@@ -182,7 +203,9 @@ class CoreWorld:
     def _act_on_lease(self, lease_id: int) -> None:
         lease = self.job.leases[lease_id]
         chance = self.rng.random()
-        if chance < 0.06:
+        if self.job.gives_back and chance < 0.5:
+            self._end_tasks(lease_id)
+        elif chance < 0.06:
             self.happen(LeaseLost(lease_id))
         elif chance < 0.1:
             self.happen(TasksReturned(lease_id, tuple(lease.tasks)[:1]))
@@ -192,6 +215,20 @@ class CoreWorld:
             event = TasksReported(lease_id, taken)
             self.happen(event)
             assert self.happen(event) == []  # sent again, late: changes nothing
+
+    def _end_tasks(self, lease_id: int) -> None:
+        """Report what was taken back: it is ready again, as the same attempt, and nothing of it is journaled."""
+        lease = self.job.leases[lease_id]
+        tasks, stage, rows = dict(lease.tasks), self.job.stages[lease.stage], len(self.rows)
+        event = TasksReported(
+            lease_id, tuple(Result(shard, attempt, Outcome.CANCELLED, "CANCELLED") for shard, attempt in tasks.items())
+        )
+        self.happen(event)
+        assert len(self.rows) == rows
+        assert all(
+            stage.tasks[shard].attempt == attempt and not stage.tasks[shard].lease for shard, attempt in tasks.items()
+        )
+        assert self.happen(event) == []
 
     def _result(self, stage_index: int, shard: int, attempt: int) -> Result:
         stage, rng = self.job.stages[stage_index], self.rng

@@ -4,7 +4,7 @@ A verb that does not fit the state of the job ends with exit code 1 and says wha
 changes nothing and ends well.
 """
 
-# ruff: noqa: FBT002 - the command line is made of positional arguments and flags
+# ruff: noqa: FBT002, PLR0917 - the command line is made of positional arguments and flags
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated

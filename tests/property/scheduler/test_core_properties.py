@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixloom.graph.plan import OnError, StageKind
-from pixloom_scheduler.core.events import CancelRequested, StartRequested
+from pixloom_scheduler.core.changes import NewPlan
+from pixloom_scheduler.core.events import (
+    CancelRequested,
+    DispatchFilled,
+    PauseRequested,
+    StartRequested,
+    TasksClaimed,
+    UpdateRequested,
+)
 from pixloom_scheduler.core.states import JobState, NodeState
 from tests.support.core_world import CoreWorld, durable_view, plan_of, random_shape
 
@@ -57,6 +65,56 @@ def test_a_replayed_job_runs_to_the_same_kind_of_end(seed):
     w.job.unsettled.update(range(len(w.job.stages)))
     w.run()
     assert all(node.state.is_terminal for node in w.job.nodes)
+
+
+@settings(max_examples=150, deadline=None)
+@given(SEEDS)
+def test_whoever_pauses_and_changes_a_job_its_journal_gives_the_live_state_and_every_item_counts_once(seed):
+    w = world(seed)
+    w.meddles = True
+    w.run(6000)
+    assert durable_view(w.replayed()) == durable_view(w.job)
+    assert set(w.endings.values()) <= {1}
+    assert not w.job.leases
+    assert all(not stage.active and not stage.backing_off for stage in w.job.stages)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS)
+def test_nothing_starts_while_a_job_is_paused(seed):
+    w = world(seed)
+    w.happen(StartRequested())
+    for _ in range(w.rng.randint(0, 40)):
+        if not w.job.state.is_terminal:
+            w.step()
+    if w.job.state.is_terminal:
+        return
+    w.happen(PauseRequested(now=w.rng.random() < 0.5))
+    offered = {
+        stage.plan.index: [(shard, task.attempt) for shard, task in stage.tasks.items() if task.offered]
+        for stage in w.job.stages
+    }
+    held = set(w.job.leases)
+    for stage, keys in offered.items():
+        assert w.happen(DispatchFilled(stage, 10)) == []
+        assert w.happen(TasksClaimed("x", 1, stage, tuple(keys), lambda _: b"")) == []
+    assert set(w.job.leases) == held
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS)
+def test_a_job_started_by_another_plan_runs_as_if_it_had_been_accepted_with_it(seed):
+    w = world(seed)
+    other = plan_of(random_shape(w.rng), max_attempts=2)
+    w.happen(UpdateRequested(priority=7))
+    w.happen(StartRequested(NewPlan(other, b"plan", b"{}")))
+    assert w.job.plan is other
+    # The job's row has the new plan from the commit of the start on.
+    w.plan = other
+    w.run()
+    assert [node.plan for node in w.job.nodes] == list(other.nodes)
+    assert durable_view(w.replayed()) == durable_view(w.job)
+    assert w.job.priority == 7
 
 
 @settings(max_examples=100, deadline=None)

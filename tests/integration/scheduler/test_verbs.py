@@ -1,0 +1,440 @@
+"""Verbs as the scheduler serves them, over a real PostgreSQL: what they write, what they refuse, what a reload shows."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import orjson
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pixloom.errors import InvalidError, NotFoundError, StateConflictError, UnavailableError
+from pixloom.v1 import job_pb2
+from pixloom_scheduler.catalogue import OpCatalogue
+from pixloom_scheduler.clock import DatabaseClock
+from pixloom_scheduler.core.events import CancelRequested
+from pixloom_scheduler.executors import ExecutorRegistry
+from pixloom_scheduler.journal import schema
+from pixloom_scheduler.journal.committer import Committer
+from pixloom_scheduler.journal.definitions import Definitions
+from pixloom_scheduler.journal.finished import FinishedJobs
+from pixloom_scheduler.journal.loader import Loader
+from pixloom_scheduler.journal.ownership import Ownership, connect
+from pixloom_scheduler.journal.reader import JobFilter, Reader
+from pixloom_scheduler.reads import JobReads
+from pixloom_scheduler.replica import Replica
+from pixloom_scheduler.rpc.verbs import JobVerbs
+from pixloom_scheduler.starting import Starts
+from pixloom_scheduler.submission import Submission, Submissions, body_digest
+from tests.support.core_world import durable_view
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from pixloom_scheduler.core.changes import Change
+    from pixloom_scheduler.live import LiveJob
+
+LEASE_S = 3.0
+CONTEXT: Any = None
+DOCUMENT = {
+    "name": "sized",
+    "params": {"count": {"type": "integer", "minimum": 1}, "seconds": {"type": "number", "default": 0}},
+    "tags": {"team": "a"},
+    "timeout_s": 600,
+    "nodes": [
+        {"id": "numbers", "op": "debug.range", "params": {"count": "${params.count}"}},
+        {"id": "wait", "op": "debug.sleep", "inputs": {"items": "numbers"}, "params": {"seconds": "${params.seconds}"}},
+    ],
+}
+
+
+class Watching:
+    """Effects that note what left after a commit."""
+
+    def __init__(self) -> None:
+        self.left: list[Change] = []
+
+    def committed(self, live: LiveJob, changes: list[Change]) -> None:
+        del live
+        self.left.extend(changes)
+
+    def settled(self) -> None:
+        pass
+
+    def served_pools(self) -> frozenset[str]:
+        return frozenset()
+
+
+class Scheduler:
+    """A replica and what serves its verbs; `restart` throws all memory away."""
+
+    def __init__(self, url: str, engine: AsyncEngine) -> None:
+        self.url = url
+        self.engine = engine
+
+    async def start(self, tasks: asyncio.TaskGroup) -> None:
+        async def open_connection() -> asyncpg.Connection[Any]:
+            return await connect(self.url, lease_s=LEASE_S)
+
+        name = uuid.uuid4().hex
+        self.ownership = Ownership(connect=open_connection, replica=name, address=name, lease_s=LEASE_S)
+        self.committer = Committer(connect=open_connection, lease_s=LEASE_S)
+        self.loader, self.reader, definitions = Loader(self.engine), Reader(self.engine), Definitions(self.engine)
+        self.effects = Watching()
+        clock = DatabaseClock()
+        self.replica = Replica(
+            journal=self.committer,
+            loader=self.loader,
+            clock=clock,
+            effects=self.effects,
+            costs={},
+            lease_s=LEASE_S,
+            monotonic=time.monotonic,
+        )
+        catalogue = OpCatalogue(definitions)
+        await catalogue.load()
+        reads = JobReads(replica=self.replica, reader=self.reader, executors=ExecutorRegistry(), clock=clock)
+        self.verbs = JobVerbs(
+            replica=self.replica,
+            reads=reads,
+            reader=self.reader,
+            starts=Starts(replica=self.replica, reader=self.reader, catalogue=catalogue),
+            finished=FinishedJobs(self.engine),
+        )
+        self.submissions = Submissions(
+            replica=self.replica,
+            definitions=definitions,
+            reader=self.reader,
+            catalogue=catalogue,
+            clock=clock,
+            new_id=lambda: uuid.uuid4().hex,
+        )
+        since = time.monotonic()
+        owned = await self.ownership.take(16)
+        self.replica.own(owned, await self.loader.unfinished([partition.id for partition in owned]), since=since)
+        self.task = tasks.create_task(self.replica.run())
+
+    async def stop(self) -> None:
+        self.replica.stop()
+        await self.task
+        await self.ownership.release(sorted(self.replica.stamps))
+        await self.committer.close()
+
+    async def restart(self, tasks: asyncio.TaskGroup) -> None:
+        await self.stop()
+        await self.start(tasks)
+
+    async def submit(self, *, start: bool = True, **more: Any) -> str:
+        values: dict[str, Any] = {
+            "project": "default", "workflow": "", "version": 0, "document": DOCUMENT, "params": {"count": 3},
+            "tags": {}, "metadata": {}, "priority": 5, "external_id": "", "request_id": "", "digest": "", "name": "",
+            "start": start, "trace_context": {}, **more,
+        }  # fmt: skip
+        found = await self.submissions.submit(body_digest(Submission(**values)))
+        return found.header.id  # type: ignore[union-attr]
+
+    async def cancelled(self, **more: Any) -> str:
+        job_id = await self.submit(start=False, **more)
+        await self.verbs.CancelJob(job_pb2.CancelJobRequest(id=job_id), CONTEXT)
+        return job_id
+
+    async def start_job(self, job_id: str, params: dict[str, Any] | None = None) -> job_pb2.Job:
+        given = b"" if params is None else orjson.dumps(params)
+        request = job_pb2.StartJobRequest(id=job_id, params_json=given)
+        return (await self.verbs.StartJob(request, CONTEXT)).job
+
+    async def update(self, job_id: str, *paths: str, **values: Any) -> job_pb2.Job:
+        request = job_pb2.UpdateJobRequest(job=job_pb2.Job(id=job_id, **values), update_mask=FieldMask(paths=paths))
+        return (await self.verbs.UpdateJob(request, CONTEXT)).job
+
+    async def delete(self, job_id: str, *, allow_missing: bool = False) -> None:
+        await self.verbs.DeleteJob(job_pb2.DeleteJobRequest(id=job_id, allow_missing=allow_missing), CONTEXT)
+
+    async def rows(self, table: str, job_id: str) -> int:
+        connection = await asyncpg.connect(self.url)
+        try:
+            column = "id" if table == "job" else "job_id"
+            return await connection.fetchval(f"SELECT count(*) FROM pixloom.{table} WHERE {column} = $1", job_id)  # noqa: S608
+        finally:
+            await connection.close()
+
+    async def require_same_after_replay(self, job_id: str) -> None:
+        live, loaded = self.replica.find(job_id), await self.loader.load(job_id)
+        assert live is not None
+        assert loaded is not None
+        assert durable_view(loaded.run) == durable_view(live.run)
+        assert loaded.header == live.header
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    made = schema.create_engine(database_url)
+    await schema.upgrade(made)
+    await schema.add_days(made)
+    yield made
+    await made.dispose()
+
+
+@pytest.fixture
+async def tasks() -> AsyncIterator[asyncio.TaskGroup]:
+    async with asyncio.TaskGroup() as group:
+        yield group
+
+
+@pytest.fixture
+async def scheduler(database_url: str, engine: AsyncEngine, tasks: asyncio.TaskGroup) -> AsyncIterator[Scheduler]:
+    made = Scheduler(database_url, engine)
+    await made.start(tasks)
+    yield made
+    await made.stop()
+
+
+async def test_a_waiting_job_may_lack_params_and_shows_its_nodes(scheduler: Scheduler) -> None:
+    job_id = await scheduler.submit(start=False, params={})
+    live = scheduler.replica.find(job_id)
+    assert live is not None
+    assert [node.plan.id for node in live.run.nodes] == ["numbers", "wait"]
+    with pytest.raises(InvalidError) as refused:
+        await scheduler.start_job(job_id)
+    assert (refused.value.reason, refused.value.problems[0].reason) == ("INVALID_PARAMS", "MISSING_PARAM")
+    with pytest.raises(InvalidError, match="count"):
+        await scheduler.submit(start=True, params={})
+
+
+async def test_wrong_params_are_refused_for_a_waiting_job_too(scheduler: Scheduler) -> None:
+    with pytest.raises(InvalidError) as refused:
+        await scheduler.submit(start=False, params={"seconds": "long"})
+    assert [problem.pointer for problem in refused.value.problems] == ["/params/seconds"]
+
+
+async def test_params_and_plan_become_durable_with_the_start(scheduler: Scheduler, tasks: asyncio.TaskGroup) -> None:
+    job_id = await scheduler.submit(start=False, params={})
+    started = await scheduler.start_job(job_id, {"count": 7})
+    assert started.state == job_pb2.JOB_STATE_RUNNING
+    assert orjson.loads(started.params_json) == {"count": 7, "seconds": 0}
+    live = scheduler.replica.find(job_id)
+    assert live is not None
+    assert live.run.nodes[0].plan.params == {"count": 7}
+    assert live.run.deadline > 0
+    await scheduler.require_same_after_replay(job_id)
+    await scheduler.restart(tasks)
+    again = scheduler.replica.find(job_id)
+    assert again is not None
+    assert again.run.nodes[0].plan.params == {"count": 7}
+    assert again.run.plan == live.run.plan
+
+
+async def test_params_that_do_not_fit_leave_the_job_pending_and_untouched(scheduler: Scheduler) -> None:
+    job_id = await scheduler.submit(start=False)
+    for params, pointer in (({"count": 0}, "/params/count"), ({"cuont": 1}, "/params/cuont")):
+        with pytest.raises(InvalidError) as refused:
+            await scheduler.start_job(job_id, params)
+        assert [problem.pointer for problem in refused.value.problems] == [pointer]
+    live = scheduler.replica.find(job_id)
+    assert live is not None
+    assert (str(live.run.state), live.run.seq, orjson.loads(live.header.params_json)) == (
+        "PENDING",
+        1,
+        {"count": 3, "seconds": 0},
+    )
+
+
+async def test_of_two_starts_at_once_one_wins_and_the_other_is_told(scheduler: Scheduler) -> None:
+    job_id = await scheduler.submit(start=False)
+    answers = await asyncio.gather(
+        *(scheduler.start_job(job_id, {"count": count}) for count in (4, 5)), return_exceptions=True
+    )
+    won = [answer for answer in answers if isinstance(answer, job_pb2.Job)]
+    lost = [answer for answer in answers if isinstance(answer, StateConflictError)]
+    assert (len(won), len(lost)) == (1, 1)
+    assert lost[0].metadata == {"state": "RUNNING"}
+    params = orjson.loads(won[0].params_json)
+    assert (await scheduler.start_job(job_id, params)).params_json == won[0].params_json
+    with pytest.raises(StateConflictError):
+        await scheduler.start_job(job_id, {"count": params["count"] + 10})
+
+
+async def test_a_pause_says_in_the_journal_whether_running_tasks_are_taken_back(
+    scheduler: Scheduler, tasks: asyncio.TaskGroup
+) -> None:
+    job_id = await scheduler.submit()
+    for now, seq in ((False, 3), (False, 3), (True, 4), (True, 4), (False, 4)):
+        job = (await scheduler.verbs.PauseJob(job_pb2.PauseJobRequest(id=job_id, now=now), CONTEXT)).job
+        assert (job.state, job.seq) == (job_pb2.JOB_STATE_PAUSED, seq)
+    await scheduler.restart(tasks)
+    live = scheduler.replica.find(job_id)
+    assert live is not None
+    assert (str(live.run.state), live.run.gives_back) == ("PAUSED", True)
+    for _ in range(2):
+        job = (await scheduler.verbs.ResumeJob(job_pb2.ResumeJobRequest(id=job_id), CONTEXT)).job
+        assert (job.state, job.seq) == (job_pb2.JOB_STATE_RUNNING, 5)
+    await scheduler.require_same_after_replay(job_id)
+
+
+async def test_an_update_changes_row_and_memory_alike(scheduler: Scheduler, tasks: asyncio.TaskGroup) -> None:
+    job_id = await scheduler.submit()
+    job = await scheduler.update(job_id, "tags", "priority", tags={"x": "y"}, priority=9)
+    assert (dict(job.tags), job.priority, job.seq) == ({"x": "y"}, 9, 3)
+    assert (await scheduler.update(job_id, "tags", "priority", tags={"x": "y"}, priority=9)).seq == 3
+    assert dict((await scheduler.update(job_id, "priority", tags={"not": "this"}, priority=0)).tags) == {"x": "y"}
+    await scheduler.require_same_after_replay(job_id)
+    await scheduler.restart(tasks)
+    live = scheduler.replica.find(job_id)
+    assert live is not None
+    assert (live.header.tags, live.header.priority, live.run.priority) == ({"x": "y"}, 0, 0)
+    found = await scheduler.reader.job_ids(JobFilter(tags={"x": "y"}), before="", most=10)
+    assert found == [job_id]
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+async def test_tags_of_a_finished_job_are_changed_and_its_priority_is_not(
+    scheduler: Scheduler, tasks: asyncio.TaskGroup, *, in_memory: bool
+) -> None:
+    job_id = await scheduler.cancelled()
+    if not in_memory:
+        await scheduler.restart(tasks)
+        assert scheduler.replica.find(job_id) is None
+    before = (await scheduler.update(job_id, "priority", priority=5)).seq
+    for tags in ({"x": "y"}, {"x": "y"}, {}):
+        job = await scheduler.update(job_id, "tags", tags=tags)
+        assert (dict(job.tags), job.state) == (tags, job_pb2.JOB_STATE_CANCELLED)
+    assert job.seq == before + 2
+    with pytest.raises(StateConflictError, match=r"CANCELLED.*priority"):
+        await scheduler.update(job_id, "priority", priority=6)
+    stored = await scheduler.reader.job(job_id)
+    assert stored is not None
+    assert stored.record is not None
+    record = job_pb2.Job.FromString(stored.record)
+    assert (dict(record.tags), record.seq, record.reason) == ({}, before + 2, "CANCELLED")
+    events = await scheduler.reader.events(stored.day, job_id, before)
+    assert [event["seq"] for event in events] == [before + 1, before + 2]
+    loaded = await scheduler.loader.load(job_id)
+    assert loaded is not None
+    assert (loaded.run.seq, loaded.header.tags) == (before + 2, {})
+
+
+async def test_an_update_says_what_it_cannot_change(scheduler: Scheduler) -> None:
+    job_id = await scheduler.submit()
+    for paths, values in (((), {}), (("name",), {"name": "x"}), (("priority",), {"priority": 10})):
+        with pytest.raises(InvalidError):
+            await scheduler.update(job_id, *paths, **values)
+    with pytest.raises(NotFoundError):
+        await scheduler.update("0" * 32, "tags")
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+async def test_delete_leaves_no_row(scheduler: Scheduler, tasks: asyncio.TaskGroup, *, in_memory: bool) -> None:
+    job_id, other = await scheduler.cancelled(), await scheduler.cancelled()
+    if not in_memory:
+        await scheduler.restart(tasks)
+    counts = {table: await scheduler.rows(table, job_id) for table in ("job", "node", "journal")}
+    assert all(counts.values())
+    await scheduler.delete(job_id)
+    assert {table: await scheduler.rows(table, job_id) for table in counts} == dict.fromkeys(counts, 0)
+    assert {table: await scheduler.rows(table, other) for table in counts} == counts
+    assert scheduler.replica.find(job_id) is None
+    with pytest.raises(NotFoundError):
+        await scheduler.delete(job_id)
+    await scheduler.delete(job_id, allow_missing=True)
+
+
+async def test_an_unfinished_job_is_not_deleted(scheduler: Scheduler) -> None:
+    waiting, running = await scheduler.submit(start=False), await scheduler.submit()
+    for job_id, state in ((waiting, "PENDING"), (running, "RUNNING")):
+        with pytest.raises(StateConflictError, match=state) as refused:
+            await scheduler.delete(job_id)
+        assert refused.value.metadata == {"state": state}
+        assert scheduler.replica.find(job_id) is not None
+
+
+async def test_a_former_owner_deletes_and_changes_nothing(scheduler: Scheduler, tasks: asyncio.TaskGroup) -> None:
+    job_id = await scheduler.cancelled()
+    await scheduler.restart(tasks)
+    stored = await scheduler.reader.job(job_id)
+    assert stored is not None
+    epoch = scheduler.replica.stamps[stored.partition].epoch
+    finished = FinishedJobs(scheduler.engine)
+    counts = {table: await scheduler.rows(table, job_id) for table in ("job", "node", "journal")}
+    for former in (epoch - 1, epoch + 1):
+        with pytest.raises(UnavailableError):
+            await finished.delete(stored, epoch=former)
+        with pytest.raises(UnavailableError):
+            await finished.retag(stored, {"x": "y"}, epoch=former)
+    assert {table: await scheduler.rows(table, job_id) for table in counts} == counts
+    assert await finished.delete(stored, epoch=epoch)
+    assert not await finished.delete(stored, epoch=epoch)
+    assert await finished.retag(stored, {"x": "y"}, epoch=epoch) is None
+
+
+async def test_cancel_all_goes_through_all_pages_and_counts_what_it_cancelled(
+    scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pixloom_scheduler.rpc.verbs.CANCEL_BATCH", 4)
+    jobs = [await scheduler.submit(start=number % 2 == 0, tags={"batch": "1"}) for number in range(11)]
+    other = await scheduler.submit(tags={"batch": "2"})
+
+    async def cancel_all(**wanted: Any) -> int:
+        request = job_pb2.CancelAllJobsRequest(now=True, **wanted)
+        return (await scheduler.verbs.CancelAllJobs(request, CONTEXT)).cancelled
+
+    assert await cancel_all(tags={"batch": "1"}, workflow="another") == 0
+    assert await cancel_all(tags={"batch": "1"}, states=[job_pb2.JOB_STATE_PENDING]) == 5
+    assert await cancel_all(tags={"batch": "1"}) == 6
+    assert await cancel_all(tags={"batch": "1"}) == 0
+    assert {str(live.run.state) for job_id in jobs if (live := scheduler.replica.find(job_id))} == {"CANCELLED"}
+    live = scheduler.replica.find(other)
+    assert live is not None
+    assert str(live.run.state) == "RUNNING"
+    with pytest.raises(InvalidError, match="FAILED"):
+        await cancel_all(states=[job_pb2.JOB_STATE_FAILED])
+
+
+async def test_verbs_on_finished_jobs_name_the_state_after_a_restart_too(
+    scheduler: Scheduler, tasks: asyncio.TaskGroup
+) -> None:
+    job_id = await scheduler.cancelled()
+    for _ in range(2):
+        cancelled = (await scheduler.verbs.CancelJob(job_pb2.CancelJobRequest(id=job_id), CONTEXT)).job
+        assert cancelled.state == job_pb2.JOB_STATE_CANCELLED
+        for verb in (
+            scheduler.start_job(job_id),
+            scheduler.verbs.PauseJob(job_pb2.PauseJobRequest(id=job_id, now=True), CONTEXT),
+            scheduler.verbs.ResumeJob(job_pb2.ResumeJobRequest(id=job_id), CONTEXT),
+        ):
+            with pytest.raises(StateConflictError, match="CANCELLED") as refused:
+                await verb
+            assert refused.value.metadata == {"state": "CANCELLED"}
+        await scheduler.restart(tasks)
+
+
+async def test_a_reload_after_a_refused_batch_keeps_header_and_plan_together(scheduler: Scheduler) -> None:
+    good, bad = await scheduler.submit(start=False), await scheduler.submit()
+    # Both in one batch: what the database refuses of the one must not leave half a start of the other.
+    answers = await asyncio.gather(
+        scheduler.start_job(good, {"count": 9}),
+        scheduler.replica.command(bad, CancelRequested(detail="a\0b", now=True)),
+        return_exceptions=True,
+    )
+    assert isinstance(answers[0], job_pb2.Job)
+    assert orjson.loads(answers[0].params_json)["count"] == 9
+    await scheduler.require_same_after_replay(good)
+
+
+async def test_events_tell_what_was_changed(scheduler: Scheduler) -> None:
+    job_id = await scheduler.submit()
+    await scheduler.update(job_id, "priority", priority=8)
+    await scheduler.verbs.PauseJob(job_pb2.PauseJobRequest(id=job_id, now=True), CONTEXT)
+    live = scheduler.replica.find(job_id)
+    assert live is not None
+    assert [(event.type, event.detail) for event in live.events][-2:] == [
+        ("job_updated", "its priority is 8"),
+        ("job_paused", "running tasks were taken back"),
+    ]
+    assert live.events[0].time.ToDatetime(UTC) <= datetime.now(UTC)
