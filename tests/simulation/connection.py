@@ -192,10 +192,11 @@ class SimulatedConnection:
                 columns = {"tags": orjson.loads(tags), "priority": priority}
                 transaction.endings.setdefault(job_id, {}).update(columns)
             return "UPDATE"
-        if text.startswith("UPDATE pixloom.job j SET plan = v.plan, params = v.params"):
+        if text.startswith("UPDATE pixloom.job j SET") and "params = v.params" in text:
             transaction = self._transaction()
             for job_id, plan, params in zip(*args, strict=True):
-                transaction.endings.setdefault(job_id, {}).update({"plan": plan, "params": params})
+                columns = {"params": params} | ({"plan": plan} if "plan = v.plan" in text else {})
+                transaction.endings.setdefault(job_id, {}).update(columns)
             return "UPDATE"
         raise AssertionError(f"the simulated database does not know this statement: {text}")
 

@@ -33,7 +33,7 @@ FORGED = "forged"
 """Stands in the detail of every forged result."""
 
 _ATTEMPT, _NODE_ENDED, _JOB_ENDED = 7, 8, 9
-_ENDS_SHARD, _LOST = 1, 4
+_ENDS_SHARD, _LOST, _CANCELLED = 1, 4, 5
 AFTERMATH_S = 10.0
 """Time after a restore in which messages of the lost future may still be about."""
 
@@ -147,6 +147,8 @@ class Invariants:
         if run.state.is_terminal:
             self._world.violate("terminal states never change", where)
             return
+        if row["kind"] == _ATTEMPT and row["outcome"] == _CANCELLED and run.cancelling is None:
+            self._world.violate("a task that is taken back has no outcome", where)
         try:
             apply(run, [decode(row)])
         except Exception as error:  # noqa: BLE001  # whatever it is, the journal cannot be replayed

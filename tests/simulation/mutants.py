@@ -228,6 +228,20 @@ MUTANTS: Final = (
         {"commands": True, "stream_stall": 0.5, "queue_reorder": 0.3},
     ),
     Mutant(
+        "a task that was taken back counts as an attempt",
+        SCHEDULER + "core.decide:_report",
+        "result.outcome is Outcome.CANCELLED and job.cancelling is None",
+        "False",
+        {"commands": True, "child_hang": 0.2},
+    ),
+    Mutant(
+        "a job that is started with params keeps its old plan in the database",
+        SCHEDULER + "journal.revisions:_REPLAN",
+        "plan = v.plan, ",
+        "",
+        {"commands": True},
+    ),
+    Mutant(
         "a message id is used again",
         SCHEDULER + "dispatch:Dispatcher._publish",
         '"Nats-Msg-Id": dispatch_id',

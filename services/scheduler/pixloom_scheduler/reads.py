@@ -31,11 +31,17 @@ class JobReads:
     async def durable(self, job_id: str) -> LiveJob | None:
         """Return a job in memory once all that it shows is durable; None if it is not in memory."""
         live = self._replica.find(job_id)
-        while live is not None and live.run.seq != live.committed_seq:
+        if live is not None:
+            await self.until_durable(live)
+        return live
+
+    @staticmethod
+    async def until_durable(live: LiveJob) -> None:
+        """Wait until all that a job shows is durable."""
+        while live.run.seq != live.committed_seq:
             news = live.news
             async with asyncio.timeout(10):
                 await news.wait()
-        return live
 
     async def stored(self, job_id: str) -> StoredJob:
         """Return a job from the database.

@@ -13,7 +13,17 @@ import pytest
 
 from pixloom.graph.plan import StageKind, plan_to_json
 from pixloom_scheduler.core.apply import apply
-from pixloom_scheduler.core.changes import AttemptEnded, Cut, Durable, JobAccepted, JobEnded, JobStarted
+from pixloom_scheduler.core.changes import (
+    AttemptEnded,
+    Cut,
+    Durable,
+    JobAccepted,
+    JobEnded,
+    JobStarted,
+    JobUpdated,
+    NewPlan,
+    PauseAccepted,
+)
 from pixloom_scheduler.core.model import JobRun
 from pixloom_scheduler.core.states import JobState, Outcome
 from pixloom_scheduler.job import JobHeader
@@ -23,6 +33,7 @@ from pixloom_scheduler.journal.committer import _FENCE, BadRowError, CommitsLost
 from pixloom_scheduler.journal.loader import Loader
 from pixloom_scheduler.journal.ownership import Owned, Ownership, connect
 from pixloom_scheduler.journal.reader import Reader
+from pixloom_scheduler.journal.revisions import Replan, Revision
 from pixloom_scheduler.journal.rows import encode
 from pixloom_scheduler.live import LiveJob
 from tests.simulation.database import SimulatedDatabase
@@ -229,6 +240,36 @@ async def test_what_is_loaded_is_what_the_changes_made(database: Database, write
     loaded = await database.loader.load(job.header.id)
     assert durable_view(loaded.run) == durable_view(expected)
     assert loaded.header == job.header
+
+
+async def test_tags_priority_and_plan_are_changed_together_with_the_rows_that_say_so(
+    database: Database, writer: Writer
+) -> None:
+    first, second = new_job(writer.partition), new_job(writer.partition)
+    accepted = [row for job in (first, second) for row in rows_of(job, [JobAccepted()])]
+    await writer.commit(writer.batch(jobs=[first, second], rows=accepted))
+    other = plan_of([(StageKind.SOURCE, []), (StageKind.MAPPED, [0]), (StageKind.WHOLE, [1])])
+    new_plan = NewPlan(other, orjson.dumps(plan_to_json(other)), b'{"a":1}')
+    changes: list[Durable] = [
+        JobUpdated(tags={"x": "y"}, priority=9),
+        JobStarted(time=1_000_000.5, deadline=0.0, new_plan=new_plan),
+        PauseAccepted(now=True),
+    ]
+    await writer.commit(
+        writer.batch(
+            rows=rows_of(first, changes, first=2),
+            revisions={first.header.id: Revision({"x": "y"}, 9)},
+            replans={first.header.id: Replan(new_plan.plan_json, new_plan.params_json)},
+            endings={first.header.id: JobEnding(first.header.id, "PAUSED", 1, None, None)},
+        )
+    )
+    changed, untouched = [await database.loader.load(job.header.id) for job in (first, second)]
+    assert (changed.header.tags, changed.header.priority, changed.header.params_json) == ({"x": "y"}, 9, b'{"a":1}')
+    assert (changed.run.plan, changed.run.priority, changed.run.gives_back) == (other, 9, True)
+    expected = JobRun.of(first.header.id, writer.partition, PLAN)
+    apply(expected, [JobAccepted(), *changes])
+    assert durable_view(changed.run) == durable_view(expected)
+    assert (untouched.header, untouched.run.plan) == (second.header, PLAN)
 
 
 async def test_unfinished_jobs_are_loaded_oldest_first(database: Database, writer: Writer) -> None:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc_testing
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from pixloom import Client
-from pixloom.errors import NotFoundError, Problem, UnavailableError
+from pixloom.errors import NotFoundError, Problem, StateConflictError, UnavailableError
 from pixloom.resources import Event, JobState, Snapshot
 from pixloom.rpc.status import status_from_error
 from pixloom.v1 import artifact_pb2, item_pb2, job_pb2, workflow_pb2
@@ -195,3 +196,73 @@ def test_file_is_uploaded_in_pieces(channel: Any, client: Client, thread: Thread
 
     assert stored.result(5).sha256 == "1" * 64
     assert sizes == [262_144, 37_856]
+
+
+@pytest.mark.parametrize(
+    ("call", "rpc", "expected"),
+    [
+        (lambda c: c.start_job("j1"), "StartJob", job_pb2.StartJobRequest(id="j1")),
+        (
+            lambda c: c.start_job("j1", params={"a": 1}),
+            "StartJob",
+            job_pb2.StartJobRequest(id="j1", params_json=b'{"a":1}'),
+        ),
+        (lambda c: c.pause_job("j1", now=True), "PauseJob", job_pb2.PauseJobRequest(id="j1", now=True)),
+        (lambda c: c.resume_job("j1"), "ResumeJob", job_pb2.ResumeJobRequest(id="j1")),
+        (
+            lambda c: c.cancel_job("j1", now=True, reason="x"),
+            "CancelJob",
+            job_pb2.CancelJobRequest(id="j1", now=True, reason="x"),
+        ),
+        (lambda c: c.recover_job("j1", from_node="n"), "RecoverJob", job_pb2.RecoverJobRequest(id="j1", from_node="n")),
+        (
+            lambda c: c.retry_job("j1", nodes=["n"], reasons=["R"]),
+            "RetryJob",
+            job_pb2.RetryJobRequest(id="j1", nodes=["n"], reasons=["R"]),
+        ),
+        (
+            lambda c: c.rerun_job("j1", from_node="n", params={"a": 1}, request_id="k"),
+            "RerunJob",
+            job_pb2.RerunJobRequest(id="j1", from_node="n", params_json=b'{"a":1}', request_id="k"),
+        ),
+        (
+            lambda c: c.update_job("j1", tags={"a": "b"}, priority=0),
+            "UpdateJob",
+            job_pb2.UpdateJobRequest(
+                job=job_pb2.Job(id="j1", tags={"a": "b"}), update_mask=FieldMask(paths=["tags", "priority"])
+            ),
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_verb_sends_what_was_given_and_returns_the_job(
+    channel: Any, client: Client, thread: ThreadPoolExecutor, call: Any, rpc: str, expected: Any
+) -> None:
+    steered = thread.submit(call, client)
+    response = getattr(job_pb2, f"{rpc}Response")(job=_RUNNING)
+    assert _answer(channel, _JOBS[rpc], response) == expected
+    assert steered.result(5).state is JobState.RUNNING
+
+
+def test_delete_and_cancel_all_return_no_job(channel: Any, client: Client, thread: ThreadPoolExecutor) -> None:
+    deleted = thread.submit(client.delete_job, "j1", allow_missing=True)
+    request = _answer(channel, _JOBS["DeleteJob"], job_pb2.DeleteJobResponse())
+    assert request == job_pb2.DeleteJobRequest(id="j1", allow_missing=True)
+    assert deleted.result(5) is None
+
+    cancelled = thread.submit(client.cancel_all_jobs, workflow="w", states=["paused"], now=True)
+    request = _answer(channel, _JOBS["CancelAllJobs"], job_pb2.CancelAllJobsResponse(cancelled=7))
+    assert request == job_pb2.CancelAllJobsRequest(workflow="w", states=[job_pb2.JOB_STATE_PAUSED], now=True)
+    assert cancelled.result(5) == 7
+
+
+def test_a_state_that_does_not_fit_is_named(channel: Any, client: Client, thread: ThreadPoolExecutor) -> None:
+    error = StateConflictError(
+        "job j1 is COMPLETED: it is not possible to pause it now", metadata={"state": "COMPLETED"}
+    )
+    trailers = (("grpc-status-details-bin", status_from_error(error).SerializeToString()),)
+    paused = thread.submit(client.pause_job, "j1")
+    _answer(channel, _JOBS["PauseJob"], None, code=grpc.StatusCode.FAILED_PRECONDITION, details="no", trailers=trailers)
+    with pytest.raises(StateConflictError, match="COMPLETED") as raised:
+        paused.result(5)
+    assert raised.value.metadata["state"] == "COMPLETED"

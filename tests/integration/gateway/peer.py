@@ -35,6 +35,7 @@ from pixloom.v1 import (
 
 SERVICES = [f"pixloom.v1.{name}" for name in ("WorkflowService", "JobService", "OpService", "ExecutorAdminService")]
 FINAL = {job_pb2.JOB_STATE_COMPLETED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED}
+NOT_FINAL = set(job_pb2.JobState.values()) - FINAL
 
 
 def _parsed(data: Any) -> Any:
@@ -153,6 +154,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         self.watched = asyncio.Event()
         self.seen_requests: list[job_pb2.CreateJobRequest] = []
         self.seen_metadata: list[dict[str, str | bytes]] = []
+        self.seen_verbs: list[Any] = []
         self._numbers = itertools.count(1)
 
     def journal(self, job_id: Any) -> Any:
@@ -222,6 +224,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         return job_pb2.ListJobsResponse(jobs=page, next_page_token=str(end) if end < len(found) else "")
 
     async def UpdateJob(self, request: Any, context: Any) -> Any:
+        self.seen_verbs.append(request)
         job = self.journal(request.job.id).job
         if "tags" in request.update_mask.paths:
             job.ClearField("tags")
@@ -231,6 +234,9 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         return job_pb2.UpdateJobResponse(job=job)
 
     async def DeleteJob(self, request: Any, context: Any) -> Any:
+        self.seen_verbs.append(request)
+        if request.allow_missing and request.id not in self.jobs:
+            return job_pb2.DeleteJobResponse()
         journal = self.journal(request.id)
         if journal.job.state not in FINAL:
             state = job_pb2.JobState.Name(journal.job.state).removeprefix("JOB_STATE_")
@@ -238,8 +244,19 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         del self.jobs[request.id]
         return job_pb2.DeleteJobResponse()
 
-    async def StartJob(self, request: Any, context: Any) -> Any:
+    def _verb(self, request: Any, *, fits: set[Any] | frozenset[Any]) -> Any:
+        """Note a verb and return its job, if the state fits."""
+        self.seen_verbs.append(request)
+        if self.peer.fault is not None:
+            raise self.peer.fault
         job = self.journal(request.id).job
+        if job.state not in fits:
+            state = job_pb2.JobState.Name(job.state).removeprefix("JOB_STATE_")
+            raise StateConflictError(f"Job {request.id} is {state}.", metadata={"state": state})
+        return job
+
+    async def StartJob(self, request: Any, context: Any) -> Any:
+        job = self._verb(request, fits=NOT_FINAL)
         if job.state == job_pb2.JOB_STATE_PENDING:
             job.state = job_pb2.JOB_STATE_RUNNING
             if request.params_json:
@@ -247,31 +264,42 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         return job_pb2.StartJobResponse(job=job)
 
     async def PauseJob(self, request: Any, context: Any) -> Any:
-        raise InvalidError("This verb is not supported yet.", reason="NOT_SUPPORTED")
+        job = self._verb(request, fits=NOT_FINAL)
+        job.state = job_pb2.JOB_STATE_PAUSED
+        return job_pb2.PauseJobResponse(job=job)
 
     async def ResumeJob(self, request: Any, context: Any) -> Any:
-        return await self.PauseJob(request, context)
+        job = self._verb(request, fits=NOT_FINAL)
+        job.state = job_pb2.JOB_STATE_RUNNING
+        return job_pb2.ResumeJobResponse(job=job)
 
     async def RecoverJob(self, request: Any, context: Any) -> Any:
-        return await self.PauseJob(request, context)
+        job = self._verb(request, fits=FINAL)
+        job.generation, job.state = job.generation + 1, job_pb2.JOB_STATE_RECOVERING
+        return job_pb2.RecoverJobResponse(job=job)
 
     async def RetryJob(self, request: Any, context: Any) -> Any:
-        return await self.PauseJob(request, context)
+        job = self._verb(request, fits=FINAL)
+        job.generation, job.state = job.generation + 1, job_pb2.JOB_STATE_RUNNING
+        return job_pb2.RetryJobResponse(job=job)
 
     async def ListItems(self, request: Any, context: Any) -> Any:
         raise InvalidError("The gateway lists items.", reason="NOT_SUPPORTED")
 
     async def CancelJob(self, request: Any, context: Any) -> Any:
+        self._verb(request, fits=NOT_FINAL)
         await self.emit(request.id, "job_ended", state="CANCELLED")
         return job_pb2.CancelJobResponse(job=self.journal(request.id).job)
 
     async def CancelAllJobs(self, request: Any, context: Any) -> Any:
+        self.seen_verbs.append(request)
         open_ = [key for key, entry in self.jobs.items() if entry.job.state not in FINAL]
         for key in open_:
             await self.emit(key, "job_ended", state="CANCELLED")
         return job_pb2.CancelAllJobsResponse(cancelled=len(open_))
 
     async def RerunJob(self, request: Any, context: Any) -> Any:
+        self.seen_verbs.append(request)
         old = self.journal(request.id).job
         return await self.CreateJob(
             job_pb2.CreateJobRequest(workflow=old.workflow, request_id=request.request_id), context

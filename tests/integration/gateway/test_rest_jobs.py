@@ -114,13 +114,6 @@ async def test_verbs_are_passed_on(http: Any) -> None:
     assert everything.json() == {"cancelled": 1}
 
 
-async def test_verbs_that_are_not_built_are_answered_not_supported(http: Any) -> None:
-    job_id = await submit(http)
-    for verb in ("pause", "resume", "recover", "retry"):
-        answer = await http.post(f"/api/v1/jobs/{job_id}:{verb}")
-        assert (answer.status_code, answer.json()["reason"]) == (501, "NOT_SUPPORTED")
-
-
 async def test_results_nodes_and_attempts_are_shown(http: Any, peer: Any) -> None:
     job_id = await submit(http)
     journal = peer.jobs.journal(job_id)

@@ -19,6 +19,7 @@ from pixloom_scheduler.catalogue import OpCatalogue
 from pixloom_scheduler.clock import DatabaseClock
 from pixloom_scheduler.core.events import CancelRequested
 from pixloom_scheduler.executors import ExecutorRegistry
+from pixloom_scheduler.inputs import InputReader, OutputCache
 from pixloom_scheduler.journal import schema
 from pixloom_scheduler.journal.committer import Committer
 from pixloom_scheduler.journal.definitions import Definitions
@@ -28,9 +29,11 @@ from pixloom_scheduler.journal.ownership import Ownership, connect
 from pixloom_scheduler.journal.reader import JobFilter, Reader
 from pixloom_scheduler.reads import JobReads
 from pixloom_scheduler.replica import Replica
-from pixloom_scheduler.rpc.verbs import JobVerbs
+from pixloom_scheduler.rpc.jobs import Jobs
+from pixloom_scheduler.rpc.manifests import ManifestLister
 from pixloom_scheduler.starting import Starts
 from pixloom_scheduler.submission import Submission, Submissions, body_digest
+from pixloom_scheduler.watches import Watches
 from tests.support.core_world import durable_view
 
 if TYPE_CHECKING:
@@ -101,13 +104,6 @@ class Scheduler:
         catalogue = OpCatalogue(definitions)
         await catalogue.load()
         reads = JobReads(replica=self.replica, reader=self.reader, executors=ExecutorRegistry(), clock=clock)
-        self.verbs = JobVerbs(
-            replica=self.replica,
-            reads=reads,
-            reader=self.reader,
-            starts=Starts(replica=self.replica, reader=self.reader, catalogue=catalogue),
-            finished=FinishedJobs(self.engine),
-        )
         self.submissions = Submissions(
             replica=self.replica,
             definitions=definitions,
@@ -115,6 +111,17 @@ class Scheduler:
             catalogue=catalogue,
             clock=clock,
             new_id=lambda: uuid.uuid4().hex,
+        )
+        inputs = InputReader(cache=OutputCache(), payloads=self.reader)
+        self.verbs = Jobs(
+            replica=self.replica,
+            submissions=self.submissions,
+            reads=reads,
+            reader=self.reader,
+            watches=Watches(reads=reads, reader=self.reader, clock=clock),
+            manifests=ManifestLister(reader=self.reader, loader=self.loader, replica=self.replica, inputs=inputs),
+            starts=Starts(replica=self.replica, reader=self.reader, catalogue=catalogue),
+            finished=FinishedJobs(self.engine),
         )
         since = time.monotonic()
         owned = await self.ownership.take(16)
@@ -161,7 +168,8 @@ class Scheduler:
         connection = await asyncpg.connect(self.url)
         try:
             column = "id" if table == "job" else "job_id"
-            return await connection.fetchval(f"SELECT count(*) FROM pixloom.{table} WHERE {column} = $1", job_id)  # noqa: S608
+            query = f"SELECT count(*) FROM pixloom.{table} WHERE {column} = $1"  # noqa: S608 - our own words
+            return int(await connection.fetchval(query, job_id))
         finally:
             await connection.close()
 
@@ -438,3 +446,13 @@ async def test_events_tell_what_was_changed(scheduler: Scheduler) -> None:
         ("job_paused", "running tasks were taken back"),
     ]
     assert live.events[0].time.ToDatetime(UTC) <= datetime.now(UTC)
+
+
+async def test_a_change_that_is_under_way_leaves_no_row_behind_a_deletion(scheduler: Scheduler) -> None:
+    for _ in range(10):
+        job_id = await scheduler.cancelled()
+        changes = [scheduler.update(job_id, "tags", tags={"number": str(number)}) for number in range(5)]
+        answers = await asyncio.gather(*changes, scheduler.delete(job_id), return_exceptions=True)
+        assert answers[-1] is None
+        assert all(isinstance(answer, job_pb2.Job | NotFoundError) for answer in answers[:-1])
+        assert [await scheduler.rows(table, job_id) for table in ("job", "node", "journal")] == [0, 0, 0]

@@ -156,17 +156,20 @@ class JobVerbs(job_pb2_grpc.JobServiceServicer):
         del context
         async with self._finished_lock:
             live = await self._reads.durable(request.id)
+            if live is not None:
+                if not live.run.state.is_terminal:
+                    raise _conflict(request.id, live.run.state, "delete", "; cancel it first")
+                # First nothing more can happen to it, then what has happened is written: no row comes too late.
+                self._replica.forget(request.id)
+                await self._reads.until_durable(live)
             try:
                 stored = await self._reads.stored(request.id)
             except NotFoundError:
                 if request.allow_missing:
                     return job_pb2.DeleteJobResponse()
                 raise
-            if live is not None and not live.run.state.is_terminal:
-                raise _conflict(request.id, live.run.state, "delete", "; cancel it first")
             if stored.record is None:
                 raise _away(request.id)
-            self._replica.forget(request.id)
             deleted = await asyncio.shield(self._finished.delete(stored, epoch=self._epoch(stored)))
         if not deleted and not request.allow_missing:
             raise _missing(request.id)

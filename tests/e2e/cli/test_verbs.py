@@ -1,0 +1,130 @@
+"""Job control from the command line, against real processes: what is printed, and with which exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+
+from tests.support.engine import Engine, running_engine
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("cli-verbs")]
+
+SPEC = {
+    "name": "sized",
+    "params": {"count": {"type": "integer", "minimum": 1}, "seconds": {"type": "number", "default": 600}},
+    "nodes": [
+        {"id": "numbers", "op": "debug.range", "params": {"count": "${params.count}"}},
+        {"id": "wait", "op": "debug.sleep", "inputs": {"items": "numbers"}, "params": {"seconds": "${params.seconds}"}},
+    ],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a command said.
+
+    Attributes:
+        code: Its exit code.
+        out: Its standard output.
+        err: Its standard error stream.
+    """
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
+    async with running_engine(tmp_path_factory.mktemp("engine")) as made:
+        yield made
+
+
+async def pixloom(engine: Engine, *words: str) -> Said:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PIXLOOM_")}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "pixloom.cli",
+        *words,
+        env={**environment, "PIXLOOM_SERVER": engine.stack.grpc_address},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(60):
+        out, err = await process.communicate()
+    return Said(process.returncode or 0, out.decode(), err.decode())
+
+
+async def waiting(engine: Engine, **more: Any) -> str:
+    return (await engine.client.create_job(spec=SPEC, start=False, **more)).id
+
+
+async def test_a_job_is_steered_from_its_start_to_its_deletion(engine: Engine) -> None:
+    job = await waiting(engine)
+    refused = await pixloom(engine, "start", "@latest", "-p", "count=0")
+    assert (refused.code, refused.out) == (2, "")
+    assert "/params/count" in refused.err
+    assert await pixloom(engine, "start", "@latest", "-p", "count=4") == Said(0, f"{job} RUNNING\n", "")
+    assert await pixloom(engine, "pause", job, "--now") == Said(0, f"{job} PAUSED\n", "")
+    again = await pixloom(engine, "pause", job, "-o", "json")
+    assert (again.code, again.json["state"], again.json["params"]) == (0, "PAUSED", {"count": 4, "seconds": 600})
+    assert (await pixloom(engine, "resume", job)).out == f"{job} RUNNING\n"
+    updated = await pixloom(engine, "update", job, "--tag", "team=a", "--priority", "9", "-o", "jsonl")
+    assert (updated.json["tags"], updated.json["priority"]) == ({"team": "a"}, 9)
+    early = await pixloom(engine, "delete", job)
+    assert (early.code, early.out) == (1, "")
+    assert "RUNNING" in early.err
+    assert (await pixloom(engine, "cancel", job, "--now", "--reason", "enough")).out == f"{job} CANCELLED\n"
+    late = await pixloom(engine, "resume", job)
+    assert (late.code, late.out) == (1, "")
+    assert late.err.startswith(f"Error: job {job} is CANCELLED")
+    assert (await pixloom(engine, "delete", job)).out == f"{job} was deleted.\n"
+    gone = await pixloom(engine, "get", job)
+    assert (gone.code, "pixloom list" in gone.err) == (2, True)
+    assert (await pixloom(engine, "delete", job)).code == 2
+    assert (await pixloom(engine, "delete", job, "--missing-ok", "-o", "json")).json == {"id": job, "deleted": True}
+
+
+async def test_all_jobs_that_match_are_cancelled(engine: Engine) -> None:
+    for number in range(3):
+        await waiting(engine, tags={"batch": "1" if number else "2"})
+    matching = ("cancel", "--all", "--workflow", "sized", "--tag", "batch=1", "--state", "pending")
+    assert (await pixloom(engine, *matching)).out == "2 jobs were cancelled.\n"
+    assert (await pixloom(engine, *matching, "-o", "json")).json == {"cancelled": 0}
+    assert (await pixloom(engine, "cancel", "--all", "--now")).out == "1 job was cancelled.\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("cancel",),
+        ("cancel", "j1", "--all"),
+        ("cancel", "j1", "--state", "RUNNING"),
+        ("cancel", "--all", "--state", "SLEEPING"),
+        ("update", "j1"),
+        ("update", "j1", "--no-tags", "--tag", "a=b"),
+        ("update", "j1", "--priority", "10"),
+        ("start", "j1", "-p", "count"),
+        ("pause", "j1"),
+        ("recover", "j1", "--node", "n"),
+    ],
+)
+async def test_wrong_use_and_unknown_jobs_end_with_2(engine: Engine, words: tuple[str, ...]) -> None:
+    said = await pixloom(engine, *words)
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith("Error: ")

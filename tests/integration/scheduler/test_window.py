@@ -1,0 +1,150 @@
+"""The window of work on a real NATS: what was paused, cancelled or given another priority leaves it at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import uuid
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import nats as nats_client
+import pytest
+
+from pixloom.graph.plan import StageKind
+from pixloom.queue import LANES, declare_stream, subject
+from pixloom.v1 import executor_pb2
+from pixloom_scheduler.clock import DatabaseClock
+from pixloom_scheduler.core.events import CancelRequested, Event, PauseRequested, UpdateRequested
+from pixloom_scheduler.core.model import JobRun
+from pixloom_scheduler.dispatch import Dispatcher
+from pixloom_scheduler.executors import ExecutorRegistry, ExecutorSession
+from pixloom_scheduler.inputs import InputReader, OutputCache
+from pixloom_scheduler.journal.ownership import Owned
+from pixloom_scheduler.live import LiveJob
+from pixloom_scheduler.messages import MessageComposer
+from pixloom_scheduler.outside import Outside
+from pixloom_scheduler.replica import Replica
+from pixloom_scheduler.resolver import Resolver
+from pixloom_scheduler.timers import Timers
+from pixloom_scheduler.traces import Traces
+from tests.support.core_world import plan_of
+from tests.unit.scheduler.test_replica import MemoryJournal, SteppingClock, submission
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from pixloom.local.nats import EmbeddedNats
+
+COSTS = {"debug.noop@1": 1.0}
+"""So slow that one task fills the window."""
+
+
+class Told:
+    """Notes what executors are told to end."""
+
+    def __init__(self) -> None:
+        self.cancels: list[tuple[str, bool]] = []
+
+    def cancel_tasks(self, job_id: str, generation: int, stage: int | None, *, now: bool) -> None:
+        assert (generation, stage) == (1, None)
+        self.cancels.append((job_id, now))
+
+
+class Window:
+    """A replica that dispatches into a pool of its own, with one slot that never claims anything."""
+
+    def __init__(self, js: Any, messages: asyncio.Queue[executor_pb2.LeaseBatch]) -> None:
+        self.pool = f"pool-{uuid.uuid4().hex[:8]}"
+        self.messages = messages
+        self.told = Told()
+        clock, journal, executors = DatabaseClock(), MemoryJournal(), ExecutorRegistry()
+        hello = executor_pb2.Hello(executor_id="x", pools=[self.pool], slots=1)
+        executors.add(ExecutorSession(hello, asyncio.Queue(), start=0.0, last_seen=0.0))
+        traces = Traces()
+        outside = Outside(executors=executors, timers=Timers(clock), traces=traces, resolver=Resolver())
+        monotonic = SteppingClock()
+        self.replica = Replica(
+            journal=journal, loader=journal, clock=clock, effects=outside, costs=COSTS, lease_s=3.0, monotonic=monotonic
+        )
+        payloads: Any = None  # a source reads nothing
+        inputs = InputReader(cache=OutputCache(), payloads=payloads)
+        self.dispatcher = Dispatcher(
+            js=js,
+            replica=self.replica,
+            executors=executors,
+            composer=MessageComposer(inputs=inputs, traces=traces, clock=clock, address="a:1"),
+            clock=clock,
+            costs=COSTS,
+            new_id=lambda: uuid.uuid4().hex,
+        )
+        sessions: Any = self.told
+        outside.connect(replica=self.replica, dispatcher=self.dispatcher, sessions=sessions)
+        self.replica.own([Owned(i, 1, 0) for i in range(16)], [], since=monotonic())
+        self._numbers = itertools.count(1)
+
+    async def submit(self, *, priority: int = 5) -> str:
+        new, live = submission(next(self._numbers))
+        plan = plan_of([(StageKind.SOURCE, [])])
+        plan = replace(plan, stages=(replace(plan.stages[0], pool=self.pool),))
+        run = JobRun.of(live.header.id, live.header.partition, plan, priority=priority)
+        await self.replica.submit(new, LiveJob(live.header, run), start=True)
+        return live.header.id
+
+    async def published(self) -> tuple[str, int]:
+        """Return job and number of tasks of the next message."""
+        async with asyncio.timeout(20):
+            message = await self.messages.get()
+        return message.job_id, len(message.tasks)
+
+
+@pytest.fixture
+async def window(nats: EmbeddedNats) -> AsyncIterator[Window]:
+    connection = await nats_client.connect(nats.url)
+    messages: asyncio.Queue[executor_pb2.LeaseBatch] = asyncio.Queue()
+    js = connection.jetstream()
+    await declare_stream(js)
+    made = Window(js, messages)
+
+    async def take(message: Any) -> None:
+        messages.put_nowait(executor_pb2.LeaseBatch.FromString(message.data))
+
+    for lane in LANES:
+        await connection.subscribe(subject(made.pool, lane), cb=take)
+    tasks = [asyncio.create_task(made.replica.run()), asyncio.create_task(made.dispatcher.run())]
+    yield made
+    made.replica.stop()
+    tasks[1].cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.gather(*tasks)
+    await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("event", "now"),
+    [
+        (PauseRequested(), False),
+        (PauseRequested(now=True), True),
+        (CancelRequested("enough"), False),
+        (CancelRequested("enough", now=True), True),
+    ],
+    ids=["pause", "pause now", "cancel", "cancel now"],
+)
+async def test_what_is_halted_makes_room_in_the_window_at_once(window: Window, event: Event, now: bool) -> None:  # noqa: FBT001
+    first = await window.submit()
+    assert await window.published() == (first, 1)
+    second = await window.submit()
+    assert window.messages.empty()  # the window is full
+    await window.replica.command(first, event)
+    assert await window.published() == (second, 1)
+    assert window.told.cancels == [(first, now)]
+
+
+async def test_another_priority_counts_at_once(window: Window) -> None:
+    first, second = await window.submit(), await window.submit()
+    assert await window.published() == (first, 1)
+    # What waited to be claimed was chosen by the priority of before: the choice is made anew.
+    await window.replica.command(second, UpdateRequested(priority=9))
+    await window.replica.command(first, UpdateRequested(priority=0))
+    assert await window.published() == (second, 1)
