@@ -88,13 +88,14 @@ class Window:
         new, live = submission(next(self._numbers))
         plan = plan_of([(StageKind.SOURCE, [])])
         plan = replace(plan, stages=(replace(plan.stages[0], pool=self.pool),))
-        run = JobRun.of(live.header.id, live.header.partition, plan, priority=priority)
+        job_id: str = live.header.id
+        run = JobRun.of(job_id, live.header.partition, plan, priority=priority)
         await self.replica.submit(new, LiveJob(live.header, run), start=True)
-        return live.header.id
+        return job_id
 
     async def published(self) -> tuple[str, int]:
-        """Return job and number of tasks of the next message."""
-        async with asyncio.timeout(20):
+        """Return job and number of tasks of the next message; after 10 s the dispatcher would look by itself."""
+        async with asyncio.timeout(8):
             message = await self.messages.get()
         return message.job_id, len(message.tasks)
 
