@@ -181,8 +181,9 @@ class SimulatedConnection:
             return "UPDATE"
         if text.startswith("UPDATE pixloom.job j SET state"):
             transaction = self._transaction()
-            for job_id, state, generation, end_time, record in zip(*args, strict=True):
-                columns = {"state": state, "generation": generation, "end_time": end_time, "record": record}
+            names = ("state", "generation", "recovery_attempts", "end_time", "record")
+            for job_id, *values in zip(*args, strict=True):
+                columns = dict(zip(names, values, strict=True))
                 self._accept(columns)
                 transaction.endings.setdefault(job_id, {}).update(columns)
             return "UPDATE"

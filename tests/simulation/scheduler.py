@@ -104,8 +104,13 @@ class SchedulerProcess:
             await asyncio.sleep(world.latency())
             return work()
 
+        rejects: Any = None  # jobs are recovered here; what retries look up is read in threads
         outside = Outside(
-            executors=executors, timers=self._timers, traces=traces, resolver=Resolver(run_off_loop=run_at_once)
+            executors=executors,
+            timers=self._timers,
+            traces=traces,
+            resolver=Resolver(run_off_loop=run_at_once),
+            rejects=rejects,
         )
         self.replica = Replica(
             journal=Committer(connect=connect, lease_s=LEASE_S),

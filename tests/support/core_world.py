@@ -102,7 +102,7 @@ class CoreWorld:
     page_items: int = 7
     now: float = 1_000_000.0
     rows: list[tuple[Any, ...]] = field(default_factory=list)
-    endings: dict[tuple[int, int], int] = field(default_factory=dict)
+    endings: dict[tuple[int, int, int], int] = field(default_factory=dict)
     releases: int = 0
     meddles: bool = False
 
@@ -131,11 +131,16 @@ class CoreWorld:
             apply(self.job, [change])
             if isinstance(change, Durable):
                 row = encode(
-                    change, day=date(2026, 1, 1), job_id=JOB, seq=self.job.seq, project="default", generation=1
+                    change,
+                    day=date(2026, 1, 1),
+                    job_id=JOB,
+                    seq=self.job.seq,
+                    project="default",
+                    generation=self.job.generation,
                 )
                 self.rows.append(row)
             if isinstance(change, AttemptEnded) and change.ends_shard:
-                place = (change.stage, change.shard)
+                place = (self.job.generation, change.stage, change.shard)
                 self.endings[place] = self.endings.get(place, 0) + 1
 
     def run(self, steps: int = 3000) -> None:
@@ -195,7 +200,7 @@ class CoreWorld:
             return
         tasks = self.job.stages[stage].tasks
         keys = tuple((shard, tasks[shard].attempt) for shard in shards)
-        claim = TasksClaimed("x", 1, stage, keys, lambda granted: repr(granted).encode())
+        claim = TasksClaimed("x", self.job.generation, stage, keys, lambda granted: repr(granted).encode())
         self.happen(claim)
         if self.rng.random() < 0.1:
             assert self.happen(claim) == []  # a dispatch that was delivered twice grants nothing twice
@@ -280,6 +285,7 @@ def durable_view(job: JobRun) -> dict[str, Any]:
     """Return what must be the same after a restart."""
     return {
         "job": (job.state, job.seq, job.failure, job.ended_nodes, job.cancelling, job.priority, job.gives_back),
+        "generation": (job.generation, job.recoveries, job.recovery),
         "nodes": [
             (n.state, n.ok, n.filtered, n.rejected, n.reasons, n.retry_count, n.error, n.value) for n in job.nodes
         ],
@@ -307,5 +313,7 @@ def _stage_view(stage: StageRun) -> tuple[Any, ...]:
         stage.done,
         stage.failed,
         stage.items_out,
+        stage.since,
+        stage.retried,
         history,
     )

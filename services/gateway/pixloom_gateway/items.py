@@ -127,6 +127,9 @@ class ItemReader:
 
 def items_at(entry: job_pb2.NodeManifest, items: list[item_pb2.Item], *, node: str) -> Iterator[item_pb2.Item]:
     """Yield those items of a manifest that were at a node, with what became of them there."""
+    if entry.excluded:
+        excluded = set(entry.excluded)
+        items = [item for place, item in enumerate(items) if place not in excluded]
     if not entry.rejects:
         for item in items:
             item.state = item_pb2.ITEM_STATE_OK

@@ -16,15 +16,21 @@ from pixloom_scheduler.core.changes import (
     JobUpdated,
     NodeEnded,
     PauseAccepted,
+    RejectsAsked,
     ResolutionAsked,
 )
 from pixloom_scheduler.core.events import BackoffEnded, TimeRanOut
 from pixloom_scheduler.core.states import JobState, NodeState
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Any
+
+    from pixloom_scheduler.core.events import Event
     from pixloom_scheduler.dispatch import Dispatcher
     from pixloom_scheduler.executors import ExecutorRegistry
     from pixloom_scheduler.live import LiveJob
+    from pixloom_scheduler.rejects import RejectFinder
     from pixloom_scheduler.replica import Replica
     from pixloom_scheduler.resolver import Resolver
     from pixloom_scheduler.rpc.session import ExecutorSessions
@@ -37,11 +43,20 @@ __all__ = ["Outside"]
 class Outside:
     """The effects of a replica; `connect` ties it to the parts that are made after it."""
 
-    def __init__(self, *, executors: ExecutorRegistry, timers: Timers, traces: Traces, resolver: Resolver) -> None:
+    def __init__(
+        self,
+        *,
+        executors: ExecutorRegistry,
+        timers: Timers,
+        traces: Traces,
+        resolver: Resolver,
+        rejects: RejectFinder,
+    ) -> None:
         self._executors = executors
         self._timers = timers
         self._traces = traces
         self._resolver = resolver
+        self._rejects = rejects
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = structlog.get_logger("scheduler")
 
@@ -84,7 +99,9 @@ class Outside:
                     if change.split is not None and change.split.due:
                         self._watch_split(live, change)
                 case ResolutionAsked():
-                    self._resolve(live, change.stage)
+                    self._work(live, self._resolver.resolve(live, change.stage))
+                case RejectsAsked():
+                    self._work(live, self._rejects.find(live))
                 case NodeEnded():
                     self._end_node(live, change)
                 case JobStarted():
@@ -140,14 +157,17 @@ class Outside:
 
     def _watch_deadline(self, live: LiveJob, due: float) -> None:
         def end() -> None:
-            self._replica.report(live.header.id, TimeRanOut())
+            # The job may have been taken up again since, with more time.
+            if live.run.deadline == due:
+                self._replica.report(live.header.id, TimeRanOut())
 
         self._timers.at(due, end)
 
-    def _resolve(self, live: LiveJob, stage: int) -> None:
+    def _work(self, live: LiveJob, finding: Coroutine[Any, Any, Event]) -> None:
+        """Find something out off the loop, and let the job know."""
+
         async def work() -> None:
-            event = await self._resolver.resolve(live, stage)
-            await self._replica.report(live.header.id, event)
+            await self._replica.report(live.header.id, await finding)
 
         task = asyncio.create_task(work())
         self._tasks.add(task)

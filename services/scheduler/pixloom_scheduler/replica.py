@@ -173,6 +173,17 @@ class Replica:
         """Let what follows from volatile events happen to a job, as soon as the loop comes to it."""
         self._post(job_id, None)
 
+    async def recall(self, job_id: str) -> LiveJob | None:
+        """Return a job, read from the database if it has ended and left memory; None if it is not ours or unknown."""
+        if job_id not in self.jobs:
+            loaded = await self._loader.load(job_id)
+            if loaded is None or not loaded.run.state.is_terminal or loaded.header.partition not in self.stamps:
+                return None
+            if job_id not in self.jobs:
+                live = self.jobs[job_id] = LiveJob(loaded.header, loaded.run, committed_seq=loaded.run.seq)
+                self._retire(live)
+        return self.jobs.get(job_id)
+
     async def submit(self, new: NewJob, live: LiveJob, *, start: bool) -> LiveJob:
         """Make a job durable and return it.
 

@@ -15,6 +15,7 @@ import structlog
 import uuid_utils
 from grpc_health.v1 import health_pb2
 
+from pixloom.artifacts import open_store
 from pixloom.errors import MachineError, UnavailableError
 from pixloom.queue import declare_stream
 from pixloom.rpc.server import INTERNAL_PROBLEMS_BYTES, build_server, listen, publish_services
@@ -36,6 +37,7 @@ from pixloom_scheduler.journal.tables import PARTITIONS
 from pixloom_scheduler.messages import MessageComposer
 from pixloom_scheduler.outside import Outside
 from pixloom_scheduler.reads import JobReads
+from pixloom_scheduler.rejects import RejectFinder
 from pixloom_scheduler.replica import Replica
 from pixloom_scheduler.resolver import Resolver
 from pixloom_scheduler.rpc.catalogue import ExecutorAdmin, Ops
@@ -121,7 +123,8 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
     outputs = OutputCache()
     inputs = InputReader(cache=outputs, payloads=reader)
     traces = Traces()
-    outside = Outside(executors=executors, timers=timers, traces=traces, resolver=Resolver())
+    rejects = RejectFinder(reader=reader, inputs=inputs, store=open_store(settings.artifacts_url))
+    outside = Outside(executors=executors, timers=timers, traces=traces, resolver=Resolver(), rejects=rejects)
     committer = Committer(connect=open_connection, lease_s=LEASE_S)
     replica = Replica(
         journal=committer,

@@ -11,6 +11,7 @@ from pixloom_scheduler.core.changes import (
     JobUpdated,
     NodeEnded,
     PauseAccepted,
+    RecoveryAccepted,
     ResumeAccepted,
 )
 from pixloom_scheduler.journal.batch import Batch, JobEnding, NodeEnding
@@ -54,9 +55,12 @@ def add_rows(batch: Batch, live: LiveJob, change: Durable, now: float) -> None:
             )
         case JobEnded():
             batch.endings[header.id] = _ending(live, now)
+        case RecoveryAccepted():
+            header.recovery_attempts = run.recoveries
+            batch.endings[header.id] = _unfinished(live)
         case JobStarted() | PauseAccepted() | ResumeAccepted():
             if header.id not in {new.header.id for new in batch.jobs[-1:]}:
-                batch.endings[header.id] = JobEnding(header.id, run.state, run.generation, None, None)
+                batch.endings[header.id] = _unfinished(live)
             if isinstance(change, JobStarted) and change.new_plan is not None:
                 header.params_json = change.new_plan.params_json
                 batch.replans[header.id] = Replan(change.new_plan.plan_json, change.new_plan.params_json)
@@ -72,8 +76,14 @@ def add_rows(batch: Batch, live: LiveJob, change: Durable, now: float) -> None:
             pass
 
 
+def _unfinished(live: LiveJob) -> JobEnding:
+    return JobEnding(live.header.id, live.run.state, live.run.generation, live.run.recoveries, None, None)
+
+
 def _ending(live: LiveJob, now: float) -> JobEnding:
     run = live.run
     view = job_view(live, now)
     view.seq = run.seq
-    return JobEnding(live.header.id, run.state, run.generation, aware(run.end), view.SerializeToString())
+    return JobEnding(
+        live.header.id, run.state, run.generation, run.recoveries, aware(run.end), view.SerializeToString()
+    )

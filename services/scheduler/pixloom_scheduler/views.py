@@ -13,6 +13,7 @@ from pixloom.v1 import job_pb2
 from pixloom_scheduler.core.changes import (
     CancelAccepted,
     Durable,
+    GenerationOpened,
     JobAccepted,
     JobEnded,
     JobStarted,
@@ -20,6 +21,7 @@ from pixloom_scheduler.core.changes import (
     NodeEnded,
     NodeReleased,
     PauseAccepted,
+    RecoveryAccepted,
     ResumeAccepted,
 )
 from pixloom_scheduler.core.states import JobState
@@ -38,6 +40,8 @@ _EVENT_TYPES: dict[type[object], tuple[str, str]] = {
     ResumeAccepted: ("job_resumed", "RUNNING"),
     CancelAccepted: ("job_cancelling", ""),
     JobUpdated: ("job_updated", ""),
+    RecoveryAccepted: ("job_recovering", "RECOVERING"),
+    GenerationOpened: ("generation_opened", ""),
     NodeReleased: ("node_released", ""),
     NodeEnded: ("node_ended", ""),
     JobEnded: ("job_ended", ""),
@@ -215,6 +219,10 @@ def event_view(run: JobRun, change: Durable, *, seq: int, time: float) -> job_pb
             )
         case CancelAccepted():
             event.detail = change.detail
+        case RecoveryAccepted():
+            event.detail = "recovered" if change.is_recovery else "retried"
+        case GenerationOpened():
+            event.detail = f"{len(change.reset)} stages start again, {len(change.reopened)} go on"
         case PauseAccepted():
             event.detail = "running tasks were taken back" if change.now else ""
         case JobUpdated():

@@ -2015,6 +2015,7 @@ class NodeManifest(_message.Message):
     MANIFEST_FIELD_NUMBER: _builtins.int
     REJECTS_FIELD_NUMBER: _builtins.int
     LATER_NODES_FIELD_NUMBER: _builtins.int
+    EXCLUDED_FIELD_NUMBER: _builtins.int
     rejects: _builtins.bool
     """Whether it holds what was filtered and rejected (by `node` of each item) rather than what passed."""
     @_builtins.property
@@ -2025,16 +2026,21 @@ class NodeManifest(_message.Message):
     def later_nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Nodes behind the one asked for in the same stage: items rejected there passed the one asked for."""
 
+    @_builtins.property
+    def excluded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Places of items that were tried again since: they are not listed."""
+
     def __init__(
         self,
         *,
         manifest: _item_pb2.Manifest | None = ...,
         rejects: _builtins.bool = ...,
         later_nodes: _abc.Iterable[_builtins.str] | None = ...,
+        excluded: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["later_nodes", b"later_nodes", "manifest", b"manifest", "rejects", b"rejects"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["excluded", b"excluded", "later_nodes", b"later_nodes", "manifest", b"manifest", "rejects", b"rejects"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -260,7 +260,7 @@ async def test_tags_priority_and_plan_are_changed_together_with_the_rows_that_sa
             rows=rows_of(first, changes, first=2),
             revisions={first.header.id: Revision({"x": "y"}, 9)},
             replans={first.header.id: Replan(new_plan.plan_json, new_plan.params_json)},
-            endings={first.header.id: JobEnding(first.header.id, "PAUSED", 1, None, None)},
+            endings={first.header.id: JobEnding(first.header.id, "PAUSED", 1, 0, None, None)},
         )
     )
     changed, untouched = [await database.loader.load(job.header.id) for job in (first, second)]
@@ -276,7 +276,7 @@ async def test_unfinished_jobs_are_loaded_oldest_first(database: Database, write
     jobs = [new_job(writer.partition) for _ in range(3)]
     await writer.commit(writer.batch(jobs=jobs[::-1]))
     end = JobEnded(state=JobState.CANCELLED, reason="", detail="", node="", time=1_000_000.0)
-    ending = JobEnding(jobs[1].header.id, end.state, 1, datetime.now(UTC), b"record")
+    ending = JobEnding(jobs[1].header.id, end.state, 1, 0, datetime.now(UTC), b"record")
     await writer.commit(writer.batch(endings={jobs[1].header.id: ending}))
     loaded = await database.loader.unfinished([writer.partition])
     assert [each.header.id for each in loaded] == [jobs[0].header.id, jobs[2].header.id]

@@ -63,7 +63,10 @@ class Window:
         hello = executor_pb2.Hello(executor_id="x", pools=[self.pool], slots=1)
         executors.add(ExecutorSession(hello, asyncio.Queue(), start=0.0, last_seen=0.0))
         traces = Traces()
-        outside = Outside(executors=executors, timers=Timers(clock), traces=traces, resolver=Resolver())
+        rejects: Any = None  # nothing is retried
+        outside = Outside(
+            executors=executors, timers=Timers(clock), traces=traces, resolver=Resolver(), rejects=rejects
+        )
         monotonic = SteppingClock()
         self.replica = Replica(
             journal=journal, loader=journal, clock=clock, effects=outside, costs=COSTS, lease_s=3.0, monotonic=monotonic

@@ -10,6 +10,7 @@ from pixloom_scheduler.core.changes import (
     CancelAccepted,
     Change,
     Durable,
+    GenerationOpened,
     JobAccepted,
     JobEnded,
     JobStarted,
@@ -19,6 +20,8 @@ from pixloom_scheduler.core.changes import (
     NodeEnded,
     NodeReleased,
     PauseAccepted,
+    RecoveryAccepted,
+    RejectsAsked,
     ResolutionAsked,
     ResumeAccepted,
     StageReleased,
@@ -28,6 +31,7 @@ from pixloom_scheduler.core.changes import (
     TasksOffered,
     TasksReadied,
 )
+from pixloom_scheduler.core.generations import open_generation
 from pixloom_scheduler.core.model import JobRun, LeaseRun, StageRun, TaskRun
 from pixloom_scheduler.core.states import JobState, NodeState, check_job_transition, check_node_transition
 from pixloom_scheduler.core.view import node_state
@@ -76,7 +80,7 @@ def apply(job: JobRun, changes: Iterable[Change]) -> None:
                 check_job_transition(job.state, JobState.RUNNING)
                 if change.new_plan is not None:
                     job.take_plan(change.new_plan.plan)
-                job.state, job.start, job.deadline = JobState.RUNNING, change.time, change.deadline
+                job.state, job.start, job.deadline = JobState.RUNNING, job.start or change.time, change.deadline
                 job.unsettled.update(range(len(job.stages)))
             case PauseAccepted():
                 if job.state is not JobState.PAUSED:
@@ -88,6 +92,15 @@ def apply(job: JobRun, changes: Iterable[Change]) -> None:
             case JobUpdated():
                 if change.priority is not None:
                     job.priority = change.priority
+            case RecoveryAccepted():
+                check_job_transition(job.state, JobState.RECOVERING)
+                job.state, job.recovery, job.asks_rejects = JobState.RECOVERING, change, False
+                job.cancelling, job.failure, job.end, job.gives_back = None, None, 0.0, False
+                job.recoveries += change.is_recovery
+            case RejectsAsked():
+                job.asks_rejects = True
+            case GenerationOpened():
+                open_generation(job, change)
             case CancelAccepted():
                 job.cancelling, job.failure = change.detail, change.failure
                 if change.now:
@@ -277,6 +290,7 @@ def _end_attempt(job: JobRun, change: AttemptEnded) -> None:
             if not stage.failed:
                 stage.failure = (change.reason, change.detail, _refusing_place(change))
             stage.failed += 1
+            stage.failed_shards.append(change.shard)
         del stage.tasks[change.shard]
     else:
         task.attempt = change.attempt + 1
@@ -334,7 +348,8 @@ def _add_page(stage: StageRun, change: AttemptEnded) -> None:
     stage.shards.append(0, 0, 0, 0)
     stage.open += 1
     stage.next_ordinal += change.items_out
-    stage.tasks[page] = TaskRun(cursor=change.cursor or "")
+    stage.page_cursor = change.cursor or ""
+    stage.tasks[page] = TaskRun(cursor=stage.page_cursor)
 
 
 def _end_node(job: JobRun, change: NodeEnded) -> None:

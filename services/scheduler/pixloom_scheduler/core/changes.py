@@ -19,6 +19,7 @@ __all__ = [
     "Change",
     "Cut",
     "Durable",
+    "GenerationOpened",
     "JobAccepted",
     "JobEnded",
     "JobStarted",
@@ -30,8 +31,11 @@ __all__ = [
     "NodeReleased",
     "NodeTally",
     "PauseAccepted",
+    "RecoveryAccepted",
+    "RejectsAsked",
     "ResolutionAsked",
     "ResumeAccepted",
+    "RetriedItems",
     "Split",
     "StageReleased",
     "StageSealed",
@@ -106,6 +110,59 @@ class JobUpdated:
 
     tags: dict[str, str] | None
     priority: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryAccepted:
+    """A job that had ended is taken up again; its next generation is about to be opened.
+
+    Attributes:
+        is_recovery: Whether it counts against `max_recovery_attempts`; retries do not.
+        again: Nodes that run again from the beginning, with all behind them.
+        retries_rejects: Whether items that were rejected are tried again.
+        nodes: Nodes whose rejected items are; empty means all.
+        reasons: Reasons of rejected items that are; empty means all.
+    """
+
+    is_recovery: bool
+    again: tuple[int, ...] = ()
+    retries_rejects: bool = False
+    nodes: tuple[int, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RetriedItems:
+    """Rejected items of one shard that are tried again, as a shard of their own.
+
+    Attributes:
+        stage: The stage.
+        shard: The shard that they were rejected in.
+        indexes: Their places in the slice of input that the shard was cut to, ascending.
+        places: Their places in the list of what that shard rejected.
+        rejected: For each of them the place in the stage of the node that rejected it, and the reason.
+    """
+
+    stage: int
+    shard: int
+    indexes: tuple[int, ...]
+    places: tuple[int, ...]
+    rejected: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationOpened:
+    """The next generation of a job begins; see `generations`.
+
+    Attributes:
+        reset: Stages that start from the beginning.
+        reopened: Stages that go on where they were.
+        retried: Items of reopened stages that are tried again.
+    """
+
+    reset: tuple[int, ...]
+    reopened: tuple[int, ...]
+    retried: tuple[RetriedItems, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +361,11 @@ class ResolutionAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class RejectsAsked:
+    """The rejected items that are to be tried again are to be looked up; the answer comes as an event."""
+
+
+@dataclass(frozen=True, slots=True)
 class TasksOffered:
     """Tasks go out in a dispatch.
 
@@ -378,6 +440,8 @@ Durable = (
     | ResumeAccepted
     | CancelAccepted
     | JobUpdated
+    | RecoveryAccepted
+    | GenerationOpened
     | NodeReleased
     | AttemptEnded
     | NodeEnded
@@ -387,6 +451,7 @@ Volatile = (
     StageReleased
     | StageSealed
     | ResolutionAsked
+    | RejectsAsked
     | TasksOffered
     | TasksReadied
     | TasksGranted

@@ -23,6 +23,7 @@ from pixloom_scheduler.core.changes import (
     NodeEnded,
     NodeReleased,
     PauseAccepted,
+    RecoveryAccepted,
     ResumeAccepted,
     TasksGivenUp,
     TasksGranted,
@@ -39,7 +40,10 @@ from pixloom_scheduler.core.events import (
     LeaseLost,
     NodeResolved,
     PauseRequested,
+    RecoverRequested,
+    RejectsFound,
     ResumeRequested,
+    RetryRequested,
     StartRequested,
     TasksClaimed,
     TasksReported,
@@ -47,8 +51,10 @@ from pixloom_scheduler.core.events import (
     TimeRanOut,
     UpdateRequested,
 )
+from pixloom_scheduler.core.generations import next_generation
 from pixloom_scheduler.core.outcomes import end_attempt, lose_task
 from pixloom_scheduler.core.policy import Costs, deadline_s
+from pixloom_scheduler.core.settle import start_of
 from pixloom_scheduler.core.states import IllegalTransitionError, JobState, NodeState, Outcome
 
 if TYPE_CHECKING:
@@ -104,6 +110,12 @@ def decide(job: JobRun, event: Event, now: float, costs: Costs) -> list[Change]:
             return _cancel(job, event)
         case UpdateRequested():
             return _update(job, event)
+        case RecoverRequested():
+            return _recover(job, event)
+        case RetryRequested():
+            return _retry(job, event)
+        case RejectsFound():
+            return _open_retry(job, event, now)
         case TimeRanOut():
             if job.state.is_terminal or job.cancelling is not None:
                 return []
@@ -123,8 +135,44 @@ def _start(job: JobRun, event: StartRequested, now: float) -> list[Change]:
     if job.state in (JobState.RUNNING, JobState.PAUSED):
         return []
     _require(job, JobState.PENDING, "start")
-    timeout_s = (job.plan if event.new_plan is None else event.new_plan.plan).timeout_s
+    if event.new_plan is None:
+        return [start_of(job, now)]
+    timeout_s = event.new_plan.plan.timeout_s
     return [JobStarted(time=now, deadline=now + timeout_s if timeout_s else 0.0, new_plan=event.new_plan)]
+
+
+def _recover(job: JobRun, event: RecoverRequested) -> list[Change]:
+    if _is_taken_up(job):
+        return []
+    if job.state not in (JobState.FAILED, JobState.CANCELLED):
+        raise IllegalTransitionError(job.state, "recover")
+    if job.recoveries >= event.most:
+        raise IllegalTransitionError(job.state, f"recover (it was recovered {job.recoveries} of {event.most} times)")
+    return [RecoveryAccepted(is_recovery=True, again=event.again)]
+
+
+def _retry(job: JobRun, event: RetryRequested) -> list[Change]:
+    if _is_taken_up(job):
+        return []
+    if not job.state.is_terminal:
+        raise IllegalTransitionError(job.state, "retry")
+    nodes = [job.nodes[index] for index in event.nodes] or job.nodes
+    rejects = any(node.rejected and (not event.reasons or node.reasons.keys() & event.reasons) for node in nodes)
+    if not rejects and job.state is JobState.COMPLETED:
+        raise IllegalTransitionError(job.state, "retry (no such item was rejected)")
+    return [RecoveryAccepted(is_recovery=False, retries_rejects=rejects, nodes=event.nodes, reasons=event.reasons)]
+
+
+def _is_taken_up(job: JobRun) -> bool:
+    """Return whether somebody recovered or retried the job and it has not ended since: to do so again changes nothing."""
+    ending = job.cancelling is not None
+    return not ending and (job.state is JobState.RECOVERING or (job.state is JobState.RUNNING and job.generation > 1))
+
+
+def _open_retry(job: JobRun, event: RejectsFound, now: float) -> list[Change]:
+    if job.recovery is None or event.generation != job.generation or job.cancelling is not None:
+        return []
+    return [next_generation(job, again=job.recovery.again, retried=event.retried), start_of(job, now)]
 
 
 def _update(job: JobRun, event: UpdateRequested) -> list[Change]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pixloom_scheduler.core.changes import NewPlan, NodeTally, TasksGranted
+    from pixloom_scheduler.core.changes import NewPlan, NodeTally, RetriedItems, TasksGranted
     from pixloom_scheduler.core.states import Outcome
 
 __all__ = [
@@ -21,8 +21,11 @@ __all__ = [
     "LeaseLost",
     "NodeResolved",
     "PauseRequested",
+    "RecoverRequested",
+    "RejectsFound",
     "Result",
     "ResumeRequested",
+    "RetryRequested",
     "StartRequested",
     "TasksClaimed",
     "TasksReported",
@@ -41,6 +44,45 @@ class StartRequested:
     """
 
     new_plan: NewPlan | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecoverRequested:
+    """Somebody wants a job that failed or was cancelled to go on.
+
+    Attributes:
+        most: Times that a job may be recovered.
+        again: Nodes that run again from the beginning, with all behind them.
+    """
+
+    most: int
+    again: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRequested:
+    """Somebody wants failed nodes and rejected items of a job that has ended to be tried again.
+
+    Attributes:
+        nodes: Nodes whose rejected items are; empty means all.
+        reasons: Reasons of rejected items that are; empty means all.
+    """
+
+    nodes: tuple[int, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RejectsFound:
+    """The rejected items that are to be tried again were looked up.
+
+    Attributes:
+        generation: Generation of the job that they were looked up for.
+        retried: The items.
+    """
+
+    generation: int
+    retried: tuple[RetriedItems, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +316,9 @@ Event = (
     | ResumeRequested
     | CancelRequested
     | UpdateRequested
+    | RecoverRequested
+    | RetryRequested
+    | RejectsFound
     | TimeRanOut
     | NodeResolved
     | DispatchFilled

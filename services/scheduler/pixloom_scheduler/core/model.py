@@ -17,6 +17,7 @@ from pixloom_scheduler.core.states import JobState, NodeState
 
 if TYPE_CHECKING:
     from pixloom.graph.plan import NodePlan, Plan, StagePlan
+    from pixloom_scheduler.core.changes import RecoveryAccepted
 
 __all__ = ["JobRun", "LeaseRun", "NodeRun", "ShardTable", "StageRun", "TaskRun"]
 
@@ -136,6 +137,7 @@ class StageRun:
         backing_off: Shards whose back-off has not ended.
         done: Shards that ended.
         failed: Shards that ended in failure.
+        failed_shards: Which they are.
         failure: Reason and sentence of the first of them, and the place in the stage of the node that refused.
         open: Shards that have not ended.
         awaited: Nodes that must end before it starts and have not.
@@ -146,6 +148,9 @@ class StageRun:
         ended: Whether its nodes have ended.
         items_out: Items its last node gave.
         next_ordinal: First ordinal of a source's next page.
+        page_cursor: Where a source's latest page begins.
+        retried: By shard, places in the list of what it rejected of items that were tried again since.
+        since: Generation from which on what it gave is valid.
         warnings: Things worth knowing that are no failure.
     """
 
@@ -159,6 +164,7 @@ class StageRun:
     backing_off: int = 0
     done: int = 0
     failed: int = 0
+    failed_shards: list[int] = field(default_factory=list)
     failure: tuple[str, str, int] = ("", "", 0)
     open: int = 0
     awaited: int = 0
@@ -169,6 +175,9 @@ class StageRun:
     ended: bool = False
     items_out: int = 0
     next_ordinal: int = 0
+    page_cursor: str = ""
+    retried: dict[int, frozenset[int]] = field(default_factory=dict)
+    since: int = 1
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -223,6 +232,9 @@ class JobRun:
         checkpoint: When its latest result became durable, seconds; 0 before.
         unsettled: Stages whose consequences have not been worked out.
         ended_nodes: Nodes that have ended.
+        recovery: What its next generation is to do again, while that has not been opened; None otherwise.
+        asks_rejects: Whether the rejected items that are to be tried again are being looked up.
+        recoveries: Times it was recovered.
         waiters: For each node, the stages that care how it ends, and whether they start only behind that.
     """
 
@@ -246,6 +258,9 @@ class JobRun:
     checkpoint: float = 0.0
     unsettled: StageQueue = field(default_factory=StageQueue)
     ended_nodes: int = 0
+    recovery: RecoveryAccepted | None = None
+    asks_rejects: bool = False
+    recoveries: int = 0
     waiters: tuple[tuple[tuple[int, bool], ...], ...] = ()
 
     @classmethod

@@ -60,7 +60,7 @@ def _succeed(
                 size=shard_size(job, job.stages[index], costs, result.items_out),
             )
             for index, edge in stage.consumers
-            if job.stages[index].plan.kind is StageKind.MAPPED and not job.stages[index].ended
+            if job.stages[index].plan.kind is StageKind.MAPPED
         )
     is_source = stage.plan.kind is StageKind.SOURCE
     return AttemptEnded(

@@ -12,17 +12,21 @@ from pixloom.graph.plan import StageKind
 from pixloom_scheduler.core.changes import (
     Change,
     JobEnded,
+    JobStarted,
     NodeEnded,
+    RejectsAsked,
     ResolutionAsked,
     StageReleased,
     StageSealed,
 )
+from pixloom_scheduler.core.generations import next_generation
 from pixloom_scheduler.core.states import JobState, NodeState
 
 if TYPE_CHECKING:
+    from pixloom_scheduler.core.changes import RecoveryAccepted
     from pixloom_scheduler.core.model import JobRun, NodeRun, StageRun
 
-__all__ = ["settle"]
+__all__ = ["settle", "start_of"]
 
 _BAD = (NodeState.FAILED, NodeState.SKIPPED, NodeState.CANCELLED)
 
@@ -40,6 +44,8 @@ def settle(job: JobRun, now: float) -> list[Change]:
     if job.state is JobState.PENDING:
         job.unsettled.clear()
         return []
+    if job.recovery is not None:
+        return _settle_recovery(job, job.recovery, now)
     while job.unsettled:
         changes = _settle_stage(job, job.stages[job.unsettled.first()], now)
         if changes:
@@ -66,6 +72,17 @@ def _settle_cancel(job: JobRun, now: float) -> list[Change]:
     else:
         changes.append(JobEnded(state=JobState.CANCELLED, reason="CANCELLED", detail=detail, node="", time=now))
     return changes
+
+
+def _settle_recovery(job: JobRun, recovery: RecoveryAccepted, now: float) -> list[Change]:
+    if not recovery.retries_rejects:
+        return [next_generation(job, again=recovery.again), start_of(job, now)]
+    return [] if job.asks_rejects else [RejectsAsked()]
+
+
+def start_of(job: JobRun, now: float) -> JobStarted:
+    """Return the start of a job, or of its next generation, by its own plan."""
+    return JobStarted(time=now, deadline=now + job.plan.timeout_s if job.plan.timeout_s else 0.0)
 
 
 def _settle_stage(job: JobRun, stage: StageRun, now: float) -> list[Change]:

@@ -52,6 +52,7 @@ class JobEnding:
         id: The job.
         state: Its state.
         generation: Its generation.
+        recovery_attempts: Times it was recovered.
         end_time: When it ended; None while it has not.
         record: The job as served; None while it has not ended.
     """
@@ -59,6 +60,7 @@ class JobEnding:
     id: str
     state: str
     generation: int
+    recovery_attempts: int
     end_time: datetime | None
     record: bytes | None
 

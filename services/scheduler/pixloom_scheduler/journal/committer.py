@@ -35,8 +35,10 @@ RETURNING p.id, extract(epoch FROM clock_timestamp())
 """
 _STANDING: Final = "SELECT id, epoch, commit_seq FROM pixloom.partition WHERE id = ANY($1::smallint[])"
 _END_JOBS: Final = """
-UPDATE pixloom.job j SET state = v.state, generation = v.generation, end_time = v.end_time, record = v.record
-FROM unnest($1::text[], $2::text[], $3::int[], $4::timestamptz[], $5::bytea[]) AS v(id, state, generation, end_time, record)
+UPDATE pixloom.job j
+SET state = v.state, generation = v.generation, recovery_attempts = v.recoveries, end_time = v.end_time, record = v.record
+FROM unnest($1::text[], $2::text[], $3::int[], $4::int[], $5::timestamptz[], $6::bytea[])
+AS v(id, state, generation, recoveries, end_time, record)
 WHERE j.id = v.id
 """
 _JOB_COLUMNS: Final = (
@@ -199,6 +201,7 @@ class Committer:
                 [ending.id for ending in endings],
                 [ending.state for ending in endings],
                 [ending.generation for ending in endings],
+                [ending.recovery_attempts for ending in endings],
                 [ending.end_time for ending in endings],
                 [ending.record for ending in endings],
             )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, select
 
-from pixloom_scheduler.core.changes import AttemptEnded
+from pixloom_scheduler.core.changes import AttemptEnded, GenerationOpened
 from pixloom_scheduler.journal import tables
 from pixloom_scheduler.journal.access import reading
 from pixloom_scheduler.journal.rows import KINDS
@@ -153,8 +153,17 @@ class Reader:
             query = query.where(journal.stage == stage)
         return [dict(row) for row in await self._all(query)]
 
-    async def outcomes(self, day: date, job_id: str, *, stage: int, after: int, most: int) -> list[dict[str, Any]]:
-        """Return attempts of a stage that left items behind, with payloads, in journal order."""
+    async def openings(self, day: date, job_id: str) -> list[dict[str, Any]]:
+        """Return the journal rows that opened generations of a job, in their order."""
+        journal = tables.journal.c
+        columns = [column for column in journal if column.name != "payload"]
+        mine = (journal.day == day, journal.job_id == job_id, journal.kind == KINDS[GenerationOpened])
+        return [dict(row) for row in await self._all(select(*columns).where(*mine).order_by(journal.seq))]
+
+    async def outcomes(
+        self, day: date, job_id: str, *, stage: int, since: int, after: int, most: int
+    ) -> list[dict[str, Any]]:
+        """Return attempts of a stage that left items behind, from a generation on, in journal order."""
         journal = tables.journal.c
         query = (
             select(journal.seq, journal.shard, journal.payload, journal.flags, journal.reason, journal.detail)
@@ -162,6 +171,7 @@ class Reader:
                 journal.day == day,
                 journal.job_id == job_id,
                 journal.stage == stage,
+                journal.generation >= since,
                 journal.seq > after,
                 journal.kind == _ATTEMPT,
                 (journal.payload.is_not(None)) | (journal.flags.op("&")(8) != 0),
@@ -180,6 +190,7 @@ class Reader:
                 journal.job_id == live.header.id,
                 journal.stage == stage,
                 journal.shard.in_(list(shards)),
+                journal.generation >= live.run.stages[stage].since,
                 journal.kind == _ATTEMPT,
                 journal.flags.op("&")(_ENDS_SHARD) != 0,
                 journal.payload.is_not(None),
@@ -198,6 +209,7 @@ class Reader:
                 journal.day == live.header.day,
                 journal.job_id == live.header.id,
                 journal.stage == stage,
+                journal.generation >= live.run.stages[stage].since,
                 journal.kind == _ATTEMPT,
                 journal.seq > after,
                 journal.items_out > 0,

@@ -12,6 +12,7 @@ from pixloom_scheduler.core.changes import (
     CancelAccepted,
     Cut,
     Durable,
+    GenerationOpened,
     JobAccepted,
     JobEnded,
     JobStarted,
@@ -20,7 +21,9 @@ from pixloom_scheduler.core.changes import (
     NodeReleased,
     NodeTally,
     PauseAccepted,
+    RecoveryAccepted,
     ResumeAccepted,
+    RetriedItems,
     Split,
 )
 from pixloom_scheduler.core.states import JobState, NodeState, Outcome
@@ -65,6 +68,8 @@ KINDS: Final[dict[type[object], int]] = {
     NodeEnded: 8,
     JobEnded: 9,
     JobUpdated: 10,
+    RecoveryAccepted: 11,
+    GenerationOpened: 12,
 }
 _BY_KIND: Final = {kind: cls for cls, kind in KINDS.items()}
 _OUTCOMES: Final = (Outcome.OK, Outcome.PARTIAL, Outcome.FAILED, Outcome.LOST, Outcome.CANCELLED)
@@ -101,6 +106,13 @@ def encode(change: Durable, *, day: date, job_id: str, seq: int, project: str, g
             return head + _event({"deadline": change.deadline}, start=change.time, payload=params)
         case PauseAccepted():
             return head + _event({"now": True} if change.now else {})
+        case RecoveryAccepted():
+            return head + _event(_recovery(change))
+        case GenerationOpened():
+            retried = [
+                [items.stage, items.shard, items.indexes, items.places, items.rejected] for items in change.retried
+            ]
+            return head + _event({"reset": change.reset, "reopened": change.reopened, "retried": retried})
         case JobUpdated():
             return head + _event({"tags": change.tags, "priority": change.priority})
         case CancelAccepted():
@@ -110,6 +122,16 @@ def encode(change: Durable, *, day: date, job_id: str, seq: int, project: str, g
             return head + _event({"stage": change.stage, "params": resolved})
         case _:
             return head + _event({})
+
+
+def _recovery(change: RecoveryAccepted) -> dict[str, Any]:
+    return {
+        "is_recovery": change.is_recovery,
+        "again": change.again,
+        "retries_rejects": change.retries_rejects,
+        "nodes": change.nodes,
+        "reasons": change.reasons,
+    }
 
 
 def _event(
@@ -207,6 +229,23 @@ def decode(row: Mapping[str, Any]) -> Durable:
         return NodeReleased(stage=data["stage"], params={int(node): params for node, params in data["params"].items()})
     if kind is PauseAccepted:
         return PauseAccepted(now=data.get("now", False))
+    if kind is RecoveryAccepted:
+        return RecoveryAccepted(
+            is_recovery=data["is_recovery"],
+            again=tuple(data["again"]),
+            retries_rejects=data["retries_rejects"],
+            nodes=tuple(data["nodes"]),
+            reasons=tuple(data["reasons"]),
+        )
+    if kind is GenerationOpened:
+        return GenerationOpened(
+            reset=tuple(data["reset"]),
+            reopened=tuple(data["reopened"]),
+            retried=tuple(
+                RetriedItems(stage, shard, tuple(indexes), tuple(places), tuple(map(tuple, rejected)))
+                for stage, shard, indexes, places, rejected in data["retried"]
+            ),
+        )
     if kind is JobUpdated:
         return JobUpdated(tags=data["tags"], priority=data["priority"])
     if kind is ResumeAccepted:

@@ -60,8 +60,9 @@ class Jobs(JobVerbs):
         starts: Starts,
         finished: FinishedJobs,
     ) -> None:
-        super().__init__(replica=replica, reads=reads, reader=reader, starts=starts, finished=finished)
-        self._submissions = submissions
+        super().__init__(
+            replica=replica, reads=reads, reader=reader, starts=starts, finished=finished, submissions=submissions
+        )
         self._watches = watches
         self._manifests = manifests
 

@@ -9,9 +9,13 @@ import orjson
 from pixloom.errors import NotFoundError
 from pixloom.graph.plan import Plan, plan_from_json
 from pixloom.v1 import executor_pb2, item_pb2, job_pb2
+from pixloom_scheduler.core.changes import GenerationOpened
+from pixloom_scheduler.journal.rows import decode
 from pixloom_scheduler.live import LiveJob
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pixloom_scheduler.inputs import InputReader
     from pixloom_scheduler.journal.loader import Loader
     from pixloom_scheduler.journal.reader import Reader, StoredJob
@@ -46,13 +50,19 @@ class ManifestLister:
         stage = plan.stages[plan.nodes[found[0]].stage]
         place = stage.nodes.index(found[0])
         later = [plan.nodes[index].id for index in stage.nodes[place + 1 :]]
-        rows = await self._reader.outcomes(stored.day, stored.id, stage=stage.index, after=after, most=most)
+        since, retries = _superseded(await self._reader.openings(stored.day, stored.id), stage.index)
+        rows = await self._reader.outcomes(
+            stored.day, stored.id, stage=stage.index, since=since, after=after, most=most
+        )
         wants_ok = not states or item_pb2.ITEM_STATE_OK in states
         wants_rejects = not states or bool(states - {item_pb2.ITEM_STATE_OK}) or bool(later and wants_ok)
         manifests: list[job_pb2.NodeManifest] = []
         for row in rows:
+            retried = retries.get(row["shard"], ())
             if row["flags"] & _CARRIED and wants_rejects:
-                manifests.append(await self._carried(stored, plan, stage.index, row))
+                carried = await self._carried(stored, plan, stage.index, row)
+                carried.excluded.extend(retried)
+                manifests.append(carried)
             if row["payload"] is None:
                 continue
             payload = executor_pb2.TaskResult.FromString(row["payload"])
@@ -60,7 +70,9 @@ class ManifestLister:
             if wants_ok and output is not None and output.count:
                 manifests.append(job_pb2.NodeManifest(manifest=output))
             if wants_rejects and payload.rejects.count:
-                manifests.append(job_pb2.NodeManifest(manifest=payload.rejects, rejects=True, later_nodes=later))
+                manifests.append(
+                    job_pb2.NodeManifest(manifest=payload.rejects, rejects=True, later_nodes=later, excluded=retried)
+                )
         return manifests, str(rows[-1]["seq"]) if len(rows) == most else ""
 
     @staticmethod
@@ -90,3 +102,18 @@ class ManifestLister:
             node=plan.nodes[plan.stages[stage].nodes[0]].id,
         )
         return job_pb2.NodeManifest(manifest=item_pb2.Manifest(count=count, carried=carried), rejects=True)
+
+
+def _superseded(openings: list[dict[str, Any]], stage: int) -> tuple[int, dict[int, list[int]]]:
+    """Return from which generation on a stage's attempts count, and by shard the places of rejects tried again since."""
+    since, retries = 1, dict[int, list[int]]()
+    for row in openings:
+        opened = decode(row)
+        if not isinstance(opened, GenerationOpened):
+            continue
+        if stage in opened.reset:
+            since, retries = row["generation"], {}
+        for items in opened.retried:
+            if items.stage == stage:
+                retries.setdefault(items.shard, []).extend(items.places)
+    return since, retries

@@ -9,28 +9,38 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
+import orjson
+
 from pixloom.errors import InvalidError, NotFoundError, PixloomError, Problem, StateConflictError, UnavailableError
+from pixloom.telemetry.propagation import inject
 from pixloom.v1 import job_pb2, job_pb2_grpc
 from pixloom_scheduler.core.changes import CancelAccepted
 from pixloom_scheduler.core.events import (
     CancelRequested,
     Event,
     PauseRequested,
+    RecoverRequested,
     ResumeRequested,
+    RetryRequested,
     UpdateRequested,
 )
 from pixloom_scheduler.core.states import JobState
 from pixloom_scheduler.journal.reader import JobFilter
 from pixloom_scheduler.rpc.requests import read_json, read_tags, read_text, state_names
+from pixloom_scheduler.submission import Submission, body_digest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import grpc
 
     from pixloom_scheduler.journal.finished import FinishedJobs
     from pixloom_scheduler.journal.reader import Reader, StoredJob
+    from pixloom_scheduler.live import LiveJob
     from pixloom_scheduler.reads import JobReads
     from pixloom_scheduler.replica import Replica
     from pixloom_scheduler.starting import Starts
+    from pixloom_scheduler.submission import Submissions
 
     Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -47,13 +57,21 @@ class JobVerbs(job_pb2_grpc.JobServiceServicer):
     """Carries verbs out."""
 
     def __init__(
-        self, *, replica: Replica, reads: JobReads, reader: Reader, starts: Starts, finished: FinishedJobs
+        self,
+        *,
+        replica: Replica,
+        reads: JobReads,
+        reader: Reader,
+        starts: Starts,
+        finished: FinishedJobs,
+        submissions: Submissions,
     ) -> None:
         self._replica = replica
         self._reads = reads
         self._reader = reader
         self._starts = starts
         self._finished = finished
+        self._submissions = submissions
         # Whoever changes a job that is in nobody's memory reads it first: one at a time.
         self._finished_lock = asyncio.Lock()
 
@@ -181,22 +199,72 @@ class JobVerbs(job_pb2_grpc.JobServiceServicer):
             raise _away(stored.id)
         return stamp.epoch
 
-    # -- Not built yet: refused by name -----------------------------------------------------------------------------
+    # -- Jobs that have ended -------------------------------------------------------------------------------------
 
     async def RecoverJob(self, request: job_pb2.RecoverJobRequest, context: Context) -> job_pb2.RecoverJobResponse:
-        """Refuse."""
-        del request, context
-        raise _not_supported("RecoverJob")
+        """Let a job that failed or was cancelled go on in its next generation."""
+        del context
+        live = await self._recall(request.id, "recover")
+        again = _indexes(live, [request.from_node] if request.from_node else [])
+        event = RecoverRequested(most=live.header.max_recovery_attempts, again=again)
+        await self._replica.command(request.id, event)
+        return job_pb2.RecoverJobResponse(job=await self._reads.job(request.id))
 
     async def RetryJob(self, request: job_pb2.RetryJobRequest, context: Context) -> job_pb2.RetryJobResponse:
-        """Refuse."""
-        del request, context
-        raise _not_supported("RetryJob")
+        """Try failed nodes and rejected items again in the job's next generation."""
+        del context
+        live = await self._recall(request.id, "retry")
+        reasons = tuple(read_text(reason, "reasons", most=128) for reason in request.reasons)
+        await self._replica.command(request.id, RetryRequested(nodes=_indexes(live, request.nodes), reasons=reasons))
+        return job_pb2.RetryJobResponse(job=await self._reads.job(request.id))
 
     async def RerunJob(self, request: job_pb2.RerunJobRequest, context: Context) -> job_pb2.RerunJobResponse:
-        """Refuse."""
-        del request, context
-        raise _not_supported("RerunJob")
+        """Create a new job from an old one."""
+        del context
+        if request.from_node:
+            raise PixloomError(
+                "a rerun from a node on is not supported yet; leave `from` out, or `recover` the job from that node",
+                reason="NOT_SUPPORTED",
+            )
+        old = await self._reads.job(request.id)
+        document = await self._reader.spec(request.id)
+        if document is None:
+            raise _missing(request.id)
+        given = read_json(request.params_json, "params")
+        submission = Submission(
+            project=old.project,
+            workflow="",
+            version=0,
+            document=orjson.loads(document),
+            params={**orjson.loads(old.params_json or b"{}"), **given},
+            tags=dict(old.tags),
+            metadata=orjson.loads(old.metadata_json or b"{}"),
+            priority=old.priority,
+            external_id="",
+            request_id=read_text(request.request_id, "request_id", most=256),
+            digest="",
+            name=old.name,
+            start=True,
+            trace_context=inject(),
+        )
+        found = await self._submissions.submit(body_digest(submission))
+        return job_pb2.RerunJobResponse(job=self._reads.view(found))
+
+    async def _recall(self, job_id: str, verb: str) -> LiveJob:
+        """Return a job that may have ended long ago, in memory.
+
+        Raises:
+            NotFoundError: If there is none.
+            StateConflictError: If it has not ended.
+        """
+        live = await self._reads.durable(job_id)
+        if live is None:
+            stored = await self._reads.stored(job_id)
+            async with self._finished_lock:
+                live = await self._replica.recall(job_id)
+            if live is None:
+                raise _refusal(stored, verb)
+        return live
 
 
 def _read_update(request: job_pb2.UpdateJobRequest) -> tuple[dict[str, str] | None, int | None]:
@@ -233,5 +301,11 @@ def _away(job_id: str) -> UnavailableError:
     return UnavailableError(f"this scheduler does not own job {job_id} at the moment; try again", retry_after_s=0.5)
 
 
-def _not_supported(verb: str) -> PixloomError:
-    return PixloomError(f"{verb} is not supported yet", reason="NOT_SUPPORTED")
+def _indexes(live: LiveJob, names: Iterable[str]) -> tuple[int, ...]:
+    """Return the places of nodes given by id."""
+    places = {node.plan.id: index for index, node in enumerate(live.run.nodes)}
+    missing = [name for name in names if name not in places]
+    if missing:
+        detail = f"job {live.header.id} has no node {missing[0][:100]}; it has {', '.join(list(places)[:20])}"
+        raise InvalidError(detail, problems=(Problem("/nodes", detail),))
+    return tuple(sorted(places[name] for name in names))
