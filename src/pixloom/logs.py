@@ -14,12 +14,15 @@ import orjson
 import structlog
 from opentelemetry import trace
 
+from pixloom.errors import PixloomError
+from pixloom.exits import ExitCode, exit_code_of
+
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
     from pixloom.settings import ProcessSettings
 
-__all__ = ["add_trace_ids", "configure"]
+__all__ = ["add_trace_ids", "configure", "report_failure"]
 
 # Libraries whose informative lines say nothing an operator can use.
 _QUIET = ("asyncio", "alembic.runtime.plugins", "httpcore2", "httpx2", "nats", "opentelemetry", "uvicorn.access")
@@ -60,6 +63,26 @@ def configure(service: str, settings: ProcessSettings, *, stream: TextIO | None 
     logging.captureWarnings(capture=True)
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
+
+
+def report_failure(service: str, error: Exception) -> ExitCode:
+    """Say why a service ends: a log line for those who collect them, and a sentence for who started it by hand.
+
+    Args:
+        service: Name of the process.
+        error: What ends it.
+
+    Returns:
+        The exit code: 2 for a setting that is not valid, 3 if what it needs does not answer, else 1.
+    """
+    message = error.message if isinstance(error, PixloomError) else str(error)
+    code = exit_code_of(error) if isinstance(error, PixloomError) else ExitCode.FAILED
+    if code is not ExitCode.INVALID:
+        reason = error.reason if isinstance(error, PixloomError) else type(error).__name__
+        structlog.get_logger(service).error(f"{service}_failed", reason=reason, error=message)
+    # A bad setting may be the one that says how log lines look.
+    sys.stderr.write(f"Error: the {service} cannot run. {message[:1].upper()}{message[1:]}\n")
+    return code
 
 
 def _renderers(log_format: str, *, colors: bool) -> list[structlog.typing.Processor]:

@@ -6,15 +6,29 @@ no replication, no retention beyond delivery and no exactly-once tricks.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
 
+import nats
+import structlog
 from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import NotFoundError
 
+from pixloom.errors import UnavailableError
+
 if TYPE_CHECKING:
+    from nats.aio.client import Client as Nats
     from nats.js import JetStreamContext
 
-__all__ = ["LANES", "STREAM", "consumer_name", "declare_consumers", "declare_stream", "subject"]
+__all__ = [
+    "LANES",
+    "STREAM",
+    "connect_queue",
+    "consumer_name",
+    "declare_consumers",
+    "declare_stream",
+    "subject",
+]
 
 STREAM: Final = "PIXLOOM_TASKS"
 LANES: Final = ("now", "bulk")
@@ -25,6 +39,52 @@ ACK_WAIT_S: Final = 5.0
 MAX_ACK_PENDING: Final = 100_000
 MAX_STREAM_BYTES: Final = 256 * 1024 * 1024
 MAX_AGE_S: Final = 24 * 3600.0
+CONNECT_S: Final = 10.0
+"""How long a process waits at its start for NATS; once connected it waits for ever."""
+
+
+async def connect_queue(url: str, *, service: str, **options: Any) -> Nats:
+    """Connect to NATS; a connection that is lost later is made again for as long as it takes.
+
+    What goes wrong meanwhile is one log line each time it changes: the library would log a traceback with every attempt.
+
+    Args:
+        url: Address of the server, with user and password.
+        service: Name of the process, for the logs of both sides.
+        options: Further options of `nats.connect`.
+
+    Raises:
+        UnavailableError: If NATS does not answer within 10 s, or refuses.
+    """
+    log = structlog.get_logger(service)
+    last = ""
+
+    async def note_error(error: Exception) -> None:
+        nonlocal last
+        seen = f"{type(error).__name__}: {error}".removesuffix(": ")
+        if seen != last:
+            last = seen
+            log.warning("nats_error", error=seen)
+
+    async def note_disconnected() -> None:
+        log.warning("nats_disconnected")
+
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            return await nats.connect(
+                url,
+                name=f"pixloom-{service}",
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=0.25,
+                connect_timeout=5,
+                error_cb=note_error,
+                disconnected_cb=note_disconnected,
+                **options,
+            )
+    except (OSError, TimeoutError, nats.errors.Error) as error:
+        raise UnavailableError(
+            "NATS does not answer, or refuses the user: check PIXLOOM_NATS_URL, and that the server runs."
+        ) from error
 
 
 def subject(pool: str, lane: str) -> str:

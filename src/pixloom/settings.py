@@ -12,9 +12,10 @@ import ipaddress
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -24,6 +25,9 @@ from pydantic_settings import (
 )
 
 from pixloom.errors import InvalidError, MachineError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = [
     "ALL_SETTINGS",
@@ -53,7 +57,55 @@ def _split_by(separator: str) -> BeforeValidator:
     return BeforeValidator(split)
 
 
+def _checked(check: Callable[[str], object]) -> AfterValidator:
+    """Return a validator that refuses what `check` raises an `InvalidError` for, and changes nothing."""
+
+    def validate(value: Any) -> Any:
+        try:
+            for address in (value,) if isinstance(value, str) else value:
+                check(address)
+        except InvalidError as error:
+            raise ValueError(error.message) from error
+        return value
+
+    return AfterValidator(validate)
+
+
+def _url_of(*schemes: str, example: str) -> AfterValidator:
+    """Return a validator of URLs; its messages leave out the URL, which may hold a password."""
+
+    def check(url: str) -> None:
+        scheme, separator, _ = url.partition("://")
+        if not separator or scheme not in schemes:
+            raise InvalidError(f"it must begin with {schemes[0]}://, such as {example}.")
+        try:
+            port = urlsplit(url).port
+        except ValueError:
+            port = 0
+        if port == 0:
+            raise InvalidError(f"its port must be 1 to 65535, such as in {example}.")
+
+    return _checked(check)
+
+
+def _listen(address: str) -> None:
+    if not address.startswith("unix:"):
+        loopback_only(address)
+
+
+def _target(address: str) -> None:
+    if not address.startswith("unix:"):
+        split_address(address)
+
+
 CommaList = Annotated[tuple[str, ...], NoDecode, _split_by(",")]
+DatabaseUrl = Annotated[
+    str,
+    _url_of("postgresql", "postgres", "postgresql+asyncpg", example="postgresql://user:password@host:5432/pixloom"),
+]
+NatsUrl = Annotated[str, _url_of("nats", "tls", "ws", "wss", example="nats://127.0.0.1:4222")]
+Listen = Annotated[str, _checked(_listen)]
+Addresses = Annotated[CommaList, _checked(_target)]
 PathList = Annotated[tuple[Path, ...], NoDecode, _split_by(os.pathsep)]
 
 
@@ -106,14 +158,14 @@ class StoreSettings(ProcessSettings):
 class SchedulerSettings(StoreSettings):
     """Settings of the scheduler."""
 
-    database_url: str = Field(
+    database_url: DatabaseUrl = Field(
         default="postgresql://127.0.0.1:5432/pixloom", repr=False, description="PostgreSQL database as a URL."
     )
-    nats_url: str = Field(default="nats://127.0.0.1:4222", repr=False, description="NATS server as a URL.")
+    nats_url: NatsUrl = Field(default="nats://127.0.0.1:4222", repr=False, description="NATS server as a URL.")
     workflows_dir: Path = Field(
         default=Path("config/workflows"), description="Folder of workflow files that are loaded at start."
     )
-    scheduler_listen: str = Field(
+    scheduler_listen: Listen = Field(
         default="127.0.0.1:7311", description="Loopback address, host:port, on which the scheduler serves gRPC."
     )
 
@@ -121,8 +173,8 @@ class SchedulerSettings(StoreSettings):
 class ExecutorSettings(StoreSettings):
     """Settings of an executor."""
 
-    nats_url: str = Field(default="nats://127.0.0.1:4222", repr=False, description="NATS server as a URL.")
-    scheduler_addresses: CommaList = Field(
+    nats_url: NatsUrl = Field(default="nats://127.0.0.1:4222", repr=False, description="NATS server as a URL.")
+    scheduler_addresses: Addresses = Field(
         default=("127.0.0.1:7311",), min_length=1, description="Schedulers as host:port, separated by commas."
     )
     executor_pools: CommaList = Field(
@@ -139,13 +191,13 @@ class ExecutorSettings(StoreSettings):
 class GatewaySettings(StoreSettings):
     """Settings of the gateway."""
 
-    scheduler_addresses: CommaList = Field(
+    scheduler_addresses: Addresses = Field(
         default=("127.0.0.1:7311",), min_length=1, description="Schedulers as host:port, separated by commas."
     )
-    gateway_http_listen: str = Field(
+    gateway_http_listen: Listen = Field(
         default="127.0.0.1:7300", description="Loopback address, host:port, on which the gateway serves REST."
     )
-    gateway_grpc_listen: str = Field(
+    gateway_grpc_listen: Listen = Field(
         default="127.0.0.1:7301", description="Loopback address, host:port, on which the gateway serves gRPC."
     )
 
@@ -191,9 +243,8 @@ def load_settings(cls: type[S], **overrides: Any) -> S:
 def _problem_from(location: tuple[int | str, ...], message: str) -> Problem:
     field = str(location[0]) if location else ""
     variable = f"{ENV_PREFIX}{field.upper()}"
-    return Problem(
-        pointer="/" + "/".join(map(str, location)), detail=f"{variable} (or {field} in {FILE_NAME}): {message}"
-    )
+    said = message.removeprefix("Value error, ")
+    return Problem(pointer="/" + "/".join(map(str, location)), detail=f"{variable} (or {field} in {FILE_NAME}): {said}")
 
 
 def _read_file() -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 
 from pixloom.cli.app import app
-from pixloom.cli.exits import ExitCode
+from pixloom.exits import ExitCode
 from tools.reference.markdown import code, page, table
 
 if TYPE_CHECKING:

@@ -6,11 +6,10 @@ import asyncio
 import signal
 import sys
 
-import structlog
 import uvloop
 
 from pixloom.errors import PixloomError
-from pixloom.logs import configure
+from pixloom.logs import configure, report_failure
 from pixloom.settings import ExecutorSettings, load_settings
 from pixloom.telemetry.setup import configure_tracing, shutdown_tracing
 from pixloom_executor.service import run_executor
@@ -37,8 +36,7 @@ def main() -> int:
         finally:
             shutdown_tracing(provider)
     except PixloomError as error:
-        structlog.get_logger("executor").error("executor_failed", error=str(error))
-        return 1
+        return report_failure("executor", error)
     return 0
 
 

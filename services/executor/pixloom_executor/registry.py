@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import pkgutil
 from typing import TYPE_CHECKING
 
 from pixloom.errors import InvalidError
-from pixloom.sdk.op import OpDefinition, definition_of
+from pixloom.sdk.own_ops import definitions_in, import_own_ops
 from pixloom_executor import ops
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from types import ModuleType
 
     from pixloom.graph.catalogue import OpSpec
+    from pixloom.sdk.op import OpDefinition
 
 __all__ = ["Registry"]
 
@@ -40,10 +39,11 @@ class Registry:
         """
         registry = cls()
         for module in pkgutil.iter_modules(ops.__path__, f"{ops.__name__}."):
-            registry._add_module(importlib.import_module(module.name))
+            for definition in definitions_in(importlib.import_module(module.name)):
+                registry.add(definition)
         for name in imports:
-            if not registry._add_module(_import_for_user(name)):
-                raise InvalidError(f"module {name!r} has no op in it; decorate a function with `@op`")
+            for definition in import_own_ops(name):
+                registry.add(definition)
         return registry
 
     def add(self, definition: OpDefinition) -> None:
@@ -69,20 +69,3 @@ class Registry:
     def specs(self) -> list[OpSpec]:
         """Return what planner and validator know of each op, by name and version."""
         return [definition.spec for definition in self]
-
-    def _add_module(self, module: ModuleType) -> int:
-        found = 0
-        for _, function in inspect.getmembers(module, callable):
-            if getattr(function, "__module__", None) == module.__name__ and hasattr(function, "__pixloom_op__"):
-                self.add(definition_of(function))
-                found += 1
-        return found
-
-
-def _import_for_user(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except InvalidError:
-        raise
-    except Exception as error:
-        raise InvalidError(f"module {name!r} cannot be imported: {type(error).__name__}: {error}") from error

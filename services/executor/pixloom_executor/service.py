@@ -11,12 +11,10 @@ import uuid
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
-import nats
 import structlog
 
-from pixloom.errors import UnavailableError
 from pixloom.opcodec import op_to_proto
-from pixloom.queue import LANES
+from pixloom.queue import LANES, connect_queue
 from pixloom.rpc.channel import aio_channel
 from pixloom.v1 import executor_pb2
 from pixloom_executor.children.pool import ChildPool
@@ -27,10 +25,8 @@ from pixloom_executor.session import Session
 from pixloom_executor.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Iterable
     from pathlib import Path
-
-    from nats.aio.client import Client as Nats
 
     from pixloom.settings import ExecutorSettings
 
@@ -38,20 +34,6 @@ __all__ = ["run_executor"]
 
 DRAIN_S: Final = 30.0
 FLUSH_S: Final = 5.0
-
-
-async def _connect_nats(url: str, *, reconnected: Callable[[], Awaitable[None]]) -> Nats:
-    try:
-        return await nats.connect(
-            url,
-            name="pixloom-executor",
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=0.25,
-            connect_timeout=5,
-            reconnected_cb=reconnected,
-        )
-    except (OSError, TimeoutError, nats.errors.Error) as error:
-        raise UnavailableError("NATS does not answer; check PIXLOOM_NATS_URL") from error
 
 
 def _resolved(roots: Iterable[Path]) -> tuple[str, ...]:
@@ -85,7 +67,11 @@ async def run_executor(settings: ExecutorSettings, *, stop: asyncio.Event) -> No
             for puller in pullers:
                 puller.ask_again()
 
-        connection = await _connect_nats(settings.nats_url, reconnected=ask_again)
+        try:
+            connection = await connect_queue(settings.nats_url, service="executor", reconnected_cb=ask_again)
+        except BaseException:
+            await children.stop()
+            raise
         book = LeaseBook()
         supervisor = Supervisor(executor_id=executor_id, children=children, book=book)
 

@@ -8,7 +8,6 @@ import sys
 import uuid
 from importlib.metadata import version
 
-import structlog
 import uvloop
 
 from pixloom import logs
@@ -53,16 +52,10 @@ def main() -> int:
     """Run the gateway until SIGTERM or SIGINT; return the exit code."""
     try:
         settings = load_settings(GatewaySettings)
-    except PixloomError as error:
-        # How log lines look is one of the settings, so this cannot be one.
-        sys.stderr.write(f"{error.message}\n")
-        return 1
-    logs.configure("gateway", settings)
-    try:
+        logs.configure("gateway", settings)
         uvloop.run(_serve(settings))
     except PixloomError as error:
-        structlog.get_logger("pixloom.gateway").error("gateway_failed", reason=error.reason, detail=error.message)
-        return 1
+        return logs.report_failure("gateway", error)
     return 0
 
 

@@ -6,11 +6,10 @@ import asyncio
 import signal
 import sys
 
-import structlog
 import uvloop
 
 from pixloom.errors import PixloomError
-from pixloom.logs import configure
+from pixloom.logs import configure, report_failure
 from pixloom.settings import SchedulerSettings, load_settings
 from pixloom.telemetry.setup import configure_tracing, shutdown_tracing
 from pixloom_scheduler.journal.committer import CommitsLostError, OwnershipLostError
@@ -38,8 +37,7 @@ def main() -> int:
         finally:
             shutdown_tracing(provider)
     except (PixloomError, OwnershipLostError, CommitsLostError) as error:
-        structlog.get_logger("scheduler").error("scheduler_failed", error=str(error))
-        return 1
+        return report_failure("scheduler", error)
     return 0
 
 

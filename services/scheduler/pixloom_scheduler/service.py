@@ -10,14 +10,13 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
-import nats
 import structlog
 import uuid_utils
 from grpc_health.v1 import health_pb2
 
 from pixloom.artifacts import open_store
-from pixloom.errors import MachineError, UnavailableError
-from pixloom.queue import declare_stream
+from pixloom.errors import MachineError
+from pixloom.queue import connect_queue, declare_stream
 from pixloom.rpc.server import INTERNAL_PROBLEMS_BYTES, build_server, listen, publish_services
 from pixloom.v1 import executor_admin_pb2_grpc, executor_pb2_grpc, job_pb2_grpc, op_pb2_grpc, workflow_pb2_grpc
 from pixloom_scheduler.catalogue import OpCatalogue
@@ -55,7 +54,6 @@ from pixloom_scheduler.workflow_files import WorkflowFiles
 
 if TYPE_CHECKING:
     import asyncpg
-    from nats.aio.client import Client as Nats
 
     from pixloom.settings import SchedulerSettings
 
@@ -72,20 +70,6 @@ SERVICES: Final = (
     "pixloom.v1.OpService",
     "pixloom.v1.ExecutorAdminService",
 )
-
-
-async def _connect_nats(url: str) -> Nats:
-    try:
-        return await nats.connect(
-            url,
-            name="pixloom-scheduler",
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=0.25,
-            connect_timeout=5,
-            pending_size=16 * 1024 * 1024,
-        )
-    except (OSError, TimeoutError, nats.errors.Error) as error:
-        raise UnavailableError("NATS does not answer; check PIXLOOM_NATS_URL") from error
 
 
 async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> None:
@@ -109,7 +93,7 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
         connect=open_connection, replica=replica_id, address=settings.scheduler_listen, lease_s=LEASE_S
     )
     deployment = await ownership.deployment()
-    connection = await _connect_nats(settings.nats_url)
+    connection = await connect_queue(settings.nats_url, service="scheduler", pending_size=16 * 1024 * 1024)
     js = connection.jetstream(publish_async_max_pending=4096)
     await declare_stream(js)
 

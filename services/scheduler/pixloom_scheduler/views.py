@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import orjson
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pixloom.graph.catalogue import OpKind
+from pixloom.graph.plan import StageKind
 from pixloom.v1 import job_pb2
 from pixloom_scheduler.core.changes import (
     CancelAccepted,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["aware", "event_view", "job_view", "node_view", "output_view", "timestamp"]
 
+_SKIPPED_BY_CONDITION: Final = frozenset({"WHEN_FALSE", "UPSTREAM_SKIPPED"})
 _EVENT_TYPES: dict[type[object], tuple[str, str]] = {
     JobAccepted: ("job_created", "PENDING"),
     JobStarted: ("job_started", "RUNNING"),
@@ -65,12 +67,24 @@ def _items(job: JobRun) -> job_pb2.ItemCounts:
     """Count what reached the ends of the item flow, and what was dropped anywhere on the way."""
     counts = job_pb2.ItemCounts()
     for stage in job.stages:
-        if not any(job.stages[consumer].items_out for consumer, _ in stage.consumers):
+        if not any(_takes_over(job, consumer) for consumer, _ in stage.consumers):
             counts.ok += stage.items_out
         for index in stage.plan.nodes:
             counts.filtered += job.nodes[index].filtered
             counts.rejected += job.nodes[index].rejected
     return counts
+
+
+def _takes_over(job: JobRun, index: int) -> bool:
+    """Return whether the items that enter a stage are to come out of it, so that they are not at their end before it.
+
+    They are at their end where a value is made of them, and before item ops that the workflow's own condition skips;
+    not before item ops that failed, were cancelled or have not begun.
+    """
+    stage = job.stages[index]
+    if stage.plan.kind is not StageKind.MAPPED:
+        return bool(stage.items_out)
+    return job.nodes[stage.plan.nodes[0]].error[0] not in _SKIPPED_BY_CONDITION
 
 
 def _tasks(stages: list[StageRun]) -> job_pb2.TaskCounts:

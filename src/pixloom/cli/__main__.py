@@ -7,9 +7,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from pixloom.cli.arguments import global_options_first
-from pixloom.cli.exits import ExitCode, exit_code_of
 from pixloom.cli.streams import say
 from pixloom.errors import PixloomError
+from pixloom.exits import ExitCode, exit_code_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

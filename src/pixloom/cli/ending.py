@@ -44,7 +44,11 @@ def print_tally(job: Job, nodes: Sequence[Node]) -> None:
     rejected = sum(node.items.rejected for node in nodes)
     if taken:
         took = f" in {duration_text(job.actual_duration_s)}" if job.actual_duration_s is not None else ""
-        say(f"{taken:,} items{took}: {taken - filtered - rejected:,} ok, {filtered:,} filtered, {rejected:,} rejected")
+        came = taken - filtered - rejected
+        # What a failed or cancelled job had not finished is neither ok nor dropped.
+        ok = came if job.state is JobState.COMPLETED else max(0, min(came, job.items.ok))
+        left = f", {came - ok:,} not finished" if came > ok else ""
+        say(f"{taken:,} items{took}: {ok:,} ok, {filtered:,} filtered, {rejected:,} rejected{left}")
     for kind, reasons in reasons_of(nodes).items():
         for reason, count in reasons.most_common():
             say(f"  {count:>7,} {kind}: {reason}")

@@ -6,7 +6,7 @@ import asyncio
 import signal
 from typing import TYPE_CHECKING, Any
 
-from pixloom.cli.exits import ExitCode
+from pixloom.exits import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

@@ -168,9 +168,9 @@ def watch(context: typer.Context, job: JobArgument) -> None:
 
     from pixloom.cli.ending import print_failure, print_tally
     from pixloom.cli.execution import watch_to_end
-    from pixloom.cli.exits import ExitCode
     from pixloom.cli.interruption import run_interruptibly
     from pixloom.cli.output import print_json
+    from pixloom.exits import ExitCode
     from pixloom.resources import JobState, Snapshot
     from pixloom.sdk.aio import AsyncClient
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,9 +12,11 @@ from pixloom.errors import InvalidError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["bind_images", "require_images", "source_folders"]
+__all__ = ["bind_images", "count_source_items", "require_images", "source_folders"]
 
 _SUFFIXES: Final = frozenset({".avif", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+_COUNTED_FILES: Final = 100_000
+_COUNTED_S: Final = 2.0
 
 
 def require_images(folder: Path) -> Path:
@@ -34,11 +37,15 @@ def require_images(folder: Path) -> Path:
     return folder.absolute()
 
 
-def _images(folder: Path) -> Iterator[Path]:
-    for parent, _, names in os.walk(folder):
+def _images(folder: Path) -> Iterator[bool]:
+    return (is_image for is_image in _files(folder) if is_image)
+
+
+def _files(folder: Path) -> Iterator[bool]:
+    """Yield for each file in a folder or below whether it is an image by its name."""
+    for _, _, names in os.walk(folder):
         for name in names:
-            if Path(name).suffix.lower() in _SUFFIXES:
-                yield Path(parent) / name
+            yield Path(name).suffix.lower() in _SUFFIXES
 
 
 def bind_images(document: Mapping[str, Any], images: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -78,8 +85,39 @@ def bind_images(document: Mapping[str, Any], images: Sequence[Path]) -> tuple[di
     return {**document, "nodes": nodes}, {}
 
 
+def count_source_items(document: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, int]:
+    """Count the images that a workflow's `source.folder` nodes would give, as far as that is cheap.
+
+    Args:
+        document: The workflow document.
+        params: Params of the run.
+
+    Returns:
+        Images by node. Folders that are not here, that hold more than 100,000 files, or that take longer than two
+        seconds to list are left out, as are nodes that choose their files by further params.
+    """
+    found = {}
+    until = time.monotonic() + _COUNTED_S
+    for node, folder in _folder_nodes(document, params):
+        if node.get("params", {}).keys() - {"path"} or not folder.is_dir():
+            continue
+        count = 0
+        for number, is_image in enumerate(_files(folder)):
+            if number >= _COUNTED_FILES or time.monotonic() > until:
+                break
+            count += is_image
+        else:
+            found[node["id"]] = count
+    return found
+
+
 def source_folders(document: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[Path]:
     """Yield the folders that a workflow reads, as far as the document and the params of the run tell."""
+    for _, folder in _folder_nodes(document, params):
+        yield folder
+
+
+def _folder_nodes(document: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Path]]:
     declared = document.get("params", {})
     for node in document.get("nodes", ()):
         if not node.get("op", "").startswith("source.folder"):
@@ -89,4 +127,4 @@ def source_folders(document: Mapping[str, Any], params: Mapping[str, Any]) -> It
             name = path[9:-1]
             path = params.get(name, declared.get(name, {}).get("default"))
         if isinstance(path, str):
-            yield Path(path)
+            yield node, Path(path)

@@ -17,6 +17,9 @@ __all__ = ["register"]
 DataDir = Annotated[Path, typer.Option("--data-dir", help="Where the stack keeps everything.")]
 HttpPort = Annotated[int, typer.Option("--http-port", help="Port of REST; 0 takes a free one.")]
 GrpcPort = Annotated[int, typer.Option("--grpc-port", help="Port of gRPC; 0 takes a free one.")]
+Imports = Annotated[
+    list[str] | None, typer.Option("--import", metavar="MODULE", help="Module with ops of your own; repeatable.")
+]
 Out = Annotated[Path, typer.Option("--out", help="Where outputs are written, in a folder for each job.")]
 
 
@@ -44,9 +47,7 @@ def up(
     grpc_port: GrpcPort = 7301,
     executors: Annotated[str, typer.Option("--executors", metavar="N|auto", help="Number of executors.")] = "2",
     workflows: Annotated[Path | None, typer.Option("--workflows", metavar="DIR", help="Workflows to load.")] = None,
-    imports: Annotated[
-        list[str] | None, typer.Option("--import", metavar="MODULE", help="Module with ops of your own; repeatable.")
-    ] = None,
+    imports: Imports = None,
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open the browser.")] = False,
 ) -> None:
     """Start everything on this machine in the foreground; Ctrl-C stops it and keeps the data."""
@@ -55,11 +56,15 @@ def up(
     from pixloom.errors import InvalidError
     from pixloom.local.options import LocalStackOptions
     from pixloom.local.up import up as run_up
+    from pixloom.sdk.own_ops import own_op_specs
 
     if executors != "auto" and not executors.isdigit():
         raise InvalidError(f"--executors is {executors!r}; use a number or auto.")
     if workflows is not None and not workflows.is_dir():
         raise InvalidError(f"There is no folder {workflows} for --workflows.")
+    if imports:
+        # Executors would find a module that cannot be imported one by one, and only once everything else runs.
+        own_op_specs(imports)
     options = LocalStackOptions.from_settings(
         data_dir=data_dir,
         http_port=http_port,
@@ -82,11 +87,13 @@ def demo(
     out: Out = Path("pixloom-out"),
 ) -> None:
     """Run the photo-catalog workflow on real photographs, with live progress."""
+    from pixloom.cli.destination import require_writable
     from pixloom.cli.interruption import run_interruptibly
     from pixloom.cli.sources import require_images
     from pixloom.demo.session import run_demo
     from pixloom.errors import InvalidError
 
+    require_writable(out)
     folders = [require_images(folder) for folder in images or ()]
     if len(folders) > 1:
         raise InvalidError(f"The demo reads one folder, and {len(folders)} were named. Name one.")
@@ -112,6 +119,7 @@ def run(
     param: Annotated[
         list[str] | None, typer.Option("-p", "--param", metavar="NAME=VALUE", help="Param of the run; repeatable.")
     ] = None,
+    imports: Imports = None,
     out: Out = Path("pixloom-out"),
     data_dir: DataDir = Path(".pixloom"),
 ) -> None:
@@ -120,7 +128,15 @@ def run(
     from pixloom.cli.run import run_file
 
     params = parse_assignments(param or ())
-    code = run_file(file, images or (), params, out=out, data_dir=data_dir, options=globals_of(context))
+    code = run_file(
+        file,
+        images or (),
+        params,
+        out=out,
+        data_dir=data_dir,
+        options=globals_of(context),
+        imports=imports or (),
+    )
     raise typer.Exit(code)
 
 
@@ -138,9 +154,7 @@ def executor(
     pool: Annotated[
         list[str] | None, typer.Option("--pool", help="Pool to serve; repeatable. Default: cpu and net.")
     ] = None,
-    imports: Annotated[
-        list[str] | None, typer.Option("--import", metavar="MODULE", help="Module with ops of your own; repeatable.")
-    ] = None,
+    imports: Imports = None,
 ) -> None:
     """Start an executor; other settings come from the environment and pixloom.toml."""
     given = {"PIXLOOM_EXECUTOR_POOLS": pool, "PIXLOOM_EXECUTOR_IMPORTS": imports}

@@ -11,11 +11,18 @@ from pixloom.cli.context import OutputFormat, connected, globals_of
 from pixloom.cli.streams import put, say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pixloom.graph.catalogue import Catalogue
+    from pixloom.graph.summaries import StageSummary
     from pixloom.resources import Op, Plan
 
 __all__ = ["register"]
 
+Imports = Annotated[
+    list[str] | None,
+    typer.Option("--import", metavar="MODULE", help="Module with ops of your own, if no server answers; repeatable."),
+]
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Workflow file, JSON or YAML.")]
 
 
@@ -47,17 +54,17 @@ def _nothing() -> None:
     pass
 
 
-def lint(context: typer.Context, file: FileArgument) -> None:
+def lint(context: typer.Context, file: FileArgument, imports: Imports = None) -> None:
     """Check a workflow file; every problem is shown with its place."""
     from pixloom.cli.complaint import show_problems
     from pixloom.cli.documents import load_document
-    from pixloom.cli.exits import ExitCode
     from pixloom.cli.output import print_json
+    from pixloom.exits import ExitCode
     from pixloom.graph.validation import validate
     from pixloom.resources import PlaceProblem, Validation
 
     document = load_document(file)
-    result = validate(document, _catalogue(context))
+    result = validate(document, _catalogue(context, imports or ()))
     options = globals_of(context)
     if options.output is not OutputFormat.TABLE:
         places = [
@@ -82,26 +89,38 @@ def plan(
     param: Annotated[
         list[str] | None, typer.Option("-p", "--param", metavar="NAME=VALUE", help="Param of the run; repeatable.")
     ] = None,
+    imports: Imports = None,
 ) -> None:
     """Show what a run would do: stages, counts and time, without running it."""
     from pixloom.cli.arguments import parse_assignments
     from pixloom.cli.documents import checked, document_for, load_document
     from pixloom.cli.output import duration_text, print_one, print_table
+    from pixloom.cli.sources import count_source_items
 
     params = parse_assignments(param or ())
     options = globals_of(context)
     if _answers(context):
         with connected(context) as client:
             document = document_for(client, workflow)
-            found = client.plan_workflow(workflow if document is None else None, spec=document, params=params)
+            counted = document if document is not None else client.get_workflow(workflow).spec
+            found = client.plan_workflow(
+                workflow if document is None else None,
+                spec=document,
+                params=params,
+                source_items=count_source_items(counted or {}, params),
+            )
     else:
-        from pixloom.graph.builtin import builtin_catalogue
         from pixloom.graph.planner import plan as make_plan
         from pixloom.graph.run_params import resolve_params
+        from pixloom.graph.summaries import stage_summaries
 
-        catalogue = builtin_catalogue()
-        spec = checked(load_document(workflow), catalogue, name=workflow).require()
-        found = _as_resource(make_plan(spec, resolve_params(spec, params), catalogue))
+        catalogue = _own_catalogue(imports or ())
+        result = checked(load_document(workflow), catalogue, name=workflow)
+        spec = result.require()
+        planned = make_plan(spec, resolve_params(spec, params), catalogue)
+        found = _as_resource(
+            stage_summaries(planned, catalogue, source_items=count_source_items(result.document, params))
+        )
 
     def show() -> None:
         rows = [
@@ -110,8 +129,8 @@ def plan(
                 " → ".join(stage.nodes),
                 stage.pool,
                 stage.shard_size or "",
-                stage.items,
-                stage.tasks,
+                _about(stage.items, estimated=stage.estimated),
+                _about(stage.tasks, estimated=stage.estimated and stage.tasks != 1),
                 duration_text(stage.cost_s),
                 stage.boundary,
             )
@@ -125,24 +144,31 @@ def plan(
     print_one(found, options, show)
 
 
-def _as_resource(planned: object) -> Plan:
-    from pixloom.graph.plan import Plan as PurePlan
+def _about(count: int | None, *, estimated: bool) -> str:
+    """Return a count for people; `~` marks an estimate, a blank what is not known."""
+    return "" if count is None else f"{'~' if estimated else ''}{count:,}"
+
+
+def _as_resource(summaries: Sequence[StageSummary]) -> Plan:
     from pixloom.resources import Plan, Stage
 
-    assert isinstance(planned, PurePlan)  # noqa: S101 - for the type checker
-    stages = [
-        Stage(
-            index=stage.index,
-            nodes=[planned.nodes[index].id for index in stage.nodes],
-            pool=stage.pool,
-            inputs=sorted({edge.producer for edge in stage.inputs}),
-            shard_size=stage.shard_size,
-            cost_s=sum(planned.nodes[index].cost_s for index in stage.nodes),
-            boundary=stage.boundary or None,
-        )
-        for stage in planned.stages
-    ]
-    return Plan(stages=stages)
+    return Plan(
+        stages=[
+            Stage(
+                index=summary.index,
+                nodes=list(summary.nodes),
+                pool=summary.pool,
+                inputs=list(summary.inputs),
+                shard_size=summary.shard_size,
+                items=summary.items,
+                tasks=summary.tasks,
+                cost_s=summary.cost_s,
+                boundary=summary.boundary or None,
+                estimated=summary.estimated,
+            )
+            for summary in summaries
+        ]
+    )
 
 
 def _answers(context: typer.Context) -> bool:
@@ -154,12 +180,19 @@ def _answers(context: typer.Context) -> bool:
     return asyncio.run(answering_server(globals_of(context).server)) is not None
 
 
-def _catalogue(context: typer.Context) -> Catalogue:
-    """Return the ops of the server if one answers, else the built-in ones."""
-    if not _answers(context):
-        from pixloom.graph.builtin import builtin_catalogue
+def _own_catalogue(imports: Sequence[str]) -> Catalogue:
+    """Return the built-in ops and those of the user's modules, which the settings name if nobody else does."""
+    from pixloom.graph.builtin import builtin_catalogue
+    from pixloom.sdk.own_ops import own_op_specs
+    from pixloom.settings import ExecutorSettings, load_settings
 
-        return builtin_catalogue()
+    return builtin_catalogue().merged(own_op_specs(imports or load_settings(ExecutorSettings).executor_imports))
+
+
+def _catalogue(context: typer.Context, imports: Sequence[str]) -> Catalogue:
+    """Return the ops of the server if one answers, else the built-in ones and those of the user's modules."""
+    if not _answers(context):
+        return _own_catalogue(imports)
     from pixloom.cli.documents import catalogue_of
 
     with connected(context) as client:

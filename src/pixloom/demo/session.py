@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from pixloom.cli.ending import print_failure, print_paths, print_tally
 from pixloom.cli.execution import run_document
-from pixloom.cli.exits import ExitCode
 from pixloom.cli.streams import say
 from pixloom.demo.photo_set import make_photo_set
+from pixloom.exits import ExitCode
 from pixloom.resources import NodeState, Snapshot
 from pixloom.sdk.connection import embedded
 from pixloom.workflows import builtin_workflow

@@ -99,6 +99,7 @@ class Stage(Resource):
         cost_s: Expected seconds an item.
         boundary: Why the stage begins where it does.
         reused: Items whose results would be reused.
+        estimated: Whether `items` and `tasks` are estimates.
     """
 
     index: int
@@ -111,6 +112,7 @@ class Stage(Resource):
     cost_s: float | None = None
     boundary: str | None = None
     reused: int = 0
+    estimated: bool = False
 
     @classmethod
     def from_proto(cls, pb: workflow_pb2.StagePlan) -> Stage:
@@ -126,6 +128,7 @@ class Stage(Resource):
             cost_s=seconds_of(pb, "cost"),
             boundary=pb.boundary or None,
             reused=pb.reused,
+            estimated=pb.estimated,
         )
 
 

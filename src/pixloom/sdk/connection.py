@@ -82,6 +82,7 @@ async def connect(
     server: str | None = None,
     *,
     source_roots: tuple[Path, ...] = (),
+    imports: tuple[str, ...] = (),
     data_dir: Path | None = None,
     announce: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[Connection]:
@@ -91,6 +92,7 @@ async def connect(
         server: Address of the server; None to take the one of the settings or the one that answers at the default
             place, and to start a stack if there is neither.
         source_roots: Folders that an embedded stack may read.
+        imports: Modules with ops of the user's own that an embedded stack serves.
         data_dir: Data directory of an embedded stack; `.pixloom` if None.
         announce: Shows one line to people.
 
@@ -103,7 +105,7 @@ async def connect(
         async with AsyncClient(address) as client:
             yield Connection(client)
         return
-    async with embedded(source_roots=source_roots, data_dir=data_dir, announce=announce) as connection:
+    async with embedded(source_roots=source_roots, imports=imports, data_dir=data_dir, announce=announce) as connection:
         yield connection
 
 
@@ -111,6 +113,7 @@ async def connect(
 async def embedded(
     *,
     source_roots: tuple[Path, ...] = (),
+    imports: tuple[str, ...] = (),
     data_dir: Path | None = None,
     http_port: int = 0,
     grpc_port: int = 0,
@@ -120,6 +123,7 @@ async def embedded(
 
     Args:
         source_roots: Folders that it may read, in addition to those of the settings.
+        imports: Modules with ops of the user's own that it serves.
         data_dir: Data directory; `.pixloom` if None.
         http_port: Port of REST; 0 for any free one.
         grpc_port: Port of gRPC; 0 for any free one.
@@ -131,8 +135,13 @@ async def embedded(
     from pixloom.local.options import LocalStackOptions
     from pixloom.local.stack import LocalStack
 
+    if imports:
+        from pixloom.sdk.own_ops import own_op_specs
+
+        # Executors would find a module that cannot be imported one by one, and only once everything else runs.
+        own_op_specs(imports)
     options = LocalStackOptions.from_settings(
-        source_roots=source_roots, data_dir=data_dir, http_port=http_port, grpc_port=grpc_port
+        source_roots=source_roots, imports=imports, data_dir=data_dir, http_port=http_port, grpc_port=grpc_port
     )
     async with LocalStack(options, announce=announce) as stack, AsyncClient(stack.grpc_address) as client:
         yield Connection(client, stack)

@@ -14,7 +14,7 @@ from pixloom.sdk.connection import connect
 from pixloom.sdk.result import NodeResult, Reader, node_results
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
     from pixloom.artifacts import ArtifactStore
     from pixloom.resources import Item, Job, Results
@@ -75,7 +75,11 @@ class JobDefinition:
         )
 
     async def execute(
-        self, client: AsyncClient | Client | str | None = None, *, params: Mapping[str, Any] | None = None
+        self,
+        client: AsyncClient | Client | str | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        imports: Sequence[str] = (),
     ) -> dict[str, NodeResult]:
         """Store the workflow, run a job of it and wait for its end.
 
@@ -84,6 +88,8 @@ class JobDefinition:
                 at 127.0.0.1:7301, and starts an embedded stack for this run if there is neither; it may read the
                 folders that the workflow's sources name.
             params: Params of the run.
+            imports: Modules with ops of the user's own, for an embedded stack to serve; executors of a server are
+                started with theirs.
 
         Returns:
             Results by node id: JSON values, `ArtifactResult` or `CollectionResult`.
@@ -93,7 +99,7 @@ class JobDefinition:
             JobFailedError: If the job FAILED or was CANCELLED.
             PixloomError: If the server answered otherwise or not at all.
         """
-        async with self._session(client, params or {}) as (session, artifacts):
+        async with self._session(client, params or {}, tuple(imports)) as (session, artifacts):
             applied = await session.apply_workflow(self.to_document())
             created = await session.create_job(self.name, version=applied.workflow.version, params=params)
             job = await session.wait_job(created.id)
@@ -107,14 +113,14 @@ class JobDefinition:
 
     @contextlib.asynccontextmanager
     async def _session(
-        self, client: AsyncClient | Client | str | None, params: Mapping[str, Any]
+        self, client: AsyncClient | Client | str | None, params: Mapping[str, Any], imports: tuple[str, ...]
     ) -> AsyncIterator[tuple[AsyncClient, str | None]]:
         """Give a client, and the URL of the object store if it belongs to a stack that ends with the run."""
         if isinstance(client, AsyncClient):
             yield client, None
             return
         server = client.address if isinstance(client, Client) else client
-        async with connect(server, source_roots=tuple(self._folders(params))) as connection:
+        async with connect(server, source_roots=tuple(self._folders(params)), imports=imports) as connection:
             stack = connection.stack
             if stack is None:
                 yield connection.client, None

@@ -195,6 +195,7 @@ def plan_workflow(
     spec: Document | None = None,
     version: int = 0,
     params: Mapping[str, Any] | None = None,
+    source_items: Mapping[str, int] | None = None,
 ) -> Call[Plan]:
     """Show stages, counts and estimated time of a run without running it.
 
@@ -203,13 +204,16 @@ def plan_workflow(
         spec: a document.
         version: Version of a stored workflow; 0 means the newest.
         params: Params of the run.
+        source_items: Items that sources give as far as they have been counted, by node.
 
     Raises:
         InvalidError: If not exactly one of `workflow` and `spec` is given.
     """
     if (workflow is None) == (spec is None):
         raise InvalidError("Give either the name of a stored workflow or a document as `spec`.")
-    request = pb.PlanWorkflowRequest(version=version, params_json=json_bytes(params, what="The params"))
+    request = pb.PlanWorkflowRequest(
+        version=version, params_json=json_bytes(params, what="The params"), source_items=source_items
+    )
     if workflow is not None:
         request.name = workflow
     if spec is not None:

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19pixloom/v1/workflow.proto\x12\npixloom.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbe\x02\n\x08Workflow\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x11\n\tspec_json\x18\x04 \x01(\x0c\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12,\n\x04tags\x18\x06 \x03(\x0b\x32\x1e.pixloom.v1.Workflow.TagsEntry\x12\x0f\n\x07project\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05notes\x18\n \x03(\t\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\":\n\x07Problem\x12\x0f\n\x07pointer\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xe2\x01\n\tStagePlan\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05nodes\x18\x02 \x03(\t\x12\x0c\n\x04pool\x18\x03 \x01(\t\x12\x0e\n\x06inputs\x18\x04 \x03(\r\x12\x12\n\nshard_size\x18\x05 \x01(\r\x12\x12\n\x05items\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\x05tasks\x18\x07 \x01(\x04H\x01\x88\x01\x01\x12\'\n\x04\x63ost\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08\x62oundary\x18\t \x01(\t\x12\x0e\n\x06reused\x18\n \x01(\x04\x42\x08\n\x06_itemsB\x08\n\x06_tasks\">\n\x15\x43reateWorkflowRequest\x12\x11\n\tspec_json\x18\x01 \x01(\x0c\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"@\n\x16\x43reateWorkflowResponse\x12&\n\x08workflow\x18\x01 \x01(\x0b\x32\x14.pixloom.v1.Workflow\"3\n\x12GetWorkflowRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\"=\n\x13GetWorkflowResponse\x12&\n\x08workflow\x18\x01 \x01(\x0b\x32\x14.pixloom.v1.Workflow\"=\n\x14ListWorkflowsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"Y\n\x15ListWorkflowsResponse\x12\'\n\tworkflows\x18\x01 \x03(\x0b\x32\x14.pixloom.v1.Workflow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"a\n\x15UpdateWorkflowRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tspec_json\x18\x02 \x01(\x0c\x12\x10\n\x08if_match\x18\x03 \x01(\t\x12\x15\n\rallow_missing\x18\x04 \x01(\x08\"Q\n\x16UpdateWorkflowResponse\x12&\n\x08workflow\x18\x01 \x01(\x0b\x32\x14.pixloom.v1.Workflow\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08\"7\n\x15\x44\x65leteWorkflowRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08if_match\x18\x02 \x01(\t\"\x18\n\x16\x44\x65leteWorkflowResponse\",\n\x17ValidateWorkflowRequest\x12\x11\n\tspec_json\x18\x01 \x01(\x0c\"`\n\x18ValidateWorkflowResponse\x12%\n\x08problems\x18\x01 \x03(\x0b\x32\x13.pixloom.v1.Problem\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\r\n\x05notes\x18\x03 \x03(\t\"n\n\x13PlanWorkflowRequest\x12\x0e\n\x04name\x18\x01 \x01(\tH\x00\x12\x13\n\tspec_json\x18\x02 \x01(\x0cH\x00\x12\x0f\n\x07version\x18\x03 \x01(\r\x12\x13\n\x0bparams_json\x18\x04 \x01(\x0c\x42\x0c\n\ndefinition\"t\n\x14PlanWorkflowResponse\x12%\n\x06stages\x18\x01 \x03(\x0b\x32\x15.pixloom.v1.StagePlan\x12\x35\n\x12\x65stimated_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"R\n\x1bListWorkflowVersionsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"_\n\x1cListWorkflowVersionsResponse\x12&\n\x08versions\x18\x01 \x03(\x0b\x32\x14.pixloom.v1.Workflow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xdf\x05\n\x0fWorkflowService\x12W\n\x0e\x43reateWorkflow\x12!.pixloom.v1.CreateWorkflowRequest\x1a\".pixloom.v1.CreateWorkflowResponse\x12N\n\x0bGetWorkflow\x12\x1e.pixloom.v1.GetWorkflowRequest\x1a\x1f.pixloom.v1.GetWorkflowResponse\x12T\n\rListWorkflows\x12 .pixloom.v1.ListWorkflowsRequest\x1a!.pixloom.v1.ListWorkflowsResponse\x12W\n\x0eUpdateWorkflow\x12!.pixloom.v1.UpdateWorkflowRequest\x1a\".pixloom.v1.UpdateWorkflowResponse\x12W\n\x0e\x44\x65leteWorkflow\x12!.pixloom.v1.DeleteWorkflowRequest\x1a\".pixloom.v1.DeleteWorkflowResponse\x12]\n\x10ValidateWorkflow\x12#.pixloom.v1.ValidateWorkflowRequest\x1a$.pixloom.v1.ValidateWorkflowResponse\x12Q\n\x0cPlanWorkflow\x12\x1f.pixloom.v1.PlanWorkflowRequest\x1a .pixloom.v1.PlanWorkflowResponse\x12i\n\x14ListWorkflowVersions\x12\'.pixloom.v1.ListWorkflowVersionsRequest\x1a(.pixloom.v1.ListWorkflowVersionsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19pixloom/v1/workflow.proto\x12\npixloom.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbe\x02\n\x08Workflow\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x11\n\tspec_json\x18\x04 \x01(\x0c\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12,\n\x04tags\x18\x06 \x03(\x0b\x32\x1e.pixloom.v1.Workflow.TagsEntry\x12\x0f\n\x07project\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05notes\x18\n \x03(\t\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\":\n\x07Problem\x12\x0f\n\x07pointer\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xf5\x01\n\tStagePlan\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05nodes\x18\x02 \x03(\t\x12\x0c\n\x04pool\x18\x03 \x01(\t\x12\x0e\n\x06inputs\x18\x04 \x03(\r\x12\x12\n\nshard_size\x18\x05 \x01(\r\x12\x12\n\x05items\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\x05tasks\x18\x07 \x01(\x04H\x01\x88\x01\x01\x12\'\n\x04\x63ost\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08\x62oundary\x18\t \x01(\t\x12\x0e\n\x06reused\x18\n \x01(\x04\x12\x11\n\testimated\x18\x0b \x01(\x08\x42\x08\n\x06_itemsB\x08\n\x06_tasks\">\n\x15\x43reateWorkflowRequest\x12\x11\n\tspec_json\x18\x01 \x01(\x0c\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"@\n\x16\x43reateWorkflowResponse\x12&\n\x08workflow\x18\x01 \x01(\x0b\x32\x14.pixloom.v1.Workflow\"3\n\x12GetWorkflowRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\"=\n\x13GetWorkflowResponse\x12&\n\x08workflow\x18\x01 \x01(\x0b\x32\x14.pixloom.v1.Workflow\"=\n\x14ListWorkflowsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"Y\n\x15ListWorkflowsResponse\x12\'\n\tworkflows\x18\x01 \x03(\x0b\x32\x14.pixloom.v1.Workflow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"a\n\x15UpdateWorkflowRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tspec_json\x18\x02 \x01(\x0c\x12\x10\n\x08if_match\x18\x03 \x01(\t\x12\x15\n\rallow_missing\x18\x04 \x01(\x08\"Q\n\x16UpdateWorkflowResponse\x12&\n\x08workflow\x18\x01 \x01(\x0b\x32\x14.pixloom.v1.Workflow\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08\"7\n\x15\x44\x65leteWorkflowRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08if_match\x18\x02 \x01(\t\"\x18\n\x16\x44\x65leteWorkflowResponse\",\n\x17ValidateWorkflowRequest\x12\x11\n\tspec_json\x18\x01 \x01(\x0c\"`\n\x18ValidateWorkflowResponse\x12%\n\x08problems\x18\x01 \x03(\x0b\x32\x13.pixloom.v1.Problem\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\r\n\x05notes\x18\x03 \x03(\t\"\xea\x01\n\x13PlanWorkflowRequest\x12\x0e\n\x04name\x18\x01 \x01(\tH\x00\x12\x13\n\tspec_json\x18\x02 \x01(\x0cH\x00\x12\x0f\n\x07version\x18\x03 \x01(\r\x12\x13\n\x0bparams_json\x18\x04 \x01(\x0c\x12\x46\n\x0csource_items\x18\x05 \x03(\x0b\x32\x30.pixloom.v1.PlanWorkflowRequest.SourceItemsEntry\x1a\x32\n\x10SourceItemsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x42\x0c\n\ndefinition\"t\n\x14PlanWorkflowResponse\x12%\n\x06stages\x18\x01 \x03(\x0b\x32\x15.pixloom.v1.StagePlan\x12\x35\n\x12\x65stimated_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"R\n\x1bListWorkflowVersionsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"_\n\x1cListWorkflowVersionsResponse\x12&\n\x08versions\x18\x01 \x03(\x0b\x32\x14.pixloom.v1.Workflow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xdf\x05\n\x0fWorkflowService\x12W\n\x0e\x43reateWorkflow\x12!.pixloom.v1.CreateWorkflowRequest\x1a\".pixloom.v1.CreateWorkflowResponse\x12N\n\x0bGetWorkflow\x12\x1e.pixloom.v1.GetWorkflowRequest\x1a\x1f.pixloom.v1.GetWorkflowResponse\x12T\n\rListWorkflows\x12 .pixloom.v1.ListWorkflowsRequest\x1a!.pixloom.v1.ListWorkflowsResponse\x12W\n\x0eUpdateWorkflow\x12!.pixloom.v1.UpdateWorkflowRequest\x1a\".pixloom.v1.UpdateWorkflowResponse\x12W\n\x0e\x44\x65leteWorkflow\x12!.pixloom.v1.DeleteWorkflowRequest\x1a\".pixloom.v1.DeleteWorkflowResponse\x12]\n\x10ValidateWorkflow\x12#.pixloom.v1.ValidateWorkflowRequest\x1a$.pixloom.v1.ValidateWorkflowResponse\x12Q\n\x0cPlanWorkflow\x12\x1f.pixloom.v1.PlanWorkflowRequest\x1a .pixloom.v1.PlanWorkflowResponse\x12i\n\x14ListWorkflowVersions\x12\'.pixloom.v1.ListWorkflowVersionsRequest\x1a(.pixloom.v1.ListWorkflowVersionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,6 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WORKFLOW_TAGSENTRY']._loaded_options = None
   _globals['_WORKFLOW_TAGSENTRY']._serialized_options = b'8\001'
+  _globals['_PLANWORKFLOWREQUEST_SOURCEITEMSENTRY']._loaded_options = None
+  _globals['_PLANWORKFLOWREQUEST_SOURCEITEMSENTRY']._serialized_options = b'8\001'
   _globals['_WORKFLOW']._serialized_start=107
   _globals['_WORKFLOW']._serialized_end=425
   _globals['_WORKFLOW_TAGSENTRY']._serialized_start=382
@@ -42,39 +44,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROBLEM']._serialized_start=427
   _globals['_PROBLEM']._serialized_end=485
   _globals['_STAGEPLAN']._serialized_start=488
-  _globals['_STAGEPLAN']._serialized_end=714
-  _globals['_CREATEWORKFLOWREQUEST']._serialized_start=716
-  _globals['_CREATEWORKFLOWREQUEST']._serialized_end=778
-  _globals['_CREATEWORKFLOWRESPONSE']._serialized_start=780
-  _globals['_CREATEWORKFLOWRESPONSE']._serialized_end=844
-  _globals['_GETWORKFLOWREQUEST']._serialized_start=846
-  _globals['_GETWORKFLOWREQUEST']._serialized_end=897
-  _globals['_GETWORKFLOWRESPONSE']._serialized_start=899
-  _globals['_GETWORKFLOWRESPONSE']._serialized_end=960
-  _globals['_LISTWORKFLOWSREQUEST']._serialized_start=962
-  _globals['_LISTWORKFLOWSREQUEST']._serialized_end=1023
-  _globals['_LISTWORKFLOWSRESPONSE']._serialized_start=1025
-  _globals['_LISTWORKFLOWSRESPONSE']._serialized_end=1114
-  _globals['_UPDATEWORKFLOWREQUEST']._serialized_start=1116
-  _globals['_UPDATEWORKFLOWREQUEST']._serialized_end=1213
-  _globals['_UPDATEWORKFLOWRESPONSE']._serialized_start=1215
-  _globals['_UPDATEWORKFLOWRESPONSE']._serialized_end=1296
-  _globals['_DELETEWORKFLOWREQUEST']._serialized_start=1298
-  _globals['_DELETEWORKFLOWREQUEST']._serialized_end=1353
-  _globals['_DELETEWORKFLOWRESPONSE']._serialized_start=1355
-  _globals['_DELETEWORKFLOWRESPONSE']._serialized_end=1379
-  _globals['_VALIDATEWORKFLOWREQUEST']._serialized_start=1381
-  _globals['_VALIDATEWORKFLOWREQUEST']._serialized_end=1425
-  _globals['_VALIDATEWORKFLOWRESPONSE']._serialized_start=1427
-  _globals['_VALIDATEWORKFLOWRESPONSE']._serialized_end=1523
-  _globals['_PLANWORKFLOWREQUEST']._serialized_start=1525
-  _globals['_PLANWORKFLOWREQUEST']._serialized_end=1635
-  _globals['_PLANWORKFLOWRESPONSE']._serialized_start=1637
-  _globals['_PLANWORKFLOWRESPONSE']._serialized_end=1753
-  _globals['_LISTWORKFLOWVERSIONSREQUEST']._serialized_start=1755
-  _globals['_LISTWORKFLOWVERSIONSREQUEST']._serialized_end=1837
-  _globals['_LISTWORKFLOWVERSIONSRESPONSE']._serialized_start=1839
-  _globals['_LISTWORKFLOWVERSIONSRESPONSE']._serialized_end=1934
-  _globals['_WORKFLOWSERVICE']._serialized_start=1937
-  _globals['_WORKFLOWSERVICE']._serialized_end=2672
+  _globals['_STAGEPLAN']._serialized_end=733
+  _globals['_CREATEWORKFLOWREQUEST']._serialized_start=735
+  _globals['_CREATEWORKFLOWREQUEST']._serialized_end=797
+  _globals['_CREATEWORKFLOWRESPONSE']._serialized_start=799
+  _globals['_CREATEWORKFLOWRESPONSE']._serialized_end=863
+  _globals['_GETWORKFLOWREQUEST']._serialized_start=865
+  _globals['_GETWORKFLOWREQUEST']._serialized_end=916
+  _globals['_GETWORKFLOWRESPONSE']._serialized_start=918
+  _globals['_GETWORKFLOWRESPONSE']._serialized_end=979
+  _globals['_LISTWORKFLOWSREQUEST']._serialized_start=981
+  _globals['_LISTWORKFLOWSREQUEST']._serialized_end=1042
+  _globals['_LISTWORKFLOWSRESPONSE']._serialized_start=1044
+  _globals['_LISTWORKFLOWSRESPONSE']._serialized_end=1133
+  _globals['_UPDATEWORKFLOWREQUEST']._serialized_start=1135
+  _globals['_UPDATEWORKFLOWREQUEST']._serialized_end=1232
+  _globals['_UPDATEWORKFLOWRESPONSE']._serialized_start=1234
+  _globals['_UPDATEWORKFLOWRESPONSE']._serialized_end=1315
+  _globals['_DELETEWORKFLOWREQUEST']._serialized_start=1317
+  _globals['_DELETEWORKFLOWREQUEST']._serialized_end=1372
+  _globals['_DELETEWORKFLOWRESPONSE']._serialized_start=1374
+  _globals['_DELETEWORKFLOWRESPONSE']._serialized_end=1398
+  _globals['_VALIDATEWORKFLOWREQUEST']._serialized_start=1400
+  _globals['_VALIDATEWORKFLOWREQUEST']._serialized_end=1444
+  _globals['_VALIDATEWORKFLOWRESPONSE']._serialized_start=1446
+  _globals['_VALIDATEWORKFLOWRESPONSE']._serialized_end=1542
+  _globals['_PLANWORKFLOWREQUEST']._serialized_start=1545
+  _globals['_PLANWORKFLOWREQUEST']._serialized_end=1779
+  _globals['_PLANWORKFLOWREQUEST_SOURCEITEMSENTRY']._serialized_start=1715
+  _globals['_PLANWORKFLOWREQUEST_SOURCEITEMSENTRY']._serialized_end=1765
+  _globals['_PLANWORKFLOWRESPONSE']._serialized_start=1781
+  _globals['_PLANWORKFLOWRESPONSE']._serialized_end=1897
+  _globals['_LISTWORKFLOWVERSIONSREQUEST']._serialized_start=1899
+  _globals['_LISTWORKFLOWVERSIONSREQUEST']._serialized_end=1981
+  _globals['_LISTWORKFLOWVERSIONSRESPONSE']._serialized_start=1983
+  _globals['_LISTWORKFLOWVERSIONSRESPONSE']._serialized_end=2078
+  _globals['_WORKFLOWSERVICE']._serialized_start=2081
+  _globals['_WORKFLOWSERVICE']._serialized_end=2816
 # @@protoc_insertion_point(module_scope)

@@ -152,6 +152,7 @@ class StagePlan(_message.Message):
     COST_FIELD_NUMBER: _builtins.int
     BOUNDARY_FIELD_NUMBER: _builtins.int
     REUSED_FIELD_NUMBER: _builtins.int
+    ESTIMATED_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Place in the plan, from 0."""
     pool: _builtins.str
@@ -166,6 +167,10 @@ class StagePlan(_message.Message):
     """Why the stage begins where it does, such as "collection op" or "fuse: false"."""
     reused: _builtins.int
     """Items whose results would be reused from the memo."""
+    estimated: _builtins.bool
+    """Whether `items` and `tasks` are estimates: ops before the stage may drop items or make several, or the scheduler
+    cuts shards by the cost it measures.
+    """
     @_builtins.property
     def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Nodes fused into it, in order of execution."""
@@ -191,10 +196,11 @@ class StagePlan(_message.Message):
         cost: _duration_pb2.Duration | None = ...,
         boundary: _builtins.str = ...,
         reused: _builtins.int = ...,
+        estimated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_items", b"_items", "_tasks", b"_tasks", "cost", b"cost", "items", b"items", "tasks", b"tasks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_items", b"_items", "_tasks", b"_tasks", "boundary", b"boundary", "cost", b"cost", "index", b"index", "inputs", b"inputs", "items", b"items", "nodes", b"nodes", "pool", b"pool", "reused", b"reused", "shard_size", b"shard_size", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_items", b"_items", "_tasks", b"_tasks", "boundary", b"boundary", "cost", b"cost", "estimated", b"estimated", "index", b"index", "inputs", b"inputs", "items", b"items", "nodes", b"nodes", "pool", b"pool", "reused", b"reused", "shard_size", b"shard_size", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__items: _TypeAlias = _typing.Literal["items"]  # noqa: Y015
     _WhichOneofArgType__items: _TypeAlias = _typing.Literal["_items", b"_items"]  # noqa: Y015
@@ -528,10 +534,31 @@ class PlanWorkflowRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class SourceItemsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     SPEC_JSON_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     PARAMS_JSON_FIELD_NUMBER: _builtins.int
+    SOURCE_ITEMS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of a stored workflow."""
     spec_json: _builtins.bytes
@@ -540,6 +567,10 @@ class PlanWorkflowRequest(_message.Message):
     """Version of a stored workflow; 0 means the newest."""
     params_json: _builtins.bytes
     """Params of the run as one JSON object."""
+    @_builtins.property
+    def source_items(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Items that sources give as far as the caller has counted them, by node; the plan calls them estimates."""
+
     def __init__(
         self,
         *,
@@ -547,10 +578,11 @@ class PlanWorkflowRequest(_message.Message):
         spec_json: _builtins.bytes = ...,
         version: _builtins.int = ...,
         params_json: _builtins.bytes = ...,
+        source_items: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "name", b"name", "spec_json", b"spec_json"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "name", b"name", "params_json", b"params_json", "spec_json", b"spec_json", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "name", b"name", "params_json", b"params_json", "source_items", b"source_items", "spec_json", b"spec_json", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_definition: _TypeAlias = _typing.Literal["name", "spec_json"]  # noqa: Y015
     _WhichOneofArgType_definition: _TypeAlias = _typing.Literal["definition", b"definition"]  # noqa: Y015

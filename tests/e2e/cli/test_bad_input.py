@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def _pixloom(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def _pixloom(folder: Path, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PIXLOOM_")}
     environment["PIXLOOM_SERVER"] = "embedded"  # whatever else runs on this machine
+    environment |= settings
     command = [sys.executable, "-m", "pixloom.cli", *words]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
@@ -71,6 +72,82 @@ def test_folder_without_images_ends_with_2(tmp_path: Path, words: tuple[str, ...
     assert done.returncode == 2
     assert "The folder here has no images" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+@pytest.mark.parametrize("words", [("run", "w.json"), ("up",), ("lint", "w.json"), ("plan", "w.json")])
+def test_missing_module_of_own_ops_ends_with_2_before_anything_starts(tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "w.json").write_text(_workflow({"id": "a", "op": "mine.mark"}))
+
+    done = _pixloom(tmp_path, *words, "--import", "no_such.ops")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Error: There is no module no_such.ops to import ops from")
+    assert len(done.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["w.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("import no_such_package", "no_such_package"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("raise SystemExit(0)", "SystemExit"),
+        ("", "has no op in it"),
+    ],
+)
+def test_module_that_serves_no_ops_ends_with_2(tmp_path: Path, text: str, hint: str) -> None:
+    (tmp_path / "mine.py").write_text(text)
+
+    done = _pixloom(tmp_path, "up", "--import", "mine")
+
+    assert done.returncode == 2
+    assert hint in done.stderr
+    assert not (tmp_path / ".pixloom").exists()
+
+
+@pytest.mark.parametrize("words", [("run", "w.json"), ("demo",)])
+def test_place_for_outputs_that_cannot_be_one_ends_with_2(tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "w.json").write_text(_workflow({"id": "a", "op": "debug.range", "params": {"count": 1}}))
+    (tmp_path / "taken").touch()
+
+    done = _pixloom(tmp_path, *words, "--out", "taken/deep")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "taken is no folder" in done.stderr
+    assert not (tmp_path / ".pixloom").exists()
+
+
+@pytest.mark.parametrize(
+    ("service", "variable", "value"),
+    [
+        ("scheduler", "PIXLOOM_DATABASE_URL", "mysql://secret@host/x"),
+        ("scheduler", "PIXLOOM_DATABASE_URL", "postgresql://user:secret@host:99999/x"),
+        ("scheduler", "PIXLOOM_SCHEDULER_LISTEN", "0.0.0.0:7311"),
+        ("scheduler", "PIXLOOM_LOG_LEVEL", "loud"),
+        ("executor", "PIXLOOM_NATS_URL", "http://secret@host"),
+        ("executor", "PIXLOOM_SCHEDULER_ADDRESSES", "here"),
+        ("executor", "PIXLOOM_EXECUTOR_IMPORTS", "no_such.ops"),
+        ("gateway", "PIXLOOM_GATEWAY_GRPC_LISTEN", "127.0.0.1"),
+        ("gateway", "PIXLOOM_ARTIFACTS_URL", "ftp://host"),
+    ],
+)
+def test_service_with_a_bad_setting_ends_with_2_and_one_sentence(
+    tmp_path: Path, service: str, variable: str, value: str
+) -> None:
+    done = _pixloom(tmp_path, service, "start", **{variable: value})
+
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"Error: the {service} cannot run. ")
+    assert variable in line or "no_such.ops" in line
+    assert "secret" not in line
+
+
+def test_scheduler_without_a_database_ends_with_3(tmp_path: Path) -> None:
+    done = _pixloom(tmp_path, "scheduler", "start", PIXLOOM_DATABASE_URL="postgresql://127.0.0.1:9/x")
+
+    assert done.returncode == 3
+    assert "PIXLOOM_DATABASE_URL" in done.stderr.splitlines()[-1]
 
 
 def test_lint_lists_all_problems_as_json(tmp_path: Path) -> None:

@@ -106,6 +106,9 @@ async def test_a_crash_fails_the_node_if_the_workflow_says_so(engine: Engine) ->
     assert job.state == "FAILED"
     assert job.error is not None
     assert (job.error.reason, job.error.node) == ("CRASHED", "step")
+    # The node is said once, by `node`; and no item came out at the end.
+    assert "step" not in job.error.detail
+    assert job.items.ok == 0
     assert (await engine.node(job.id, "after")).state == "SKIPPED"
 
 

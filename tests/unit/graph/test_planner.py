@@ -244,6 +244,26 @@ def test_counts_are_shown_where_they_are_known(catalogue: Catalogue) -> None:
         ],
     }
     plan = plan_workflow(validate(document, catalogue).require(), {}, catalogue)
-    expected = [(("numbers",), 10, None), (("a",), 10, 4), (("b",), None, None), (("c",), None, 1)]
-    assert expected == [(stage.nodes, stage.items, stage.tasks) for stage in stage_summaries(plan, catalogue)]
+    expected = [
+        (("numbers",), 10, None, False),
+        (("a",), 10, 4, False),
+        # Ops may drop items or make several, and the scheduler cuts by the cost it measures.
+        (("b",), 10, 1, True),
+        (("c",), 10, 1, True),
+    ]
+    assert expected == [
+        (stage.nodes, stage.items, stage.tasks, stage.estimated) for stage in stage_summaries(plan, catalogue)
+    ]
     assert [stage.items for stage in stage_summaries(plan)] == [None] * 4
+
+
+def test_counts_that_somebody_made_go_through_the_plan_as_estimates(catalogue: Catalogue) -> None:
+    plan = planned(catalogue, decode("a", "photos", shard_size=4), decode("b", "a", fuse=False))
+
+    summaries = stage_summaries(plan, catalogue, source_items={"photos": 10})
+
+    assert [(stage.items, stage.tasks, stage.estimated) for stage in summaries] == [
+        (10, None, True),
+        (10, 3, True),
+        (10, 1, True),
+    ]

@@ -21,7 +21,9 @@ _HUGE_BYTES = 1 << 45  # more than any address space limit that makes sense
 @source("debug.range", cost_hint_s=0.01, output=PortType.RECORD)
 def debug_range(
     *,
-    count: Annotated[int, Field(ge=0, le=100_000_000, description="Number of items")],
+    count: Annotated[
+        int, Field(ge=0, le=100_000_000, description="Number of items", json_schema_extra={"x-pixloom-count": True})
+    ],
     cursor: str | None = None,
 ) -> Page:
     """Give items without bytes, named by their number."""

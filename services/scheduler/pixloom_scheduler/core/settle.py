@@ -183,6 +183,8 @@ def _fail_stage(job: JobRun, stage: StageRun, now: float) -> list[Change]:
     """
     reason, detail, position = stage.failure
     culprit = job.plan.nodes[stage.plan.nodes[position]].id
+    # An attempt's detail names the node, since its stage may have several; here the error stands at the node itself.
+    detail = detail.removeprefix(f"node {culprit}: ")
     changes: list[Change] = []
     for place, index in enumerate(stage.plan.nodes):
         if place < position:

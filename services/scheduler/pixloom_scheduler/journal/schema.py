@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlch
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 import pixloom_scheduler
-from pixloom.errors import MachineError, UnavailableError
+from pixloom.errors import InvalidError, MachineError, UnavailableError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -34,7 +34,7 @@ def create_engine(url: str) -> AsyncEngine:
     """Return an engine for a `postgresql://` URL, driven by asyncpg."""
     scheme, _, rest = url.partition("://")
     if scheme not in {"postgresql", "postgres", "postgresql+asyncpg"}:
-        raise MachineError(f"PIXLOOM_DATABASE_URL must begin with postgresql://, not {scheme}://")
+        raise InvalidError(f"PIXLOOM_DATABASE_URL must begin with postgresql://, not {scheme}://")
     return create_async_engine(f"postgresql+asyncpg://{rest}", pool_size=4, max_overflow=4, pool_pre_ping=True)
 
 

@@ -167,7 +167,7 @@ class Workflows(workflow_pb2_grpc.WorkflowServiceServicer):
         planned = await self._submissions.plan(document, read_json(request.params_json, "params"))
         response = workflow_pb2.PlanWorkflowResponse()
         known_s = 0.0
-        for summary in stage_summaries(planned, self._catalogue.current):
+        for summary in stage_summaries(planned, self._catalogue.current, source_items=dict(request.source_items)):
             response.stages.append(_stage(summary))
             known_s += summary.cost_s * (summary.items or 1) / max(1, self._executors.slots(summary.pool))
         response.estimated_duration.FromMicroseconds(round(known_s * 1e6))
@@ -200,6 +200,7 @@ def _stage(summary: StageSummary) -> workflow_pb2.StagePlan:
         items=summary.items,
         tasks=summary.tasks,
         boundary=summary.boundary,
+        estimated=summary.estimated,
     )
     stage.cost.FromMicroseconds(round(summary.cost_s * 1e6))
     return stage

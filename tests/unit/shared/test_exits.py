@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from pixloom.cli.exits import exit_code_of
 from pixloom.errors import REASONS, error_from_reason
+from pixloom.exits import exit_code_of
 
 _EXPECTED = {
     "UNAVAILABLE": 3,
