@@ -19,18 +19,21 @@ import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pixloom.artifacts.disk_sync import SyncRounds
 from pixloom.artifacts.media import SNIFF_BYTES, sniff_media_type
-from pixloom.artifacts.store import CHUNK_BYTES, absent, cas_key, check_digest, check_range
+from pixloom.artifacts.store import CHUNK_BYTES, absent, cas_key, check_digest, check_range, in_blocks
 from pixloom.errors import MachineError
 from pixloom.v1 import item_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
+    from hashlib import _Hash as Hash
 
 __all__ = ["FileStore"]
+
+T = TypeVar("T")
 
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -56,8 +59,7 @@ class FileStore:
         ref = pb.ArtifactRef(sha256=sha256, size_bytes=len(data), media_type=media_type)
         if _holds(target, data):
             return ref
-        # Two children of one fork share the counter's value, hence pid; two stores of one process, hence the nonce.
-        unfinished = f"{self._prefix}tmp{os.sep}{os.getpid()}-{next(self._names)}-{secrets.token_hex(4)}"
+        unfinished = self._unfinished_path()
         try:
             self._write(unfinished, data)
             self._rename(unfinished, target)
@@ -113,6 +115,28 @@ class FileStore:
     async def aput(self, data: bytes, media_type: str) -> pb.ArtifactRef:
         """Store bytes in a thread."""
         return await asyncio.to_thread(self.put, data, media_type)
+
+    async def astore(self, chunks: AsyncIterator[bytes]) -> pb.ArtifactRef:
+        """Store bytes as they come; see `ArtifactStore.astore`."""
+        unfinished = self._unfinished_path()
+        digest, first, size = hashlib.sha256(), b"", 0
+        try:
+            handle = await self._tried(self._create, unfinished)
+            try:
+                async for block in in_blocks(chunks):
+                    first = first or block[:SNIFF_BYTES]
+                    size += len(block)
+                    await self._tried(_write_hashed, handle, block, digest)
+            finally:
+                os.close(handle)
+            ref = pb.ArtifactRef(sha256=digest.hexdigest(), size_bytes=size, media_type=sniff_media_type(first))
+            # Over one that is there already: it has the same bytes, unless a crash of the machine left it torn.
+            await self._tried(self._rename, unfinished, self._prefix + cas_key(ref.sha256))
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(unfinished)  # noqa: PTH108
+            raise
+        return ref
 
     async def aget(self, sha256: str, offset: int = 0, length: int | None = None) -> bytes:
         """Return bytes, read in a thread."""
@@ -176,17 +200,33 @@ class FileStore:
         except OSError as error:
             raise self._machine_error("read", error) from error
 
-    def _write(self, path: str, data: bytes) -> None:
+    async def _tried(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Do a step of a write in a thread, to its end also when this is cancelled: it may use a handle closed next."""
+        task = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait({task})
+            raise
+        except OSError as error:
+            raise self._machine_error("written", error) from error
+
+    def _unfinished_path(self) -> str:
+        # Two children of one fork share the counter's value, hence pid; two stores of one process, hence the nonce.
+        return f"{self._prefix}tmp{os.sep}{os.getpid()}-{next(self._names)}-{secrets.token_hex(4)}"
+
+    def _create(self, path: str) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
-            handle = os.open(path, flags, 0o644)
+            return os.open(path, flags, 0o644)
         except FileNotFoundError:
             os.makedirs(f"{self._prefix}tmp", exist_ok=True)  # noqa: PTH103
-            handle = os.open(path, flags, 0o644)
+            return os.open(path, flags, 0o644)
+
+    def _write(self, path: str, data: bytes) -> None:
+        handle = self._create(path)
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(handle, view) :]
+            _write_all(handle, data)
         finally:
             os.close(handle)
 
@@ -206,6 +246,17 @@ class FileStore:
         return MachineError(
             f"An artifact could not be {action} in {self._root}: {error.strerror}. Check the folder and its permissions."
         )
+
+
+def _write_all(handle: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]
+
+
+def _write_hashed(handle: int, data: bytes, digest: Hash) -> None:
+    digest.update(data)
+    _write_all(handle, data)
 
 
 def _holds(path: str, data: bytes) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -12,7 +14,7 @@ from obstore import exceptions
 from obstore.store import MemoryStore, from_url
 
 from pixloom.artifacts.media import SNIFF_BYTES, sniff_media_type
-from pixloom.artifacts.store import CHUNK_BYTES, absent, cas_key, check_digest, check_range
+from pixloom.artifacts.store import CHUNK_BYTES, absent, cas_key, check_digest, check_range, in_blocks
 from pixloom.errors import UnavailableError
 from pixloom.v1 import item_pb2 as pb
 
@@ -72,6 +74,30 @@ class RemoteStore:
             return ref
         except exceptions.BaseError as error:
             raise self._unavailable("written", error) from error
+        return ref
+
+    async def astore(self, chunks: AsyncIterator[bytes]) -> pb.ArtifactRef:
+        """Store bytes as they come; see `ArtifactStore.astore`.
+
+        The key is known when the last byte has come, so they go to a key of their own and are copied by the store.
+        """
+        unfinished = f"tmp/{secrets.token_hex(16)}"
+        digest, first, size = hashlib.sha256(), b"", 0
+
+        try:
+            async with obstore.open_writer_async(self._store, unfinished) as writer:
+                async for block in in_blocks(chunks):
+                    first = first or block[:SNIFF_BYTES]
+                    size += len(block)
+                    digest.update(block)
+                    await writer.write(block)
+            ref = pb.ArtifactRef(sha256=digest.hexdigest(), size_bytes=size, media_type=sniff_media_type(first))
+            await obstore.copy_async(self._store, unfinished, cas_key(ref.sha256))
+        except exceptions.BaseError as error:
+            raise self._unavailable("written", error) from error
+        finally:
+            with suppress(exceptions.BaseError, FileNotFoundError):
+                await obstore.delete_async(self._store, unfinished)
         return ref
 
     def get(self, sha256: str, offset: int = 0, length: int | None = None) -> bytes:

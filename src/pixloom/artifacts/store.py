@@ -23,7 +23,16 @@ if TYPE_CHECKING:
 
     from pixloom.v1 import item_pb2 as pb
 
-__all__ = ["CHUNK_BYTES", "ArtifactStore", "absent", "cas_key", "check_digest", "check_range", "open_store"]
+__all__ = [
+    "CHUNK_BYTES",
+    "ArtifactStore",
+    "absent",
+    "cas_key",
+    "check_digest",
+    "check_range",
+    "in_blocks",
+    "open_store",
+]
 
 # Most bytes of a chunk of `astream`: what a gRPC message of a download may carry.
 CHUNK_BYTES: Final = 1024 * 1024
@@ -65,6 +74,12 @@ class ArtifactStore(Protocol):
     async def aput(self, data: bytes, media_type: str) -> pb.ArtifactRef:
         """Do what `put` does without blocking the loop."""
 
+    async def astore(self, chunks: AsyncIterator[bytes]) -> pb.ArtifactRef:
+        """Store bytes as they come, a block of them in memory at a time, and return their reference.
+
+        What `chunks` raises is passed on; like after a cancel, nothing is left behind then. Errors as `put`.
+        """
+
     async def aget(self, sha256: str, offset: int = 0, length: int | None = None) -> bytes:
         """Do what `get` does without blocking the loop."""
 
@@ -81,6 +96,18 @@ class ArtifactStore(Protocol):
             NotFoundError: If the store does not hold one of them.
             MachineError: If the disk fails.
         """
+
+
+async def in_blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield the same bytes in blocks of at least `CHUNK_BYTES`, the last one aside; chunks come in any size."""
+    waiting = bytearray()
+    async for chunk in chunks:
+        waiting += chunk
+        if len(waiting) >= CHUNK_BYTES:
+            yield bytes(waiting)
+            waiting.clear()
+    if waiting:
+        yield bytes(waiting)
 
 
 def open_store(url: str) -> ArtifactStore:

@@ -1914,6 +1914,7 @@ class ListAttemptsRequest(_message.Message):
     NODE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id of the job."""
     node: _builtins.str
@@ -1922,6 +1923,8 @@ class ListAttemptsRequest(_message.Message):
     """Most entries to return, 1 to 1,000; 0 means 100."""
     page_token: _builtins.str
     """Token of the page before."""
+    attempt: _builtins.str
+    """Id of an attempt of the job; only that one is returned, or none. Empty means all."""
     def __init__(
         self,
         *,
@@ -1929,10 +1932,11 @@ class ListAttemptsRequest(_message.Message):
         node: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        attempt: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "node", b"node", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "id", b"id", "node", b"node", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -14,7 +16,7 @@ from pixloom.errors import InvalidError, NotFoundError, RangeError
 from pixloom.v1 import item_pb2 as pb
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import AsyncIterator
 
 ABSENT = "0" * 64
 
@@ -154,3 +156,37 @@ def test_other_urls_are_refused(url: str) -> None:
 
 def test_credentials_stay_out_of_the_uri() -> None:
     assert open_store("s3://key:secret@bucket/prefix").uri == "s3://bucket/prefix"
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+async def _pieces(data: bytes, size: int) -> AsyncIterator[bytes]:
+    for at in range(0, len(data), size):
+        yield data[at : at + size]
+
+
+@pytest.mark.parametrize("size", [0, 1, 300_000, 3 * 1024 * 1024 + 5])
+async def test_bytes_that_come_in_pieces_are_stored_under_their_digest(store: ArtifactStore, size: int) -> None:
+    data = b"\x89PNG\r\n\x1a\n"[:size] + bytes(max(0, size - 8))
+
+    ref = await store.astore(_pieces(data, 65_536))
+    again = await store.astore(_pieces(data, 1_000_000))
+
+    assert ref == again == store.head(ref.sha256)
+    assert (ref.sha256, ref.size_bytes) == (hashlib.sha256(data).hexdigest(), size)
+    assert store.get(ref.sha256) == data
+
+
+async def test_upload_that_breaks_off_leaves_nothing_behind(store: ArtifactStore) -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield bytes(2 * 1024 * 1024)
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        await store.astore(broken())
+
+    assert store.head(hashlib.sha256(bytes(2 * 1024 * 1024)).hexdigest()) is None
+    if store.uri.startswith("file:"):
+        assert _files_below(Path(unquote(urlsplit(store.uri).path))) == []

@@ -44,6 +44,11 @@ async def test_a_failing_task_is_tried_again_after_longer_and_longer_waits(engin
         # Jitter only ever adds; but the wait is measured by the database's clock and these times by the executor's.
         assert (after.start_time - before.end_time).total_seconds() >= wait_s * 0.8
     assert (await engine.node(job.id, "step")).retry_count == 2
+    for attempt in attempts:
+        found = await engine.http.get(f"/api/v1/attempts/{attempt.id}")
+        assert (found.status_code, found.json()["id"]) == (200, attempt.id)
+    for missing in (f"{attempts[0].task}.9", f"{job.id}.1.9.9.1", f"{job.id}.1.1.0.{1 << 70}"):
+        assert (await engine.http.get(f"/api/v1/attempts/{missing}")).status_code == 404
 
 
 async def test_items_are_rejected_when_no_attempt_is_left(engine: Engine) -> None:

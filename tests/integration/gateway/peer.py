@@ -342,6 +342,8 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
 
     async def ListAttempts(self, request: Any, context: Any) -> Any:
         found = self.journal(request.id).attempts
+        if request.attempt:
+            found = [attempt for attempt in found if attempt.id == request.attempt]
         start = int(request.page_token or 0)
         page = found[start : start + 1]
         end = start + len(page)

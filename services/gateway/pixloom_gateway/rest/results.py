@@ -92,15 +92,11 @@ def result_routes(context: RouteContext) -> APIRouter:
         parts = attempt_id.rsplit(".", _ATTEMPT_PARTS - 1)
         if len(parts) != _ATTEMPT_PARTS or not all(part.isascii() and part.isdigit() for part in parts[1:]):
             raise NotFoundError(f"There is no attempt {attempt_id}: ids are job.generation.stage.shard.number.")
-        request = job_pb2.ListAttemptsRequest(id=parts[0], page_size=1000)
-        while True:
-            answer = await scheduler.call(methods.LIST_ATTEMPTS, request)
-            for entry in answer.attempts:
-                if entry.id == attempt_id:
-                    return reply(Attempt.from_proto(entry))
-            if not answer.next_page_token:
-                raise NotFoundError(f"There is no attempt {attempt_id}.")
-            request.page_token = answer.next_page_token
+        request = job_pb2.ListAttemptsRequest(id=parts[0], attempt=attempt_id)
+        answer = await scheduler.call(methods.LIST_ATTEMPTS, request)
+        if not answer.attempts:
+            raise NotFoundError(f"There is no attempt {attempt_id}.")
+        return reply(Attempt.from_proto(answer.attempts[0]))
 
     return routes
 

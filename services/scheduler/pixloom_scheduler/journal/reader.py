@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pixloom_scheduler.live import LiveJob
 
-__all__ = ["JobFilter", "Reader", "StoredJob"]
+__all__ = ["AttemptPlace", "JobFilter", "Reader", "StoredJob"]
 
 _ATTEMPT = KINDS[AttemptEnded]
 _ENDS_SHARD = 1
@@ -73,6 +73,37 @@ class StoredJob:
     record: bytes | None
     plan: bytes
     request_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptPlace:
+    """Where the journal has an attempt: what its id says.
+
+    Attributes:
+        job_id: Its job.
+        generation: Its generation.
+        stage: Its stage.
+        shard: Its shard.
+        number: Its number among the attempts of its task.
+    """
+
+    job_id: str
+    generation: int
+    stage: int
+    shard: int
+    number: int
+
+    @classmethod
+    def parse(cls, attempt_id: str, *, job_id: str) -> AttemptPlace | None:
+        """Return the place that an id names, or None if it is no id of an attempt of that job."""
+        job, *words = attempt_id.rsplit(".", 4)
+        if job != job_id or len(words) != 4 or not all(word.isascii() and word.isdigit() for word in words):
+            return None
+        numbers = [int(word) if len(word) < 20 else 1 << 63 for word in words]
+        # Beyond what the columns hold there is nothing.
+        if any(number >= limit for number, limit in zip(numbers, (1 << 31, 1 << 31, 1 << 63, 1 << 31), strict=True)):
+            return None
+        return cls(job_id, *numbers)
 
 
 _STORED = [tables.job.c[name] for name in StoredJob.__slots__]
@@ -151,6 +182,25 @@ class Reader:
         )
         if stage is not None:
             query = query.where(journal.stage == stage)
+        return [dict(row) for row in await self._all(query)]
+
+    async def attempt(self, day: date, place: AttemptPlace) -> list[dict[str, Any]]:
+        """Return one attempt as `attempts` does, or nothing: a query among the rows of its job alone."""
+        journal = tables.journal.c
+        columns = [column for column in journal if column.name not in {"payload", "cuts"}]
+        query = (
+            select(*columns)
+            .where(
+                journal.day == day,
+                journal.job_id == place.job_id,
+                journal.kind == _ATTEMPT,
+                journal.generation == place.generation,
+                journal.stage == place.stage,
+                journal.shard == place.shard,
+                journal.attempt == place.number,
+            )
+            .limit(1)
+        )
         return [dict(row) for row in await self._all(query)]
 
     async def openings(self, day: date, job_id: str) -> list[dict[str, Any]]:

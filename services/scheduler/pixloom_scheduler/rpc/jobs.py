@@ -8,7 +8,7 @@ from pixloom.errors import InvalidError, NotFoundError, PixloomError, Problem
 from pixloom.graph.plan import plan_from_json
 from pixloom.telemetry.propagation import inject
 from pixloom.v1 import job_pb2
-from pixloom_scheduler.journal.reader import JobFilter
+from pixloom_scheduler.journal.reader import AttemptPlace, JobFilter
 from pixloom_scheduler.rpc.requests import (
     PROJECT,
     page_size,
@@ -190,7 +190,11 @@ class Jobs(JobVerbs):
             place = plan.stages[stage].nodes.index(plan.nodes.index(found[0]))
         size = page_size(request.page_size)
         after = int(read_page_token(request.page_token) or "0")
-        rows = await self._reader.attempts(stored.day, stored.id, stage=stage, after=after, most=size + 1)
+        if request.attempt:
+            wanted = AttemptPlace.parse(request.attempt, job_id=stored.id)
+            rows = await self._reader.attempt(stored.day, wanted) if wanted is not None else []
+        else:
+            rows = await self._reader.attempts(stored.day, stored.id, stage=stage, after=after, most=size + 1)
         attempts = []
         for row in rows[:size]:
             stage_plan = plan.stages[row["stage"]]
