@@ -32,9 +32,9 @@ def doctor(
     """Look for what would keep Pixloom from working here; exit code 1 if something is wrong."""
     import asyncio
 
-    from pixloom.cli.exits import ExitCode
     from pixloom.cli.output import print_json
     from pixloom.errors import InvalidError
+    from pixloom.exits import ExitCode
     from pixloom.local.diagnosis import Finding, Verdict, examine
     from pixloom.local.options import LocalStackOptions
 
