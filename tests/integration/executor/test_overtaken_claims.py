@@ -1,0 +1,148 @@
+"""A job that is paused or cancelled while an executor takes up work of it: nothing of that work starts."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import nats as nats_client
+import pytest
+
+from pixloom.rpc.bundles import unbundled
+from pixloom.rpc.channel import aio_channel
+from pixloom.v1 import executor_pb2 as pb
+from pixloom.v1 import executor_pb2_grpc
+from pixloom_executor.children import ChildPool, ChildSettings
+from pixloom_executor.leases import LeaseBook
+from pixloom_executor.puller import Room
+from pixloom_executor.session import Session
+from pixloom_executor.supervisor import Supervisor
+from tests.unit.executor.tasks import batch_of, call, inline, item, sliced
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from pixloom.local.nats import EmbeddedNats
+
+JOB = "j1"
+
+
+class Scheduler(executor_pb2_grpc.ExecutorServiceServicer):
+    """Grants every claim, and says in the same breath that other tasks are to be ended."""
+
+    def __init__(self) -> None:
+        self.cancel: pb.CancelTasks | None = None
+        self.heard: asyncio.Queue[pb.SessionRequest] = asyncio.Queue()
+
+    async def Session(
+        self, request_iterator: AsyncIterator[pb.SessionRequest], context: Any
+    ) -> AsyncIterator[pb.SessionResponse]:
+        del context
+        async for together in request_iterator:
+            for request in unbundled(together):
+                match request.WhichOneof("message"):
+                    case "hello":
+                        welcome = pb.Welcome(incarnation="i")
+                        welcome.heartbeat_interval.FromSeconds(5)
+                        yield pb.SessionResponse(welcome=welcome)
+                    case "claim":
+                        grant = pb.Grant(
+                            claim_id=request.claim.claim_id, lease_token=b"t", tasks=list(request.claim.tasks)
+                        )
+                        answers = [pb.SessionResponse(grant=grant)]
+                        if self.cancel is not None:
+                            answers.append(pb.SessionResponse(cancel_tasks=self.cancel))
+                        yield pb.SessionResponse(bundle=pb.ResponseBundle(messages=answers))
+                    case "report" | "give_back":
+                        self.heard.put_nowait(request)
+
+
+@pytest.fixture
+async def scheduler() -> AsyncIterator[tuple[Scheduler, str]]:
+    served, server = Scheduler(), grpc.aio.server()
+    executor_pb2_grpc.add_ExecutorServiceServicer_to_server(served, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield served, f"127.0.0.1:{port}"
+    await server.stop(grace=None)
+
+
+@pytest.fixture
+async def supervisor(tmp_path: Path, scheduler: tuple[Scheduler, str]) -> AsyncIterator[Supervisor]:
+    settings = ChildSettings(
+        artifacts_url=(tmp_path / "store").as_uri(),
+        scratch_dir=str(tmp_path / "scratch"),
+        source_roots=(str(tmp_path),),
+    )
+    children, book = ChildPool(slots=1, settings=settings), LeaseBook()
+    await children.start()
+    made = Supervisor(executor_id="x", children=children, book=book)
+    channel = aio_channel(scheduler[1], is_traced=False)
+    session = Session(
+        address=scheduler[1],
+        channel=channel,
+        hello=lambda: pb.Hello(executor_id="x", pools=["cpu"], slots=1),
+        book=book,
+        listener=made,
+    )
+    room = Room(batches=2, is_open=made.has_room)
+    made.connect(sessions=[session], room=room)
+    serving = asyncio.create_task(session.run())
+    async with asyncio.timeout(20):
+        await room.take(0)  # there is room once the scheduler has said welcome
+    yield made
+    serving.cancel()
+    await asyncio.wait([serving])
+    await channel.close()
+    await children.stop()
+
+
+async def taken(supervisor: Supervisor, nats: EmbeddedNats) -> None:
+    """Let the executor take a dispatch of three tasks off a queue."""
+    batch = batch_of(
+        [call("debug.noop")],
+        [pb.Task(shard=shard, attempt=1, inputs=[sliced(inline(item(shard)))]) for shard in range(3)],
+    )
+    batch.job_id, batch.generation, batch.stage = JOB, 1, 1
+    connection = await nats_client.connect(nats.url)
+    try:
+        subject = connection.new_inbox()
+        subscription = await connection.subscribe(subject)
+        await connection.publish(subject, batch.SerializeToString(), reply=connection.new_inbox())
+        await supervisor.take(await subscription.next_msg(timeout=10))
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("now", [False, True])
+async def test_work_that_is_halted_as_it_is_granted_is_handed_back_and_never_run(
+    supervisor: Supervisor, scheduler: tuple[Scheduler, str], nats: EmbeddedNats, *, now: bool
+) -> None:
+    scheduler[0].cancel = pb.CancelTasks(job_id=JOB, generation=1, now=now)
+    await taken(supervisor, nats)
+    async with asyncio.timeout(20):
+        heard = await scheduler[0].heard.get()
+    assert heard.give_back == pb.GiveBack(lease_token=b"t", job_id=JOB, generation=1, stage=1, shards=[0, 1, 2])
+    assert await supervisor.flush(5)
+
+
+@pytest.mark.parametrize(
+    "cancel",
+    [
+        None,
+        pb.CancelTasks(job_id="j2", generation=1, now=True),
+        pb.CancelTasks(job_id=JOB, generation=2, now=True),
+        pb.CancelTasks(job_id=JOB, generation=1, stage=7, now=True),
+    ],
+    ids=["nothing", "another job", "another generation", "another stage"],
+)
+async def test_what_is_halted_elsewhere_stops_nothing_here(
+    supervisor: Supervisor, scheduler: tuple[Scheduler, str], nats: EmbeddedNats, cancel: pb.CancelTasks | None
+) -> None:
+    scheduler[0].cancel = cancel
+    await taken(supervisor, nats)
+    async with asyncio.timeout(20):
+        heard = await scheduler[0].heard.get()
+    assert sorted(result.shard for result in heard.report.results) == [0, 1, 2]
