@@ -68,7 +68,7 @@ def resume(context: typer.Context, job: JobArgument) -> None:
 
 def cancel(
     context: typer.Context,
-    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="Id of a job, or @latest.")] = None,
+    job: Annotated[str | None, typer.Argument(metavar="JOB", help="Id of a job, or @latest.")] = None,
     now: Annotated[bool, typer.Option("--now", help="Also end running tasks.")] = False,
     reason: Annotated[str, typer.Option("--reason", help="Why, for people.")] = "",
     all_jobs: Annotated[bool, typer.Option("--all", help="Every unfinished job that matches, instead of one.")] = False,
