@@ -251,3 +251,78 @@ async def test_a_browser_that_connects_again_after_each_event_misses_and_repeats
             await stream.aclose()  # type: ignore[attr-defined]
     assert seen == await engine.events(job.id)
     assert len(seen) >= 2 + 5 + 1
+
+
+def taken_back(report: pb.Report) -> pb.Report:
+    """Return a report that its tasks were ended before they were finished."""
+    ended = pb.Report()
+    ended.CopyFrom(report)
+    ended.report_id = 7
+    for result in ended.results:
+        result.Clear()
+        result.attempt, result.outcome, result.reason = 1, job_pb2.ATTEMPT_OUTCOME_CANCELLED, "CANCELLED"
+    return ended
+
+
+async def test_a_result_that_arrives_before_its_task_is_handed_back_counts(engine: Engine) -> None:
+    async with BareExecutor("bare-3", scheduler=scheduler_of(engine), pool="paused") as executor:
+        job, batch, grant = await granted(engine, executor, "paused")
+        await engine.client.pause_job(job.id, now=True)
+        told = await executor.answer("cancel_tasks")
+        assert (told.job_id, told.generation, told.now) == (job.id, 1, True)
+        # It was finished at that very moment.
+        assert await executor.refused(succeeded(batch, grant)) == []
+        assert await executor.refused(taken_back(succeeded(batch, grant))) == [0]
+        # It was the last, so the job has ended although it was paused.
+        ended = await engine.finish(job.id)
+    assert (ended.state, ended.items.ok) == ("COMPLETED", 4)
+
+
+async def test_a_task_that_was_handed_back_is_granted_again_as_the_same_attempt_and_its_old_lease_is_void(
+    engine: Engine,
+) -> None:
+    async with BareExecutor("bare-4", scheduler=scheduler_of(engine), pool="given-back") as executor:
+        job, batch, grant = await granted(engine, executor, "given-back")
+        await engine.client.pause_job(job.id, now=True)
+        await executor.answer("cancel_tasks")
+        rows = await journal_of(engine, job.id)
+        assert await executor.refused(taken_back(succeeded(batch, grant))) == [0]
+        assert await executor.refused(succeeded(batch, grant)) == [0]
+        assert (await executor.claim(batch)).tasks == []
+        assert await journal_of(engine, job.id) == rows
+        await engine.client.resume_job(job.id)
+        again = await executor.pull(engine.stack.wiring.nats_url)
+        second = await executor.claim(again)
+        assert [(task.shard, task.attempt) for task in second.tasks] == [(0, 1)]
+        assert second.lease_token != grant.lease_token
+        assert await executor.refused(succeeded(batch, grant)) == [0]
+        assert await executor.refused(succeeded(again, second)) == []
+        assert (await engine.finish(job.id)).state == "COMPLETED"
+    assert [attempt.number for attempt in await engine.attempts(job.id, "step")] == [1]
+
+
+async def test_an_executor_that_announces_what_was_taken_back_is_told_again(engine: Engine) -> None:
+    async with BareExecutor("bare-5", scheduler=scheduler_of(engine), pool="reminded") as executor:
+        job, batch, grant = await granted(engine, executor, "reminded")
+        lease = pb.Lease(
+            lease_token=grant.lease_token, job_id=job.id, generation=1, stage=batch.stage, tasks=grant.tasks, held=[0]
+        )
+        for now in (False, True):
+            await engine.client.pause_job(job.id, now=now)
+            assert (await executor.answer("cancel_tasks")).now is now
+            await executor.send(announce=pb.Announce(leases=[lease]))
+            assert (await executor.answer("announce_ack")).refused_tokens == []
+            assert (await executor.answer("cancel_tasks")).now is now
+        await engine.client.cancel_job(job.id, now=True)
+        await executor.send(announce=pb.Announce(leases=[lease]))
+        assert (await executor.answer("announce_ack")).refused_tokens == [grant.lease_token]
+
+
+async def test_a_cancelled_job_ends_when_its_last_task_is_handed_back(engine: Engine) -> None:
+    async with BareExecutor("bare-6", scheduler=scheduler_of(engine), pool="leaving") as executor:
+        job, batch, grant = await granted(engine, executor, "leaving")
+        assert (await engine.client.cancel_job(job.id)).state == "RUNNING"
+        assert (await executor.answer("cancel_tasks")).now is False
+        back = pb.GiveBack(lease_token=grant.lease_token, job_id=job.id, generation=1, stage=batch.stage, shards=[0])
+        await executor.send(give_back=back)
+        assert (await engine.finish(job.id)).state == "CANCELLED"

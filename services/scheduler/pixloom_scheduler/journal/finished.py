@@ -8,7 +8,6 @@ partition's row comes before the job's, as in the group commit, so that the two 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, func, insert, select, update
@@ -59,11 +58,12 @@ class FinishedJobs:
             if dict(found.tags) == tags:
                 return bytes(record)
             here = (journal.c.day == stored.day, journal.c.job_id == stored.id)
-            last = (await connection.execute(select(func.max(journal.c.seq)).where(*here))).scalar() or 0
+            query = select(func.max(journal.c.seq), func.clock_timestamp()).where(*here)
+            last, now = (await connection.execute(query)).one()
             found.seq = last + 1
             found.tags.clear()
             found.tags.update(tags)
-            found.update_time.FromDatetime(datetime.now(UTC))
+            found.update_time.FromDatetime(now)
             changed = found.SerializeToString()
             row = encode(
                 JobUpdated(tags=tags, priority=None),
