@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
@@ -27,7 +28,7 @@ from pydantic_settings import (
 from pixloom.errors import InvalidError, MachineError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
 __all__ = [
     "ALL_SETTINGS",
@@ -108,6 +109,43 @@ Listen = Annotated[str, _checked(_listen)]
 Addresses = Annotated[CommaList, _checked(_target)]
 PathList = Annotated[tuple[Path, ...], NoDecode, _split_by(os.pathsep)]
 
+_LIMIT: Final = re.compile(r"jobs|jobs_per_project|pool\.[a-z][a-z0-9_-]*|op\.[a-z][a-z0-9_]*(\.[a-z0-9_]+)*(@[0-9]+)?")
+
+
+def _read_limits(value: object) -> object:
+    """Return limits by name, from `name=number, …` or from a table of TOML, where dots make tables in tables."""
+    if isinstance(value, str):
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        pairs = [(name.strip(), number.strip()) for name, _, number in (part.partition("=") for part in parts)]
+        return _checked_limits(pairs)
+    return _checked_limits(_flat("", value)) if isinstance(value, dict) else value
+
+
+def _flat(prefix: str, table: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(f"{prefix}{name}.", value)
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _checked_limits(pairs: Iterable[tuple[str, Any]]) -> dict[str, int]:
+    limits: dict[str, int] = {}
+    for name, number in pairs:
+        if _LIMIT.fullmatch(name) is None:
+            raise ValueError(
+                f"there is no limit {name!r}: write jobs, jobs_per_project, pool.NAME or op.NAME, such as pool.gpu=1"
+            )
+        if name in limits:
+            raise ValueError(f"{name} is given twice: write it once")
+        if isinstance(number, bool) or not str(number).isascii() or not str(number).isdigit() or int(number) < 1:
+            raise ValueError(f"{name}={number}: write a whole number from 1 on; leave it out for no limit")
+        limits[name] = int(number)
+    return limits
+
+
+Limits = Annotated[dict[str, int], NoDecode, BeforeValidator(_read_limits)]
+
 
 def _default_artifacts_url() -> str:
     return (Path.cwd() / ".pixloom" / "artifacts").as_uri()
@@ -167,6 +205,12 @@ class SchedulerSettings(StoreSettings):
     )
     scheduler_listen: Listen = Field(
         default="127.0.0.1:7311", description="Loopback address, host:port, on which the scheduler serves gRPC."
+    )
+    limits: Limits = Field(
+        default_factory=dict,
+        description="What may run at once, as name=number separated by commas: jobs and jobs_per_project (jobs in "
+        "flight; others wait), pool.NAME and op.NAME (batches, each in one child process). A table of its own in "
+        "pixloom.toml. Holds for each scheduler by itself; no limits if not given.",
     )
 
 

@@ -12,7 +12,7 @@ from pixloom.v1 import job_pb2, job_pb2_grpc
 if TYPE_CHECKING:
     import grpc
 
-__all__ = ["Finished", "run_job"]
+__all__ = ["Finished", "cancel_job", "run_job", "started_after", "submit", "until_tasks_done"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +44,39 @@ async def run_job(channel: grpc.aio.Channel, document: dict[str, Any]) -> Finish
     if snapshot.job.state != job_pb2.JOB_STATE_COMPLETED:
         raise RuntimeError(f"{document['name']} did not complete: {snapshot.job.state} {snapshot.job.error}")
     return Finished(snapshot.job, list(snapshot.nodes), elapsed)
+
+
+async def submit(channel: grpc.aio.Channel, document: dict[str, Any]) -> str:
+    """Submit a document and return the id of the job."""
+    stub = job_pb2_grpc.JobServiceStub(channel)
+    created = await stub.CreateJob(job_pb2.CreateJobRequest(spec_json=json.dumps(document).encode()))
+    return created.job.id
+
+
+async def until_tasks_done(channel: grpc.aio.Channel, job_id: str, *, done: int, total: int) -> None:
+    """Watch a job until `total` tasks of it are known and `done` of them have ended."""
+    watch = job_pb2_grpc.JobServiceStub(channel).WatchJob(job_pb2.WatchJobRequest(id=job_id))
+    async for update in watch:
+        tasks = update.snapshot.job.tasks
+        if tasks.total >= total and tasks.done >= done:
+            watch.cancel()
+            return
+    raise RuntimeError(f"job {job_id} ended before {done} of {total} tasks were done")
+
+
+async def started_after(channel: grpc.aio.Channel, document: dict[str, Any]) -> float:
+    """Run a one-node job and return the seconds from the call that submits it until its op began in a child."""
+    begin = time.time()
+    finished = await run_job(channel, document)
+    node = finished.nodes[0].id
+    stub = job_pb2_grpc.JobServiceStub(channel)
+    listed = await stub.ListAttempts(job_pb2.ListAttemptsRequest(id=finished.job.id, node=node))
+    return listed.attempts[0].start_time.ToNanoseconds() / 1e9 - begin
+
+
+async def cancel_job(channel: grpc.aio.Channel, job_id: str) -> None:
+    """Cancel a job and wait for its end."""
+    stub = job_pb2_grpc.JobServiceStub(channel)
+    await stub.CancelJob(job_pb2.CancelJobRequest(id=job_id, now=True))
+    async for _ in stub.WatchJob(job_pb2.WatchJobRequest(id=job_id)):
+        pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["chain", "diamond", "explicit_nodes", "fan_out", "one_node", "three_ops", "thumbnails"]
+__all__ = ["chain", "diamond", "explicit_nodes", "fan_out", "one_node", "slow_fan_out", "three_ops", "thumbnails"]
 
 Document = dict[str, Any]
 
@@ -19,6 +19,24 @@ def fan_out(tasks: int) -> Document:
             {"id": "all", "op": "agg.manifest", "inputs": {"items": "noop"}},
         ],
         "outputs": {"all": "all"},
+    }
+
+
+def slow_fan_out(tasks: int, *, seconds: float) -> Document:
+    """Return a source of `tasks` empty items, each a task that takes `seconds`."""
+    return {
+        "name": "bench-slow-fan-out",
+        "nodes": [
+            {"id": "range", "op": "debug.range", "params": {"count": tasks}},
+            {
+                "id": "sleep",
+                "op": "debug.sleep",
+                "inputs": {"items": "range"},
+                "params": {"seconds": seconds},
+                "shard_size": 1,
+                "fuse": False,
+            },
+        ],
     }
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil
 
 from tests.bench import documents
-from tests.bench.client import run_job
+from tests.bench.client import cancel_job, run_job, started_after, submit, until_tasks_done
 from tests.bench.photos import bare_pool, make_photos, pipeline, thumbnail
 
 if TYPE_CHECKING:
@@ -154,6 +154,25 @@ async def diamonds(bench: Bench) -> Figures:
     return {"jobs": 300, "jobs_per_s": round(rate), "nodes_per_s": round(5 * rate)}
 
 
+async def behind_big(bench: Bench) -> Figures:
+    """Milliseconds from the submit of a one-node job to its start, behind 200,000 tasks of 5 ms; 30, one at a time."""
+    await run_job(bench.channel, documents.one_node())
+    big = await submit(bench.channel, documents.slow_fan_out(200_000, seconds=0.005))
+    try:
+        # All of the big job is known and in full swing, and what its op costs has been learned.
+        await until_tasks_done(bench.channel, big, done=1_500, total=200_000)
+        times = [await started_after(bench.channel, documents.one_node()) * 1000 for _ in range(30)]
+    finally:
+        await cancel_job(bench.channel, big)
+    cuts = statistics.quantiles(times, n=100, method="inclusive")
+    return {
+        "jobs": len(times),
+        "p50_ms": round(cuts[49], 1),
+        "p95_ms": round(cuts[94], 1),
+        "most_ms": round(max(times)),
+    }
+
+
 async def idle(bench: Bench) -> Figures:
     """Share of one core that an idle stack takes."""
     seconds = 20
@@ -178,5 +197,6 @@ WORKLOADS: Final[dict[str, Callable[[Bench], Awaitable[Figures]]]] = {
     "fused_chain": fused_chain,
     "diamonds": diamonds,
     "three_ops": three_ops,
+    "behind_big": behind_big,
     "idle": idle,
 }

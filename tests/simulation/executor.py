@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import nats.errors
 
+from pixloom.graph.builtin import builtin_catalogue
+from pixloom.opcodec import op_to_proto
 from pixloom.queue import LANES
 from pixloom.v1 import executor_pb2
 from pixloom_executor.leases import LeaseBook
@@ -25,6 +27,8 @@ __all__ = ["ExecutorProcess"]
 
 DRAIN_S = 30.0
 FLUSH_S = 5.0
+OPS = [op_to_proto(op) for op in builtin_catalogue() if op.name == "debug.noop"]
+"""What the workload needs."""
 
 
 class ExecutorProcess:
@@ -59,7 +63,7 @@ class ExecutorProcess:
         ]
         self._slots = slots
         self._room = Room(batches=2 * slots, urgent=slots, is_open=self.supervisor.has_room)
-        self.supervisor.connect(sessions=self._sessions, room=self._room)
+        self.supervisor.connect(sessions=self._sessions, room=self._room, ops=(op.name for op in OPS))
         js: Any = queue.connect(self.process)
         self._pullers = [
             Puller(js=js, pool="cpu", lane=lane, room=self._room, take=self.supervisor.take, jitter=world.rng.random)
@@ -73,7 +77,7 @@ class ExecutorProcess:
 
     def _hello(self) -> executor_pb2.Hello:
         return executor_pb2.Hello(
-            executor_id=self.process.name, pools=["cpu"], slots=self._slots, leases=self.book.announced()
+            executor_id=self.process.name, pools=["cpu"], slots=self._slots, ops=OPS, leases=self.book.announced()
         )
 
     async def _main(self) -> None:

@@ -23,12 +23,6 @@ def check_memory(scheduler: SchedulerProcess) -> Iterator[str]:
         for offer in scheduler.dispatcher._offers.values()
         for shard in offer.shards
     }
-    marked = {
-        (job_id, stage)
-        for jobs in scheduler.dispatcher._ready.values()
-        for job_id, stages in jobs.items()
-        for stage in stages
-    }
     for job_id, live in scheduler.replica.jobs.items():
         run = live.run
         if run.state.is_terminal:
@@ -47,7 +41,7 @@ def check_memory(scheduler: SchedulerProcess) -> Iterator[str]:
                     yield f"{where}: shard {shard} is offered by no dispatch"
             if stage.has_ready and run.state is JobState.RUNNING and run.cancelling is None:
                 is_said = live.committed_seq == run.seq and not scheduler.replica.backlog()
-                if is_said and not scheduler.replica.is_committing and (job_id, index) not in marked:
+                if is_said and not scheduler.replica.is_committing and not scheduler.dispatcher.knows(live, index):
                     yield f"{where}: has ready tasks and nobody knows"
 
 

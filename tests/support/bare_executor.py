@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import nats
 
+from pixloom.graph.builtin import builtin_catalogue
+from pixloom.opcodec import op_to_proto
 from pixloom.queue import LANES, STREAM, consumer_name, declare_consumers, declare_stream, subject
 from pixloom.rpc.bundles import unbundled
 from pixloom.rpc.channel import aio_channel
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 __all__ = ["BareExecutor", "succeeded"]
+
+OPS = [op_to_proto(op) for op in builtin_catalogue()]
 
 
 class BareExecutor:
@@ -38,7 +42,7 @@ class BareExecutor:
         self._answers: deque[pb.SessionResponse] = deque()
 
     async def __aenter__(self) -> Self:
-        await self.send(hello=pb.Hello(executor_id=self.identity, pools=[self._pool], slots=1))
+        await self.send(hello=pb.Hello(executor_id=self.identity, pools=[self._pool], slots=1, ops=OPS))
         await self.answer("welcome")
         return self
 

@@ -94,7 +94,7 @@ async def run_executor(settings: ExecutorSettings, *, stop: asyncio.Event) -> No
         ]
         # One batch for each slot to work on, and one more so that it never waits for the next; urgent ones go ahead.
         room = Room(batches=2 * slots, urgent=slots, is_open=supervisor.has_room)
-        supervisor.connect(sessions=sessions, room=room)
+        supervisor.connect(sessions=sessions, room=room, ops=(op.name for op in ops))
         js = connection.jetstream()
         pullers += [
             Puller(js=js, pool=pool, lane=lane, room=room, take=supervisor.take)

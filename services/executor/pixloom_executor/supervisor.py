@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["Supervisor"]
 
 CLAIM_TIMEOUT_S: Final = 1.0
+NOT_OURS_S: Final = 0.1
+"""How long a batch with ops of other executors is kept from the queue, so that it does not come back at once."""
+
 MAX_UNACKNOWLEDGED: Final = 2000
 MAX_UNACKNOWLEDGED_BYTES: Final = 16 * 1024 * 1024
 REPORT_RESULTS: Final = 256
@@ -45,6 +48,7 @@ class Supervisor:
         self._book = book
         self._sessions: dict[str, Session] = {}
         self._rooms: list[Room] = []
+        self._ops: frozenset[str] = frozenset()
         self._draining = asyncio.Event()
         self._pending: dict[bytes, list[executor_pb2.TaskResult]] = {}
         self._sent: dict[int, tuple[executor_pb2.LeaseBatch, int, int]] = {}
@@ -53,8 +57,15 @@ class Supervisor:
         self._overtaken: set[int] = set()
         self._log = structlog.get_logger("executor")
 
-    def connect(self, *, sessions: Iterable[Session], room: Room) -> None:
-        """Tie the supervisor to the parts made after it."""
+    def connect(self, *, sessions: Iterable[Session], room: Room, ops: Iterable[str]) -> None:
+        """Tie the supervisor to the parts made after it.
+
+        Args:
+            sessions: The streams to schedulers.
+            room: How many batches may be under way.
+            ops: Names with versions of the ops that the children serve.
+        """
+        self._ops = frozenset(ops)
         self._sessions = {session.address: session for session in sessions}
         self._rooms = [room]
 
@@ -136,6 +147,10 @@ class Supervisor:
         except DecodeError:
             self._log.error("message_unreadable", bytes=len(message.data))
             await message.term()
+            return
+        if any(call.op not in self._ops for call in batch.calls):
+            # Another executor of the pool has them; this one would only fail its tasks.
+            await message.nak(delay=NOT_OURS_S)
             return
         session = self._session_for(batch)
         if session is None:

@@ -5,6 +5,9 @@ items never stands in the way of a small one, and pause, cancel and priority act
 tasks of one stage: about 25 ms of expected work in the lane `now`; more in the lane `bulk` while there is much to do,
 as executors let what comes by `now` go ahead after the task they are on (ADR 13).
 
+Whose turn it is, `turns` tells; what people limit, `limits`. Both are kept up to date by `note`, from the changes of each
+commit, so that a step never looks at all jobs.
+
 Tasks are chosen when everything in memory is durable (`fill`), right after a commit; composing and publishing the
 message then takes its time. A dispatch that can no longer be claimed (the stream was wiped, the message is behind the
 consumer's acknowledgements, five minutes have passed) is offered again.
@@ -27,6 +30,7 @@ from pixloom_scheduler.core.changes import (
     Change,
     JobStarted,
     LeaseDropped,
+    NodeEnded,
     NodeReleased,
     ResumeAccepted,
     StageReleased,
@@ -36,9 +40,11 @@ from pixloom_scheduler.core.changes import (
 )
 from pixloom_scheduler.core.events import DispatchFilled, DispatchVanished
 from pixloom_scheduler.core.states import JobState
+from pixloom_scheduler.limits import Admission, Concurrency
+from pixloom_scheduler.turns import Turns, task_s
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
 
     from nats.js import JetStreamContext
@@ -76,6 +82,7 @@ class _Offer:
         pool: Its pool.
         lane: Its lane.
         expected_s: Expected work.
+        limits: Names of the limits that it counts against.
         published: When it was published, seconds; 0 while it is not.
         seq: Its place in the stream; 0 while it is not published.
     """
@@ -87,6 +94,7 @@ class _Offer:
     pool: str
     lane: str
     expected_s: float
+    limits: tuple[str, ...] = ()
     published: float = 0.0
     seq: int = 0
 
@@ -104,6 +112,7 @@ class Dispatcher:
         clock: DatabaseClock,
         costs: dict[str, float],
         new_id: Callable[[], str],
+        limits: Mapping[str, int] | None = None,
     ) -> None:
         self._js = js
         self._replica = replica
@@ -112,43 +121,114 @@ class Dispatcher:
         self._clock = clock
         self._costs = costs
         self._new_id = new_id
-        self._ready: dict[str, dict[str, set[int]]] = {}
+        self.concurrency = Concurrency(limits or {})
+        self.admission = Admission(limits or {})
+        self.turns = Turns(costs=costs, limits_of=self.concurrency.names_of, find=replica.find)
+        self._unserved: dict[str, tuple[LiveJob, set[int]]] = {}
         self._offers: dict[str, _Offer] = {}
         self._offered_s: dict[tuple[str, str], float] = {}
         self._outbox: deque[str] = deque()
         self._has_outbox = asyncio.Event()
         self._declared: set[str] = set()
-        self._held: set[str] = set()
         self._stream_created: datetime | None = None
         self._log = structlog.get_logger("dispatch")
 
     # -- What is ready --------------------------------------------------------------------------------------------
 
     def note(self, live: LiveJob, changes: Iterable[Change]) -> None:
-        """Take in which stages may have become ready."""
+        """Take in which stages may have become ready, and what is under way."""
+        run = live.run
+        ready: set[int] = set()
+        touched: set[int] = set()
+        everything = False
         for change in changes:
             match change:
                 case AttemptEnded():
+                    touched.add(change.stage)
                     if not change.ends_shard or change.split is not None or change.cursor is not None:
-                        self._mark(live, change.stage)
+                        ready.add(change.stage)
                     for cut in change.cuts:
-                        self._mark(live, cut.stage)
-                case StageReleased() | NodeReleased() | TasksReadied():
-                    self._mark(live, change.stage)
+                        ready.add(cut.stage)
+                case StageReleased() | NodeReleased():
+                    ready.add(change.stage)
+                case TasksReadied():
+                    ready.add(change.stage)
+                    touched.add(change.stage)
+                case NodeEnded():
+                    touched.add(run.nodes[change.node].plan.stage)
                 case JobStarted() | ResumeAccepted() | LeaseDropped() | TasksGivenUp():
-                    self.note_all(live)
+                    everything = True
                 case _:
                     pass
+        if run.state is not JobState.RUNNING:
+            self._leave(live)
+            return
+        self.concurrency.settle(run.id, run.leases)
+        if everything:
+            self.note_all(live)
+            return
+        self.turns.weigh(live, touched)
+        if self.admission.is_waiting(run.id):
+            self.admission.admit(live)  # its priority may have changed
+        if ready:
+            self._mark(live, ready)
 
     def note_all(self, live: LiveJob) -> None:
         """Take in that any stage of a job may be ready."""
-        for stage in live.run.stages:
-            if stage.has_ready:
-                self._mark(live, stage.plan.index)
+        self.turns.weigh(live, range(len(live.run.stages)))
+        self._mark(live, range(len(live.run.stages)))
 
-    def _mark(self, live: LiveJob, stage: int) -> None:
-        pool = live.run.stages[stage].plan.pool
-        self._ready.setdefault(pool, {}).setdefault(live.header.id, set()).add(stage)
+    def _mark(self, live: LiveJob, stages: Iterable[int]) -> None:
+        if live.run.state is not JobState.RUNNING:
+            return
+        ready = []
+        for stage in stages:
+            if live.run.stages[stage].has_ready:
+                if self._is_served(live, stage):
+                    ready.append(stage)
+                else:
+                    self._park(live, stage)
+        if ready and self.admission.admit(live):
+            self.turns.mark(live, ready)
+
+    def _is_served(self, live: LiveJob, stage: int) -> bool:
+        plan = live.run.plan
+        ops = [plan.nodes[node].op for node in plan.stages[stage].nodes]
+        return self._executors.offers(plan.stages[stage].pool, ops)
+
+    def _park(self, live: LiveJob, stage: int) -> None:
+        """Put a stage aside that nobody could run: offered, it would take the room of others in the window."""
+        self._unserved.setdefault(live.run.id, (live, set()))[1].add(stage)
+
+    def executors_changed(self) -> None:
+        """Take in that an executor came, drains or went: other ops are served than before."""
+        for dispatch_id, offer in list(self._offers.items()):
+            if not self._is_served(offer.live, offer.stage):
+                self._withdraw(dispatch_id)
+        parked, self._unserved = self._unserved, {}
+        for job_id, (live, stages) in parked.items():
+            if self._replica.find(job_id) is live:
+                self._mark(live, stages)
+        self.fill()
+
+    def _leave(self, live: LiveJob) -> None:
+        """Take in that a job has ended or was paused: others may begin in its place."""
+        self.concurrency.settle(live.run.id, live.run.leases)
+        self.turns.drop(live.run.id)
+        self._unserved.pop(live.run.id, None)
+        for admitted in self.admission.leave(live.run.id):
+            self.note_all(admitted)
+
+    def leased(self, live: LiveJob, lease: int, stage: int) -> None:
+        """Take in that an executor holds a batch."""
+        self.concurrency.leased(live.run, lease, stage)
+
+    def may_grant(self, live: LiveJob, stage: int, dispatch_id: str) -> bool:
+        """Return whether limits allow that a dispatch is granted; one that was withdrawn has no room of its own."""
+        if dispatch_id in self._offers or not 0 <= stage < len(live.run.stages):
+            return True
+        names = self.concurrency.names_of(live.run, stage)
+        return self.concurrency.has_room(names) and not self.admission.is_waiting(live.run.id)
 
     # -- Choosing -------------------------------------------------------------------------------------------------
 
@@ -156,72 +236,66 @@ class Dispatcher:
         """Offer what the windows have room for; only while memory and database agree."""
         if self._replica.is_committing or not self._replica.is_inside_lease:
             return
-        for pool, jobs in self._ready.items():
+        for pool in self.turns.pools():
             slots = self._executors.slots(pool)
-            while jobs and slots:
-                live = self._next_job(jobs)
-                if live is None or not self._offer_from(live, jobs, pool, slots):
+            while slots:
+                turn = self.turns.next(pool, self._has_room)
+                if turn is None or not self._offer_from(*turn, pool=pool, slots=slots):
                     break
+
+    def _has_room(self, names: tuple[str, ...]) -> bool:
+        """Return whether limits have room; after a takeover only once executors have said what they hold."""
+        return not self.turns.is_holding and self.concurrency.has_room(names)
 
     def hold(self, jobs: Iterable[str]) -> None:
         """Offer nothing of jobs until `release`: executors may still hold tasks of theirs and are about to say so."""
-        self._held.update(jobs)
+        self.turns.hold(jobs)
 
     def release(self) -> None:
         """Offer again what was held."""
-        self._held.clear()
+        self.turns.release()
         self.fill()
 
-    def _next_job(self, jobs: dict[str, set[int]]) -> LiveJob | None:
-        """Return the job whose turn it is: highest priority, then the least work under way, then the oldest."""
-        best: LiveJob | None = None
-        best_key: tuple[int, int, str] | None = None
-        for job_id in list(jobs):
-            live = self._replica.find(job_id)
-            if live is None or live.run.state.is_terminal:
-                del jobs[job_id]
-                continue
-            if live.run.state is not JobState.RUNNING or job_id in self._held:
-                continue
-            key = (-live.run.priority, sum(live.run.stages[stage].active for stage in jobs[job_id]), job_id)
-            if best_key is None or key < best_key:
-                best, best_key = live, key
-        return best
+    def knows(self, live: LiveJob, stage: int) -> bool:
+        """Return whether a ready stage will have its turn."""
+        parked = self._unserved.get(live.run.id)
+        return (
+            self.turns.has(live.run.id, stage)
+            or (parked is not None and stage in parked[1])
+            or self.admission.is_waiting(live.run.id)
+        )
 
-    def _offer_from(self, live: LiveJob, jobs: dict[str, set[int]], pool: str, slots: int) -> bool:
-        """Offer one batch of a job, if it has one after all; False if the window has no room for it."""
-        stages = jobs[live.header.id]
-        # The stage nearest to the end goes first: finished items leave, intermediate ones do not pile up.
-        index = max(stages)
+    def _offer_from(self, live: LiveJob, index: int, *, pool: str, slots: int) -> bool:
+        """Offer one batch of a stage, if it has one after all; False if the window has no room for it."""
+        if not self._is_served(live, index):
+            self.turns.unmark(live, index)
+            self._park(live, index)
+            return True
         run = live.run
         stage = run.stages[index]
         is_first = stage.done == 0 and stage.active == 0
         lane = LANES[0] if is_first or run.priority >= URGENT_PRIORITY else LANES[1]
         if self._offered_s.get((pool, lane), 0.0) >= WINDOW_S * slots:
             return False
-        item_s = sum(self._costs.get(run.plan.nodes[node].op, run.plan.nodes[node].cost_s) for node in stage.plan.nodes)
-        items = stage.shards.items_of(stage.cursor) if stage.cursor < len(stage.shards) else 1
-        task_s = max(item_s * max(items, 1), 1e-6)
-        backlog_s = (len(stage.shards) - stage.cursor + len(stage.ready)) * task_s
+        seconds = task_s(run, index, self._costs)
+        backlog_s = (len(stage.shards) - stage.cursor + len(stage.ready)) * seconds
         batch_s = BATCH_S
         if lane != LANES[0]:
             batch_s = min(max(backlog_s / (BATCHES_LEFT * slots), BATCH_S), LONG_BATCH_S)
-        most = max(1, min(MAX_BATCH_TASKS, int(batch_s / task_s)))
+        most = max(1, min(MAX_BATCH_TASKS, int(batch_s / seconds)))
         changes = self._replica.handle_now(live, DispatchFilled(stage=index, most=most))
         shards = tuple(shard for change in changes if isinstance(change, TasksOffered) for shard in change.shards)
-        if not stage.has_ready:
-            stages.discard(index)
-            if not stages:
-                del jobs[live.header.id]
+        if not shards or not stage.has_ready:
+            self.turns.unmark(live, index)
         if not shards:
-            stages.discard(index)
-            if not stages:
-                jobs.pop(live.header.id, None)
             return True
-        offer = _Offer(live, index, run.generation, shards, pool, lane, min(task_s * len(shards), 1.0))
+        self.turns.weigh(live, (index,))
+        names = self.concurrency.names_of(run, index)
+        offer = _Offer(live, index, run.generation, shards, pool, lane, min(seconds * len(shards), 1.0), names)
         dispatch_id = self._new_id()
         self._offers[dispatch_id] = offer
         self._offered_s[pool, lane] = self._offered_s.get((pool, lane), 0.0) + offer.expected_s
+        self.concurrency.take(names)
         self._outbox.append(dispatch_id)
         self._has_outbox.set()
         return True
@@ -246,6 +320,7 @@ class Dispatcher:
         if offer is not None:
             left = self._offered_s[offer.pool, offer.lane] - offer.expected_s
             self._offered_s[offer.pool, offer.lane] = left if left > 1e-9 else 0.0
+            self.concurrency.give(offer.limits)
         return offer
 
     def _withdraw(self, dispatch_id: str) -> None:
@@ -254,7 +329,8 @@ class Dispatcher:
         if offer is None or offer.live.run.generation != offer.generation:
             return
         self._replica.handle_now(offer.live, DispatchVanished(stage=offer.stage, shards=offer.shards))
-        self._mark(offer.live, offer.stage)
+        self.turns.weigh(offer.live, (offer.stage,))
+        self._mark(offer.live, (offer.stage,))
 
     # -- Publishing -----------------------------------------------------------------------------------------------
 
@@ -309,7 +385,10 @@ class Dispatcher:
                 self._log.warning("look_failed", error=type(error).__name__)
 
     async def look(self) -> None:
-        """Offer again what can no longer be claimed."""
+        """Offer again what can no longer be claimed, and forget jobs that went elsewhere."""
+        for job_id in {*self.turns.jobs(), *self.concurrency.jobs(), *self.admission.jobs()}:
+            if self._replica.find(job_id) is None:
+                self._forget_job(job_id)
         now = self._clock.now()
         old = [
             (dispatch_id, offer)
@@ -332,6 +411,13 @@ class Dispatcher:
                 if (offer.pool, offer.lane) == (pool, lane) and (offer.seq <= floor or offer.seq > last):
                     self._withdraw(dispatch_id)
         self.fill()
+
+    def _forget_job(self, job_id: str) -> None:
+        self.concurrency.settle(job_id, ())
+        self.turns.drop(job_id)
+        self._unserved.pop(job_id, None)
+        for admitted in self.admission.leave(job_id):
+            self.note_all(admitted)
 
     async def reconnected(self) -> None:
         """Declare the stream again if NATS came back without it, and offer again what it forgot."""

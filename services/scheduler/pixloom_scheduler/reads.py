@@ -12,9 +12,10 @@ from pixloom_scheduler.views import job_view, node_view
 
 if TYPE_CHECKING:
     from pixloom_scheduler.clock import DatabaseClock
-    from pixloom_scheduler.executors import ExecutorRegistry
+    from pixloom_scheduler.estimates import Estimates
     from pixloom_scheduler.journal.reader import Reader, StoredJob
     from pixloom_scheduler.replica import Replica
+    from pixloom_scheduler.waiting import WaitingReasons
 
 __all__ = ["JobReads"]
 
@@ -22,10 +23,19 @@ __all__ = ["JobReads"]
 class JobReads:
     """Reads jobs and nodes as they are served."""
 
-    def __init__(self, *, replica: Replica, reader: Reader, executors: ExecutorRegistry, clock: DatabaseClock) -> None:
+    def __init__(
+        self,
+        *,
+        replica: Replica,
+        reader: Reader,
+        waiting: WaitingReasons,
+        estimates: Estimates,
+        clock: DatabaseClock,
+    ) -> None:
         self._replica = replica
         self._reader = reader
-        self._executors = executors
+        self._waiting = waiting
+        self._estimates = estimates
         self._clock = clock
 
     async def durable(self, job_id: str) -> LiveJob | None:
@@ -62,12 +72,17 @@ class JobReads:
         """
         live = await self.durable(job_id)
         if live is not None:
-            return job_view(live, self._clock.now())
+            return self.live_job(live)
         return self.view_stored(await self.stored(job_id))
 
     def view(self, found: LiveJob | StoredJob) -> job_pb2.Job:
         """Return a job that was found in memory or in the database."""
-        return job_view(found, self._clock.now()) if isinstance(found, LiveJob) else self.view_stored(found)
+        return self.live_job(found) if isinstance(found, LiveJob) else self.view_stored(found)
+
+    def live_job(self, live: LiveJob) -> job_pb2.Job:
+        """Return a job in memory."""
+        now = self._clock.now()
+        return job_view(live, now, left_s=self._estimates.of(live.run, now=now).left_s)
 
     def view_stored(self, stored: StoredJob) -> job_pb2.Job:
         """Return a job as the database has it; one that still runs elsewhere shows what is known here."""
@@ -75,7 +90,7 @@ class JobReads:
             return job_pb2.Job.FromString(stored.record)
         live = self._replica.find(stored.id)
         if live is not None:
-            return job_view(live, self._clock.now())
+            return self.live_job(live)
         return job_pb2.Job(
             id=stored.id,
             project=stored.project,
@@ -97,5 +112,18 @@ class JobReads:
 
     def live_nodes(self, live: LiveJob) -> list[job_pb2.Node]:
         """Return the nodes of a job in memory."""
-        now, pools = self._clock.now(), self._executors.pools()
-        return [node_view(live.run, index, now=now, served_pools=pools) for index in range(len(live.run.nodes))]
+        now = self._clock.now()
+        run = live.run
+        waiting = self._waiting.of(live, now=now)
+        expected = self._estimates.of(run, now=now).stages_s
+        return [
+            node_view(
+                run,
+                index,
+                now=now,
+                waiting_reason=waiting[index],
+                # Nodes that run together have no time of their own.
+                expected_s=expected.get(node.plan.stage) if not node.state.is_terminal else None,
+            )
+            for index, node in enumerate(run.nodes)
+        ]

@@ -23,6 +23,7 @@ from pixloom_scheduler.catalogue import OpCatalogue
 from pixloom_scheduler.clock import DatabaseClock
 from pixloom_scheduler.costs import CostModel
 from pixloom_scheduler.dispatch import Dispatcher
+from pixloom_scheduler.estimates import Estimates
 from pixloom_scheduler.executors import ExecutorRegistry
 from pixloom_scheduler.inputs import InputReader, OutputCache
 from pixloom_scheduler.journal import schema
@@ -49,6 +50,7 @@ from pixloom_scheduler.submission import Submissions
 from pixloom_scheduler.timers import Timers
 from pixloom_scheduler.tokens import TokenMint
 from pixloom_scheduler.traces import Traces
+from pixloom_scheduler.waiting import WaitingReasons
 from pixloom_scheduler.watches import Watches
 from pixloom_scheduler.workflow_files import WorkflowFiles
 
@@ -131,6 +133,7 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
         clock=clock,
         costs=costs.costs,
         new_id=new_id,
+        limits=settings.limits,
     )
     sessions = ExecutorSessions(
         replica=replica,
@@ -150,7 +153,13 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
     submissions = Submissions(
         replica=replica, definitions=definitions, reader=reader, catalogue=catalogue, clock=clock, new_id=new_id
     )
-    reads = JobReads(replica=replica, reader=reader, executors=executors, clock=clock)
+    reads = JobReads(
+        replica=replica,
+        reader=reader,
+        waiting=WaitingReasons(dispatcher=dispatcher, executors=executors),
+        estimates=Estimates(costs=costs.costs, slots=executors.slots),
+        clock=clock,
+    )
     jobs = Jobs(
         replica=replica,
         submissions=submissions,

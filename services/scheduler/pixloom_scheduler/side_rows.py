@@ -37,7 +37,7 @@ def add_rows(batch: Batch, live: LiveJob, change: Durable, now: float) -> None:
     match change:
         case NodeEnded():
             node = run.nodes[change.node]
-            view = node_view(run, change.node, now=now, served_pools=frozenset())
+            view = node_view(run, change.node, now=now)
             batch.nodes.append(
                 NodeEnding(
                     job_id=header.id,

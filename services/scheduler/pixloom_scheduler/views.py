@@ -26,7 +26,7 @@ from pixloom_scheduler.core.changes import (
     ResumeAccepted,
 )
 from pixloom_scheduler.core.states import JobState
-from pixloom_scheduler.core.view import current_step, node_state, progress_percent, waiting_reason
+from pixloom_scheduler.core.view import current_step, node_state, progress_percent
 
 if TYPE_CHECKING:
     from pixloom_scheduler.core.model import JobRun, StageRun
@@ -124,8 +124,14 @@ def output_view(job: JobRun, index: int) -> job_pb2.Output | None:
     return output
 
 
-def job_view(live: LiveJob, now: float) -> job_pb2.Job:
-    """Return a job as it is served."""
+def job_view(live: LiveJob, now: float, *, left_s: float | None = None) -> job_pb2.Job:
+    """Return a job as it is served.
+
+    Args:
+        live: The job.
+        now: Seconds on the database's clock.
+        left_s: Seconds until its expected end; None if that is not known.
+    """
     header, run = live.header, live.run
     job = job_pb2.Job(
         id=header.id,
@@ -161,10 +167,9 @@ def job_view(live: LiveJob, now: float) -> job_pb2.Job:
     if run.start:
         elapsed = (run.end or now) - run.start
         job.actual_duration.FromMicroseconds(max(0, round(elapsed * 1e6)))
-        if not run.end and job.progress > 1:
-            whole = elapsed * 100 / job.progress
-            job.estimated_duration.FromMicroseconds(round(whole * 1e6))
-            job.estimated_end_time.CopyFrom(timestamp(run.start + whole) or Timestamp())
+        if not run.end and left_s is not None:
+            job.estimated_duration.FromMicroseconds(round((elapsed + left_s) * 1e6))
+            job.estimated_end_time.CopyFrom(timestamp(now + left_s) or Timestamp())
     if run.state is JobState.FAILED and run.failure is not None:
         job.reason, job.error.detail, job.error.node = run.failure
         job.error.reason = job.reason
@@ -182,8 +187,18 @@ def job_view(live: LiveJob, now: float) -> job_pb2.Job:
     return job
 
 
-def node_view(run: JobRun, index: int, *, now: float, served_pools: frozenset[str]) -> job_pb2.Node:
-    """Return a node as it is served."""
+def node_view(
+    run: JobRun, index: int, *, now: float, waiting_reason: str = "", expected_s: float | None = None
+) -> job_pb2.Node:
+    """Return a node as it is served.
+
+    Args:
+        run: Its job.
+        index: Its place in the document.
+        now: Seconds on the database's clock.
+        waiting_reason: Why it waits; empty if it does not.
+        expected_s: Seconds it is expected to take, unless its author said so; None if that is not known.
+    """
     state = run.nodes[index]
     plan = state.plan
     stage = run.stages[plan.stage]
@@ -192,7 +207,7 @@ def node_view(run: JobRun, index: int, *, now: float, served_pools: frozenset[st
         op=plan.op,
         step_index=index,
         state=job_pb2.NodeState.Value(f"NODE_STATE_{node_state(run, index)}"),
-        waiting_reason=waiting_reason(run, index, served_pools=served_pools, now=now),
+        waiting_reason=waiting_reason,
         dependencies=[run.plan.nodes[need].id for need in plan.needs],
         retry_count=state.retry_count,
         max_attempts=stage.plan.retry.max_attempts,
@@ -204,7 +219,9 @@ def node_view(run: JobRun, index: int, *, now: float, served_pools: frozenset[st
         reasons=state.reasons,
     )
     if plan.estimated_duration_s is not None:
-        node.estimated_duration.FromMicroseconds(round(plan.estimated_duration_s * 1e6))
+        expected_s = plan.estimated_duration_s
+    if expected_s is not None:
+        node.estimated_duration.FromMicroseconds(round(expected_s * 1e6))
     if state.start:
         node.actual_duration.FromMicroseconds(max(0, round(((state.end or now) - state.start) * 1e6)))
     reason, detail = state.error

@@ -11,7 +11,7 @@ from pixloom.graph.plan import plan_from_json
 from pixloom.v1 import job_pb2
 from pixloom_scheduler.core.model import JobRun
 from pixloom_scheduler.journal.rows import decode
-from pixloom_scheduler.views import event_view, job_view
+from pixloom_scheduler.views import event_view
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -91,7 +91,7 @@ class Watches:
                 return
 
     def _snapshot(self, live: LiveJob) -> job_pb2.JobSnapshot:
-        return job_pb2.JobSnapshot(job=job_view(live, self._clock.now()), nodes=self._reads.live_nodes(live))
+        return job_pb2.JobSnapshot(job=self._reads.live_job(live), nodes=self._reads.live_nodes(live))
 
     async def _watch_stored(self, job_id: str, after: int) -> AsyncIterator[job_pb2.WatchJobResponse]:
         stored = await self._reads.stored(job_id)

@@ -1,15 +1,25 @@
-"""What can be read off the state: node states, why a node waits, progress."""
+"""What can be read off the state: node states, progress."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from pixloom.graph.plan import StageKind
 from pixloom_scheduler.core.states import JobState, NodeState
 
 if TYPE_CHECKING:
-    from pixloom_scheduler.core.model import JobRun
+    from pixloom_scheduler.core.model import JobRun, StageRun
 
-__all__ = ["current_step", "halt_of", "node_state", "progress_percent", "waiting_reason"]
+__all__ = ["current_step", "halt_of", "items_seen", "node_state", "progress_percent"]
+
+MOST_UNFINISHED: Final = 99.9
+"""Progress in percent that a job which is not COMPLETED never exceeds."""
+
+SHARE_OF_UNKNOWN: Final = 0.05
+"""Share that a stage of unknown size gets at most."""
+
+SEEN_HALF: Final = 256
+"""Items after which it has half of that."""
 
 
 def node_state(job: JobRun, index: int) -> NodeState:
@@ -25,35 +35,6 @@ def node_state(job: JobRun, index: int) -> NodeState:
     return NodeState.RUNNING if node.start else NodeState.QUEUED
 
 
-def waiting_reason(job: JobRun, index: int, *, served_pools: frozenset[str], now: float) -> str:
-    """Return why a node waits, for people; empty if it does not."""
-    node = job.nodes[index]
-    if node.state.is_terminal or job.state.is_terminal:
-        return ""
-    if job.state is JobState.PENDING:
-        return "the job has not been started"
-    if job.state is JobState.PAUSED:
-        return "the job is paused"
-    stage = job.stages[node.plan.stage]
-    if not stage.released:
-        first = job.plan.nodes[stage.plan.nodes[0]]
-        ended = sum(job.nodes[need].state.is_terminal for need in first.needs)
-        if stage.resolving:
-            return "its condition is being worked out"
-        return f"{ended} of {len(first.needs)} dependencies have ended"
-    match node_state(job, index):
-        case NodeState.RETRYING:
-            dues = [(task.due, task) for task in stage.tasks.values() if task.due]
-            due, task = min(dues, key=lambda pair: pair[0])
-            left = max(0.0, due - now)
-            return f"retry {task.failures} of {stage.plan.retry.max_attempts - 1} in {left:.0f} s"
-        case NodeState.QUEUED:
-            if stage.plan.pool not in served_pools:
-                return f"no executor serves pool {stage.plan.pool}"
-            return "waits for a free executor" if stage.has_ready or stage.active else "waits for input"
-    return ""
-
-
 def halt_of(job: JobRun) -> bool | None:
     """Return what executors are to end of a job: None for nothing, False for what has not started, True for all."""
     if job.state is JobState.PAUSED:
@@ -62,20 +43,50 @@ def halt_of(job: JobRun) -> bool | None:
 
 
 def progress_percent(job: JobRun) -> float:
-    """Return how far the job is, 0 to 100: nodes that ended, and for the others the share of their known tasks."""
+    """Return how far the job is, 0 to 100; it never falls within a generation, and a replay gives the same.
+
+    Every node weighs the same. One that has ended well counts whole; the others count the share of their stage's input
+    that has been through it once all of that is known, and next to nothing before: a share of a growing whole would
+    fall. Only a COMPLETED job is at 100.
+    """
     if job.state is JobState.COMPLETED:
         return 100.0
     if not job.nodes:
         return 0.0
     total = 0.0
     for stage in job.stages:
+        share = -1.0
         for index in stage.plan.nodes:
-            if job.nodes[index].state.is_terminal:
+            node = job.nodes[index]
+            if node.state is NodeState.COMPLETED or (
+                node.state is NodeState.SKIPPED and node.error[0] != "UPSTREAM_FAILED"
+            ):
                 total += 1.0
-            elif len(stage.shards):
-                # A stage that may still grow counts at most nine tenths, so that progress does not jump back far.
-                total += stage.done / len(stage.shards) * (1.0 if stage.sealed else 0.9)
-    return min(100.0, 100.0 * total / len(job.nodes))
+            else:
+                if share < 0:
+                    share = _share_seen(job, stage)
+                total += share
+    return min(MOST_UNFINISHED, 100.0 * total / len(job.nodes))
+
+
+def items_seen(job: JobRun, stage: StageRun) -> int:
+    """Return the number of items that went through a stage: into it, or out of a source."""
+    if stage.plan.kind is StageKind.SOURCE:
+        return stage.items_out
+    first = job.nodes[stage.plan.nodes[0]]
+    return first.ok + first.filtered + first.rejected
+
+
+def _share_seen(job: JobRun, stage: StageRun) -> float:
+    if stage.plan.kind is StageKind.WHOLE:
+        return 0.0
+    seen = items_seen(job, stage)
+    begun = SHARE_OF_UNKNOWN * seen / (seen + SEEN_HALF)
+    producers = [job.stages[edge.producer] for edge in stage.plan.inputs]
+    if stage.plan.kind is StageKind.SOURCE or not all(producer.ended for producer in producers):
+        return begun
+    given = sum(producer.items_out for producer in producers)
+    return max(begun, min(1.0, seen / given)) if given else begun
 
 
 def current_step(job: JobRun) -> int:

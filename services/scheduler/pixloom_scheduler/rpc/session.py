@@ -122,11 +122,12 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         session.outbox.put_nowait(executor_pb2.SessionResponse(welcome=welcome))
         self._announce(session, executor_pb2.Announce(leases=hello.leases))
         self._log.info("executor_joined", executor=session.id, pools=list(hello.pools), slots=hello.slots)
-        self._dispatcher.fill()
+        self._dispatcher.executors_changed()
         return session
 
     def _close(self, session: ExecutorSession) -> None:
         self._executors.remove(session)
+        self._dispatcher.executors_changed()
         self._log.info("executor_left", executor=session.id, leases=len(session.leases))
         if session.leases:
             self._timers.at(self._clock.now() + GRACE_S, lambda: self._lose(session))
@@ -149,6 +150,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
             if now - session.last_seen > SILENCE_S:
                 self._log.warning("executor_silent", executor=session.id)
                 self._executors.remove(session)
+                self._dispatcher.executors_changed()
                 self._lose(session)
         self._timers.at(now + HEARTBEAT_S, self.watch_silence)
 
@@ -184,14 +186,20 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         if heartbeat.draining != session.draining:
             session.draining = heartbeat.draining
             self._executors.forget_pools()
+            self._dispatcher.executors_changed()
         if self._executors.get(session.id) is None:
             self._executors.add(session)
+            self._dispatcher.executors_changed()
         session.outbox.put_nowait(executor_pb2.SessionResponse(heartbeat_reply=executor_pb2.HeartbeatReply()))
 
     def _claim(self, session: ExecutorSession, claim: executor_pb2.Claim) -> None:
         grant = executor_pb2.Grant(claim_id=claim.claim_id)
         live = self._replica.find(claim.job_id)
-        if live is not None and self._replica.is_inside_lease:
+        if (
+            live is not None
+            and self._replica.is_inside_lease
+            and self._dispatcher.may_grant(live, claim.stage, claim.dispatch_id)
+        ):
             tasks = tuple((task.shard, task.attempt) for task in claim.tasks)
             event = TasksClaimed(
                 executor=session.id,
@@ -219,6 +227,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
 
     def _remember(self, session: ExecutorSession, live: LiveJob, grant: TasksGranted) -> None:
         session.leases[grant.token] = (live.header.id, grant.lease)
+        self._dispatcher.leased(live, grant.lease, grant.stage)
         job_id, lease = live.header.id, grant.lease
         self._timers.at(grant.deadline, lambda: self._expire(job_id, lease))
 
@@ -403,6 +412,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         session.outbox.put_nowait(executor_pb2.SessionResponse(drain=executor_pb2.Drain()))
         session.draining = True
         self._executors.forget_pools()
+        self._dispatcher.executors_changed()
         return session
 
 
