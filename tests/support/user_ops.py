@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from pixloom.sdk.op import Filtered, Image, Item, op
+from pixloom.sdk.op import Context, Filtered, Image, Item, Reject, Retry, op
 
-__all__ = ["add", "darken", "describe", "number_of", "total"]
+__all__ = ["add", "busy", "count_items", "darken", "describe", "echo", "number_of", "publish", "refuse", "total"]
 
 
 @op(version=2)
@@ -47,3 +47,34 @@ async def describe(*, count: int) -> dict[str, Any]:
 def add(value: dict[str, Any], *, more: int) -> dict[str, Any]:
     """Give a value from another one."""
     return {"sum": value["sum"] + more}
+
+
+@op("tests.refuse")
+def refuse(item: Item, *, below: int = 0) -> None:
+    """Reject items whose number is less than `below`."""
+    if int(item.key) < below:
+        raise Reject("TOO_LITTLE", f"{item.key} is less than {below}")
+
+
+@op("tests.busy", deterministic=False)
+def busy(item: Item, *, after_s: float, ctx: Context) -> None:  # noqa: ARG001 - makes it an item op
+    """Ask in the first attempt to come back later, as a server does with Retry-After."""
+    if ctx.attempt == 1:
+        raise Retry("BUSY", "come back later", after_s=after_s)
+
+
+@op("tests.publish", external_effect=True)
+def publish(item: Item) -> None:
+    """Stand for something that is seen outside."""
+
+
+@op("tests.count_items")
+def count_items(items: list[Item]) -> dict[str, Any]:
+    """Count the items."""
+    return {"count": len(items)}
+
+
+@op("tests.echo")
+def echo(*, given: Any) -> dict[str, Any]:
+    """Give a param back."""
+    return {"given": given}

@@ -132,6 +132,7 @@ def _show_job(job: Job, nodes: list[Node], *, color: bool) -> None:
         "items": f"{job.items.ok:,} ok, {job.items.filtered:,} filtered, {job.items.rejected:,} rejected",
         "created": time_text(job.create_time),
         "took": duration_text(job.actual_duration_s),
+        "ends": f"{time_text(job.estimated_end_time)} (estimated)" if job.estimated_end_time else "",
         "trace": job.trace_id or "",
         "error": f"{job.error.reason}: {job.error.detail}" if job.error else "",
     }

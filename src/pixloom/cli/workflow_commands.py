@@ -45,13 +45,9 @@ def register(app: typer.Typer) -> None:
     ops.command("show")(show_op)
     app.add_typer(ops, name="ops")
     executors = typer.Typer(no_args_is_help=True, help="The executors in session.")
-    executors.callback()(_nothing)
     executors.command("list")(list_executors)
+    executors.command("drain")(drain_executor)
     app.add_typer(executors, name="executors")
-
-
-def _nothing() -> None:
-    pass
 
 
 def lint(context: typer.Context, file: FileArgument, imports: Imports = None) -> None:
@@ -372,15 +368,37 @@ def list_executors(context: typer.Context) -> None:
     print_list(
         found,
         globals_of(context),
-        ("id", "pools", "busy", "slots", "draining", "host", "pid", "since"),
+        ("id", "pools", "ops", "busy", "slots", "draining", "host", "pid", "since", "seen"),
         lambda executor: (
             executor.id,
             ",".join(executor.pools),
+            len(executor.ops),
             executor.busy,
             executor.slots,
             "yes" if executor.draining else "no",
             executor.hostname,
             executor.pid,
             time_text(executor.start_time),
+            time_text(executor.last_seen_time),
         ),
+    )
+
+
+def drain_executor(
+    context: typer.Context,
+    executor: Annotated[str, typer.Argument(help="Id of the executor, or its beginning if no other begins so.")],
+) -> None:
+    """Let an executor take nothing new, hand back what has not started, finish the rest and end."""
+    from pixloom.cli.output import print_one
+    from pixloom.errors import NotFoundError
+
+    with connected(context) as client:
+        ids = [known.id for known in client.list_executors() if executor and known.id.startswith(executor)]
+        if len(ids) > 1 and executor not in ids:
+            raise NotFoundError(f"{len(ids)} executors begin with {executor}; give more of the id.")
+        drained = client.drain_executor(ids[0] if len(ids) == 1 else executor)
+    print_one(
+        drained,
+        globals_of(context),
+        lambda: put(f"executor {drained.id} is draining; {drained.busy} of {drained.slots} slots are busy"),
     )
