@@ -53,15 +53,14 @@ async def submit(channel: grpc.aio.Channel, document: dict[str, Any]) -> str:
     return created.job.id
 
 
-async def until_tasks_done(channel: grpc.aio.Channel, job_id: str, *, done: int, total: int) -> None:
-    """Watch a job until `total` tasks of it are known and `done` of them have ended."""
+async def until_tasks_done(channel: grpc.aio.Channel, job_id: str, *, done: int) -> None:
+    """Watch a job until `done` tasks of it have ended."""
     watch = job_pb2_grpc.JobServiceStub(channel).WatchJob(job_pb2.WatchJobRequest(id=job_id))
     async for update in watch:
-        tasks = update.snapshot.job.tasks
-        if tasks.total >= total and tasks.done >= done:
+        if update.snapshot.job.tasks.done >= done:
             watch.cancel()
             return
-    raise RuntimeError(f"job {job_id} ended before {done} of {total} tasks were done")
+    raise RuntimeError(f"job {job_id} ended before {done} tasks were done")
 
 
 async def started_after(channel: grpc.aio.Channel, document: dict[str, Any]) -> float:
