@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pixloom_scheduler.core.apply import apply
-from pixloom_scheduler.core.changes import Change
 from pixloom_scheduler.core.decide import decide
 from pixloom_scheduler.core.events import DispatchFilled, Event, StartRequested
 from pixloom_scheduler.core.model import JobRun
@@ -14,6 +13,9 @@ from pixloom_scheduler.core.settle import settle
 from pixloom_scheduler.job import JobHeader
 from pixloom_scheduler.live import LiveJob
 from tests.support.core_world import plan_of
+
+if TYPE_CHECKING:
+    from pixloom_scheduler.core.changes import Change
 
 __all__ = ["happen", "live_job", "offer"]
 

@@ -57,7 +57,7 @@ def refuse(item: Item, *, below: int = 0) -> None:
 
 
 @op("tests.busy", deterministic=False)
-def busy(item: Item, *, after_s: float, ctx: Context) -> None:  # noqa: ARG001 - makes it an item op
+def busy(item: Item, *, after_s: float, ctx: Context) -> None:
     """Ask in the first attempt to come back later, as a server does with Retry-After."""
     if ctx.attempt == 1:
         raise Retry("BUSY", "come back later", after_s=after_s)

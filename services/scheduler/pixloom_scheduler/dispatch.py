@@ -267,16 +267,16 @@ class Dispatcher:
 
     def _offer_from(self, live: LiveJob, index: int, *, pool: str, slots: int) -> bool:
         """Offer one batch of a stage, if it has one after all; False if the window has no room for it."""
-        if not self._is_served(live, index):
-            self.turns.unmark(live, index)
-            self._park(live, index)
-            return True
         run = live.run
         stage = run.stages[index]
         is_first = stage.done == 0 and stage.active == 0
         lane = LANES[0] if is_first or run.priority >= URGENT_PRIORITY else LANES[1]
         if self._offered_s.get((pool, lane), 0.0) >= WINDOW_S * slots:
             return False
+        if not self._is_served(live, index):
+            self.turns.unmark(live, index)
+            self._park(live, index)
+            return True
         seconds = task_s(run, index, self._costs)
         backlog_s = (len(stage.shards) - stage.cursor + len(stage.ready)) * seconds
         batch_s = BATCH_S
