@@ -1,6 +1,6 @@
 """Where a child process says what it is doing, so that others know when it cannot say it any more.
 
-A page of memory shared with the supervisor holds ten 64-bit numbers. Only the child writes the first seven, only the
+A page of memory shared with the supervisor holds a few 64-bit numbers. Only the child writes the first seven, only the
 supervisor the others; a reader of a dead child sees what was written last, and a reader of a live one what will soon
 be true.
 """
@@ -18,7 +18,9 @@ __all__ = ["NO_MARKER", "PAGE_BYTES", "Marker", "PageMarker", "Position", "read_
 
 PAGE_BYTES: Final = 4096
 
-_BATCH, _TASK, _ITEM, _CALL, _DEADLINE, _DONE, _TASK_START, _STOP_EVEN, _STOP_ODD = range(9)
+_BATCH, _TASK, _ITEM, _CALL, _DEADLINE, _DONE, _TASK_START, _STOP = range(8)
+_STOPS: Final = 16
+"""Batches in a row that can be asked to stop at the same time; a child is never sent so many ahead."""
 
 
 class Marker(Protocol):
@@ -84,7 +86,7 @@ class PageMarker:
 
     def stop_requested(self, batch: int) -> bool:
         """Whether tasks of the batch that have not started should not start."""
-        return bool(self._words[_STOP_EVEN + batch % 2] == batch)
+        return bool(self._words[_STOP + batch % _STOPS] == batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,4 +133,4 @@ def read_position(page: mmap.mmap) -> Position:
 def request_stop(page: mmap.mmap, batch: int) -> None:
     """Ask the child not to start further tasks of a batch."""
     with memoryview(page) as view, view.cast("Q") as words:
-        words[_STOP_EVEN + batch % 2] = batch
+        words[_STOP + batch % _STOPS] = batch

@@ -60,6 +60,23 @@ async def test_an_urgent_batch_goes_ahead_of_one_that_has_begun(pool: ChildPool)
     assert {result.outcome for result in results} == {job_pb2.ATTEMPT_OUTCOME_OK}
 
 
+async def test_every_one_of_many_urgent_batches_goes_ahead_of_all_that_are_not(pool: ChildPool) -> None:
+    order: list[str] = []
+
+    async def long() -> None:
+        await pool.run(sleeps(200), lambda _: None)
+        order.append("long")
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        for _ in range(2):
+            group.create_task(long())
+        for pause in (5, 1, 0, 3, 0, 2, 1, 4):
+            await asyncio.sleep(pause * TASK_S)
+            await pool.run(sleeps(1), lambda _: None, urgent=True)
+            order.append("urgent")
+    assert order == ["urgent"] * 8 + ["long"] * 2
+
+
 async def test_urgent_batches_one_after_another_starve_nobody(pool: ChildPool) -> None:
     ended = asyncio.Event()
 

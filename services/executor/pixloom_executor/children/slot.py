@@ -30,6 +30,7 @@ __all__ = ["Slot"]
 # A second batch is sent ahead only while batches are short: it must not wait behind a long one in the wrong slot.
 _SHORT_BATCH_S: Final = 0.6
 _URGENT_AHEAD: Final = 2
+_ASK_AGAIN_S: Final = 0.005
 _WATCH_S: Final = (0.02, 1.0)
 _RESPAWN_S: Final = (0.05, 2.0)
 _ENDED: Final = "was ended because the task was cancelled"
@@ -83,24 +84,33 @@ class Slot:
 
     def submit(self, run: BatchRun) -> None:
         """Take a batch; it starts when those before it have ended, or have made way for it."""
-        if run.urgent:
-            self._make_way()
         self._runs.append(run)
         self._working.set()
         if self._child is not None:
             self._send(self._child, run)
+        if run.urgent:
+            self._make_way()
 
     def _make_way(self) -> None:
-        """Ask batches that are not urgent to stop after the task they are on; they go on behind the urgent one."""
-        if self._child is None:
+        """Ask batches that are not urgent to stop after the task they are on; they go on behind the urgent one.
+
+        They are asked together: one that was left out would run to its end before the urgent one has its turn. Urgent
+        batches one after another must not starve the rest, so the first of those that made way finishes a task before
+        they are asked again.
+        """
+        if self._child is None or not any(run.urgent for run in self._runs):
             return
         position = read_position(self._child.page)
-        for run in self._runs:
-            # Not twice in a row without a task in between: urgent batches one after another must not starve the rest.
-            gets_on = not run.has_yielded or (run.number == position.batch and position.task > 0)
-            if not run.urgent and not run.stopping and gets_on:
-                run.is_yielding = True
-                request_stop(self._child.page, run.number)
+        ordinary = [run for run in self._runs if not (run.urgent or run.stopping or run.is_yielding)]
+        if not ordinary:
+            return
+        first = ordinary[0]
+        if first.has_yielded and not (first.number == position.batch and position.task > 0):
+            asyncio.get_running_loop().call_later(_ASK_AGAIN_S, self._make_way)
+            return
+        for run in ordinary:
+            run.is_yielding = True
+            request_stop(self._child.page, run.number)
 
     def end(self, run: BatchRun, *, running: bool) -> bool:
         """End a batch if it is here: tasks not started, and if `running` also the one that is."""
