@@ -30,7 +30,9 @@ def step(op: str, *, behind: str = "numbers", name: str = "step", **more: Any) -
 async def cli(engine: Engine, *words: str) -> str:
     """Run the command line against the engine and return what it prints."""
     command = [sys.executable, "-m", "pixloom.cli", "--server", engine.stack.grpc_address, *words]
-    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, env={**os.environ, "COLUMNS": "200"})
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=subprocess.PIPE, env={**os.environ, "COLUMNS": "200"}
+    )
     out, _ = await process.communicate()
     assert process.returncode == 0
     return out.decode()
@@ -66,7 +68,9 @@ async def test_every_waiting_node_says_why(engine: Engine) -> None:
     }
     assert {node.id: node.waiting_reason for node in snapshot.nodes} == expected
     rest = (await engine.http.get(f"/api/v1/jobs/{job.id}/nodes")).json()
-    assert {node["id"]: node["waiting_reason"] for node in (rest["items"] if isinstance(rest, dict) else rest)} == expected
+    assert {
+        node["id"]: node["waiting_reason"] for node in (rest["items"] if isinstance(rest, dict) else rest)
+    } == expected
     table = await cli(engine, "get", job.id)
     for reason in filter(None, expected.values()):
         assert reason in table
@@ -139,9 +143,7 @@ async def test_a_drained_executor_gives_back_finishes_and_leaves_and_nothing_is_
 
 async def test_executors_are_listed_and_drained_by_the_command_line(engine: Engine) -> None:
     first, second = await executors_until(engine, lambda found: len(found) == 2)
-    job = await engine.submit(
-        NUMBERS, step("debug.sleep", params={"seconds": 1.5}, shard_size=1)
-    )
+    job = await engine.submit(NUMBERS, step("debug.sleep", params={"seconds": 1.5}, shard_size=1))
     await engine.until(job.id, lambda snapshot: node_of(snapshot, "step").state == "RUNNING")
     await executors_until(engine, lambda found: all(executor.busy == 1 for executor in found))
     printed = await cli(engine, "executors", "drain", first.id[:12])

@@ -89,7 +89,7 @@ async def supervisor(tmp_path: Path, scheduler: tuple[Scheduler, str]) -> AsyncI
         listener=made,
     )
     room = Room(batches=2, is_open=made.has_room)
-    made.connect(sessions=[session], room=room)
+    made.connect(sessions=[session], room=room, ops=["debug.noop@1", "debug.sleep@1", "debug.range@1"])
     serving = asyncio.create_task(session.run())
     async with asyncio.timeout(20):
         await room.take(0)  # there is room once the scheduler has said welcome

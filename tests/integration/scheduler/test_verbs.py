@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import asyncpg
 import orjson
@@ -18,6 +18,8 @@ from pixloom.v1 import job_pb2
 from pixloom_scheduler.catalogue import OpCatalogue
 from pixloom_scheduler.clock import DatabaseClock
 from pixloom_scheduler.core.events import CancelRequested
+from pixloom_scheduler.dispatch import Dispatcher
+from pixloom_scheduler.estimates import Estimates
 from pixloom_scheduler.executors import ExecutorRegistry
 from pixloom_scheduler.inputs import InputReader, OutputCache
 from pixloom_scheduler.journal import schema
@@ -33,6 +35,7 @@ from pixloom_scheduler.rpc.jobs import Jobs
 from pixloom_scheduler.rpc.manifests import ManifestLister
 from pixloom_scheduler.starting import Starts
 from pixloom_scheduler.submission import Submission, Submissions, body_digest
+from pixloom_scheduler.waiting import WaitingReasons
 from pixloom_scheduler.watches import Watches
 from tests.support.core_world import durable_view
 
@@ -103,7 +106,23 @@ class Scheduler:
         )
         catalogue = OpCatalogue(definitions)
         await catalogue.load()
-        reads = JobReads(replica=self.replica, reader=self.reader, executors=ExecutorRegistry(), clock=clock)
+        executors, queue = ExecutorRegistry(), cast("Any", None)  # nothing is published
+        dispatcher = Dispatcher(
+            js=queue,
+            replica=self.replica,
+            executors=executors,
+            composer=queue,
+            clock=clock,
+            costs={},
+            new_id=lambda: uuid.uuid4().hex,
+        )
+        reads = JobReads(
+            replica=self.replica,
+            reader=self.reader,
+            waiting=WaitingReasons(dispatcher=dispatcher, executors=executors),
+            estimates=Estimates(costs={}, slots=executors.slots),
+            clock=clock,
+        )
         self.submissions = Submissions(
             replica=self.replica,
             definitions=definitions,

@@ -14,7 +14,7 @@ import pytest
 
 from pixloom.graph.plan import StageKind
 from pixloom.queue import LANES, declare_stream, subject
-from pixloom.v1 import executor_pb2
+from pixloom.v1 import executor_pb2, op_pb2
 from pixloom_scheduler.clock import DatabaseClock
 from pixloom_scheduler.core.events import CancelRequested, Event, PauseRequested, UpdateRequested
 from pixloom_scheduler.core.model import JobRun
@@ -60,7 +60,8 @@ class Window:
         self.messages = messages
         self.told = Told()
         clock, journal, executors = DatabaseClock(), MemoryJournal(), ExecutorRegistry()
-        hello = executor_pb2.Hello(executor_id="x", pools=[self.pool], slots=1)
+        ops = [op_pb2.Op(name="debug.noop@1")]
+        hello = executor_pb2.Hello(executor_id="x", pools=[self.pool], slots=1, ops=ops)
         executors.add(ExecutorSession(hello, asyncio.Queue(), start=0.0, last_seen=0.0))
         traces = Traces()
         rejects: Any = None  # nothing is retried
