@@ -16,7 +16,7 @@ import asyncpg
 import orjson
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from tests.simulation.database import Commit, Partition, SimulatedDatabase
     from tests.simulation.loop import Process
@@ -80,6 +80,11 @@ class SimulatedConnection:
                 asyncpg.AdminShutdownError("terminating connection due to administrator command"),
             )
         )
+
+    async def add_listener(self, channel: str, call: Callable[..., None]) -> None:
+        """Listen on a channel."""
+        await self.trip()
+        self._database.listeners[self] = (channel, call)
 
     # -- Transactions ---------------------------------------------------------------------------------------------
 
@@ -151,6 +156,25 @@ class SimulatedConnection:
         if text.startswith("SELECT address, epoch FROM pixloom.partition"):
             row = partitions[args[0]]
             return [{"address": row.address, "epoch": row.epoch}] if row.expires_at > self._world.now() else []
+        if text.startswith("SELECT id, address, extract(epoch FROM expires_at"):
+            now = self._world.now()
+            alive = [member for member in self._database.replicas.values() if member.expires_at > now]
+            return [
+                {"id": member.id, "address": member.address, "left_s": member.expires_at - now}
+                for member in sorted(alive, key=lambda member: (member.start_time, member.id))
+            ]
+        if text.startswith("SELECT id, owner, address, epoch, extract(epoch FROM expires_at"):
+            now = self._world.now()
+            return [
+                {
+                    "id": number,
+                    "owner": row.owner,
+                    "address": row.address,
+                    "epoch": row.epoch,
+                    "left_s": row.expires_at - now,
+                }
+                for number, row in sorted(partitions.items())
+            ]
         if text.startswith("SELECT incarnation, token_key"):
             return [{"incarnation": self._database.incarnation, "token_key": self._database.token_key}]
         if text.startswith("SELECT extract(epoch FROM clock_timestamp())"):
@@ -179,6 +203,17 @@ class SimulatedConnection:
                     freed = replace(row, owner="", address="", expires_at=self._world.now())
                     self._write({number: freed})
             return "UPDATE"
+        if text.startswith("INSERT INTO pixloom.replica"):
+            self._database.beat(*args)
+            return "INSERT"
+        if text.startswith("DELETE FROM pixloom.replica WHERE id = $1"):
+            self._database.replicas.pop(args[0], None)
+            return "DELETE"
+        if text.startswith("SELECT pg_notify($1"):
+            self._database.notify(args[0])
+            return "SELECT"
+        if text.startswith("SET synchronous_commit"):
+            return "SET"
         if text.startswith("UPDATE pixloom.job j SET state"):
             transaction = self._transaction()
             names = ("state", "generation", "recovery_attempts", "end_time", "record")
@@ -282,14 +317,16 @@ class SimulatedConnection:
             fenced.append((number, now))
         return fenced
 
-    def _take(self, text: str, owner: str, address: str, lease_s: float, most: int) -> list[dict[str, int]]:
+    def _take(
+        self, text: str, owner: str, address: str, lease_s: float, most: int, among: list[int]
+    ) -> list[dict[str, int]]:
         now = self._world.now()
         taken: dict[int, Partition] = {}
         for number, row in sorted(self._database.tables.partitions.items()):
             if len(taken) == most or number in self._database.locks:
                 continue
             is_free = not row.owner or ("expires_at < clock_timestamp()" in text and row.expires_at < now)
-            if is_free and (row.owner != owner or "owner <> $1" not in text):
+            if is_free and (number in among or "id = ANY($5::smallint[])" not in text):
                 raised = row.epoch + 1 if "epoch = p.epoch + 1" in text else row.epoch
                 taken[number] = replace(row, owner=owner, address=address, epoch=raised, expires_at=now + lease_s)
         if taken:

@@ -33,6 +33,16 @@ class Partition:
     expires_at: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A row of `replica`."""
+
+    id: str
+    address: str
+    start_time: float
+    expires_at: float
+
+
 @dataclass(slots=True)
 class Commit:
     """What one transaction wrote.
@@ -91,6 +101,8 @@ class SimulatedDatabase:
         world: The world it is in.
         tables: What is committed.
         commits: Every commit so far.
+        replicas: Rows of `replica`; a restore does not bring them back.
+        listeners: Who listens on which channel.
         locks: Who holds the row lock of a partition.
         is_down: Whether it answers nobody.
         incarnation: Changes when it was restored.
@@ -110,6 +122,8 @@ class SimulatedDatabase:
         self.refuses: Callable[[dict[str, Any]], bool] = lambda _: False
         self.fault_rate = 0.0
         self.unknown_rate = 0.0
+        self.replicas: dict[str, Replica] = {}
+        self.listeners: dict[SimulatedConnection, tuple[str, Callable[..., None]]] = {}
         self.on_commit: list[Callable[[Commit], None]] = []
         self.on_restore: list[Callable[[], None]] = []
         self._connections: dict[SimulatedConnection, None] = {}
@@ -130,7 +144,22 @@ class SimulatedDatabase:
     def forget(self, connection: SimulatedConnection) -> None:
         """Take in that a connection is gone."""
         self._connections.pop(connection, None)
+        self.listeners.pop(connection, None)
         self.release(connection)
+
+    def beat(self, replica: str, address: str, lease_s: float) -> None:
+        """Keep a replica's row alive."""
+        now = self.world.now()
+        before = self.replicas.get(replica)
+        self.replicas[replica] = Replica(replica, address, before.start_time if before else now, now + lease_s)
+
+    def notify(self, channel: str) -> None:
+        """Wake who listens on a channel."""
+        for connection, (name, call) in list(self.listeners.items()):
+            if name == channel:
+                at = self.world.loop.time() + self.world.latency()
+                context = connection.process.context.copy()
+                self.world.loop.call_at(at, call, connection, 0, channel, "", context=context)
 
     def release(self, connection: SimulatedConnection) -> None:
         """Give up the row locks of a connection."""
@@ -159,6 +188,7 @@ class SimulatedDatabase:
         for commit in self.commits:
             self.tables.apply(commit)
         self.incarnation = uuid.UUID(int=self.world.rng.getrandbits(128))
+        self.replicas.clear()
         self.drop()
         for watch in self.on_restore:
             watch()

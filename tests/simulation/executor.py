@@ -12,6 +12,7 @@ from pixloom.opcodec import op_to_proto
 from pixloom.queue import LANES
 from pixloom.v1 import executor_pb2
 from pixloom_executor.leases import LeaseBook
+from pixloom_executor.owners import Owners
 from pixloom_executor.puller import Puller, Room
 from pixloom_executor.session import Session
 from pixloom_executor.supervisor import Supervisor
@@ -51,19 +52,21 @@ class ExecutorProcess:
         self._network = network
         children: Any = SimulatedChildren(world, faults, slots=slots, executor=name)
         self.supervisor = Supervisor(executor_id=name, children=children, book=self.book)
-        self._sessions = [
-            Session(
+
+        def open_session(address: str, owners: Owners) -> Session:
+            return Session(
                 address=address,
                 channel=SimulatedChannel(network, self.process, address),  # type: ignore[arg-type]
                 hello=self._hello,
                 book=self.book,
                 listener=self.supervisor,
+                owners=owners,
             )
-            for address in addresses
-        ]
+
+        self._owners = Owners(configured=addresses, open_session=open_session, book=self.book)
         self._slots = slots
         self._room = Room(batches=2 * slots, urgent=slots, is_open=self.supervisor.has_room)
-        self.supervisor.connect(sessions=self._sessions, room=self._room, ops=(op.name for op in OPS))
+        self.supervisor.connect(owners=self._owners, room=self._room, ops=(op.name for op in OPS))
         js: Any = queue.connect(self.process)
         self._pullers = [
             Puller(js=js, pool="cpu", lane=lane, room=self._room, take=self.supervisor.take, jitter=world.rng.random)
@@ -81,7 +84,7 @@ class ExecutorProcess:
         )
 
     async def _main(self) -> None:
-        tasks = [asyncio.create_task(session.run()) for session in self._sessions]
+        tasks = [asyncio.create_task(self._owners.run())]
         pulls = [asyncio.create_task(puller.run()) for puller in self._pullers]
         drained = asyncio.create_task(self.supervisor.wait_for_drain())
         for task in (*tasks, *pulls):

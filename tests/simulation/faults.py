@@ -35,7 +35,7 @@ class Faults:
     A run draws about half of the kinds. Runs with few faults go deep where those with many only thrash.
     """
 
-    standby: bool = False
+    replicas: int = 1
     commands: bool = False
     database: float = 0.0
     unknown_commits: float = 0.0
@@ -63,6 +63,7 @@ class Faults:
     executor_drain: float = 0.0
     scheduler_kill: float = 0.0
     scheduler_freeze: float = 0.0
+    scheduler_leave: float = 0.0
 
     @classmethod
     def drawn(cls, rng: random.Random) -> Faults:
@@ -73,12 +74,12 @@ class Faults:
             "queue_down": 0.05, "stream_snap": 0.3, "stream_stall": 0.2, "report_repeat": 0.3, "report_forge": 0.3, "lease_forge": 0.3,
             "child_fail": 0.15, "child_refuse": 0.02, "child_partial": 0.3, "child_crash": 0.15, "child_hang": 0.01,
             "executor_kill": 0.2, "executor_freeze": 0.1, "executor_drain": 0.05, "scheduler_kill": 0.15,
-            "scheduler_freeze": 0.1,
+            "scheduler_freeze": 0.1, "scheduler_leave": 0.1,
         }  # fmt: skip
         share = rng.choice((0.2, 0.4, 0.6))
         drawn = {name: rng.uniform(0, rate) if rng.random() < share else 0.0 for name, rate in most.items()}
         drawn["restore"] *= rng.random() < 0.3
-        return cls(standby=rng.random() < 0.5, commands=rng.random() < 0.6, **drawn)
+        return cls(replicas=rng.choice((1, 2, 2, 3)), commands=rng.random() < 0.6, **drawn)
 
     def __str__(self) -> str:
         return " ".join(
@@ -115,8 +116,9 @@ class Storm:
         self._queue = queue
         self._network = network
         self._invariants = invariants
-        self._schedulers = [_Place(address) for address in (("a", "b") if faults.standby else ("a",))]
+        self._schedulers = [_Place(address) for address in ("a", "b", "c")[: faults.replicas]]
         self._executors = [_Place(f"x{number}") for number in range(world.rng.randint(1, 3))]
+        self._named = world.rng.randint(1, len(self._schedulers))
         self._slots = world.rng.choice((1, 1, 2, 4))
         self._tasks: list[asyncio.Task[None]] = []
         self._lost_jobs: set[str] = set()
@@ -168,7 +170,8 @@ class Storm:
             network=self._network,
             queue=self._queue,
             faults=self._children,
-            addresses=tuple(scheduler.address for scheduler in self._schedulers),
+            # Whoever is not named is found through the others.
+            addresses=tuple(scheduler.address for scheduler in self._schedulers)[: self._named],
             slots=self._slots,
         )
         place.executor.start()
@@ -216,6 +219,7 @@ class Storm:
             "executor_drain": self._drain_executor,
             "scheduler_kill": self._kill_scheduler,
             "scheduler_freeze": self._freeze_scheduler,
+            "scheduler_leave": self._dismiss_scheduler,
         }
         for name, strike in strikes.items():
             rate = getattr(self.faults, name)
@@ -258,6 +262,11 @@ class Storm:
         scheduler = self._pick(self._schedulers).scheduler
         if scheduler is not None:
             scheduler.kill()
+
+    def _dismiss_scheduler(self) -> None:
+        scheduler = self._pick(self._schedulers).scheduler
+        if scheduler is not None:
+            scheduler.leave()
 
     def _freeze_executor(self) -> None:
         executor = self._pick(self._executors).executor

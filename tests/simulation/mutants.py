@@ -49,7 +49,7 @@ class Mutant:
         return Faults(**self.faults) if self.faults else None
 
 
-_TAKEOVER: Final = {"standby": True, "scheduler_freeze": 0.4, "child_fail": 0.1, "unknown_commits": 0.02}
+_TAKEOVER: Final = {"replicas": 2, "scheduler_freeze": 0.4, "child_fail": 0.1, "unknown_commits": 0.02}
 _FORGED: Final = {"report_forge": 0.6, "child_partial": 0.2, "child_fail": 0.2}
 _RESTART: Final = {"scheduler_kill": 0.4, "child_fail": 0.3, "stream_snap": 0.2}
 _SLOW: Final = {"database": 0.1, "child_fail": 0.2, "child_partial": 0.3}
@@ -129,7 +129,7 @@ MUTANTS: Final = (
         SCHEDULER + "replica:Replica.is_inside_lease",
         "self._monotonic() < self._valid_until",
         "True",
-        {"standby": True, "scheduler_freeze": 0.3, "stream_stall": 1.0, "queue_repeat": 0.6, "child_fail": 0.4},
+        {"replicas": 2, "scheduler_freeze": 0.3, "stream_stall": 1.0, "queue_repeat": 0.6, "child_fail": 0.4},
     ),
     Mutant(
         "a token is not checked at adoption",
@@ -143,7 +143,7 @@ MUTANTS: Final = (
         SCHEDULER + "core.decide:_adopt",
         " or (task is not None and (task.lease or task.due))",
         "",
-        {"standby": True, "scheduler_freeze": 0.3, "scheduler_kill": 0.3, "stream_snap": 0.5, "child_hang": 0.1},
+        {"replicas": 2, "scheduler_freeze": 0.3, "scheduler_kill": 0.3, "stream_snap": 0.5, "child_hang": 0.1},
     ),
     Mutant(
         "a result is accepted whatever lease it names",

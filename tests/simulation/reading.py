@@ -56,6 +56,15 @@ class SimulatedLoader:
                     found.append(loaded)
         return found
 
+    async def pending(self, partitions: Sequence[int]) -> list[str]:
+        """Return the unfinished jobs of `partitions`, those with the shortest journals first."""
+        await asyncio.sleep(self._database.world.latency() * 20)
+        tables = self._database.tables
+        found = [
+            job_id for job_id, row in tables.jobs.items() if row["partition"] in partitions and row["end_time"] is None
+        ]
+        return sorted(found, key=lambda job_id: (len(tables.journal.get(job_id, ())), job_id))
+
     async def load(self, job_id: str) -> LoadedJob | None:
         """Return one job, or None."""
         await asyncio.sleep(self._database.world.latency())

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from pixloom_scheduler.catalogue import OpCatalogue
 from pixloom_scheduler.clock import DatabaseClock
 from pixloom_scheduler.costs import CostModel
@@ -14,13 +12,16 @@ from pixloom_scheduler.dispatch import Dispatcher
 from pixloom_scheduler.executors import ExecutorRegistry
 from pixloom_scheduler.inputs import InputReader, OutputCache
 from pixloom_scheduler.journal.committer import CommitsLostError, Committer, OwnershipLostError
+from pixloom_scheduler.journal.membership import Membership
 from pixloom_scheduler.journal.ownership import Ownership
 from pixloom_scheduler.messages import MessageComposer
 from pixloom_scheduler.outside import Outside
+from pixloom_scheduler.partitions import Partitions
 from pixloom_scheduler.replica import Replica
 from pixloom_scheduler.resolver import Resolver
 from pixloom_scheduler.rpc.session import ExecutorSessions
-from pixloom_scheduler.service import ANNOUNCE_S, LEASE_S, _take_all
+from pixloom_scheduler.service import LEASE_S, RELEASE_S
+from pixloom_scheduler.takeovers import HeldTakeovers
 from pixloom_scheduler.timers import Timers
 from pixloom_scheduler.tokens import TokenMint
 from pixloom_scheduler.traces import Traces
@@ -51,6 +52,10 @@ class WatchedEffects:
         """Look, then go on."""
         self._look(live, changes)
         self._inner.committed(live, changes)
+
+    def dropped(self, jobs: list[LiveJob]) -> None:
+        """Go on."""
+        self._inner.dropped(jobs)
 
     def settled(self) -> None:
         """Go on."""
@@ -121,12 +126,27 @@ class SchedulerProcess:
             lease_s=LEASE_S,
             monotonic=monotonic,
         )
+        takeovers = HeldTakeovers(clock=self.clock, timers=self._timers)
+        self.partitions = Partitions(
+            replica_id=name,
+            address=address,
+            replica=self.replica,
+            ownership=self._ownership,
+            membership=lambda released: Membership(
+                connect=connect, replica=name, address=address, lease_s=LEASE_S, released=released
+            ),
+            jobs=self._loader,
+            takeovers=takeovers,
+            monotonic=monotonic,
+        )
         js: Any = queue.connect(self.process)
         self.dispatcher = Dispatcher(
             js=js,
             replica=self.replica,
             executors=executors,
-            composer=MessageComposer(inputs=inputs, traces=traces, clock=self.clock, address=address),
+            composer=MessageComposer(
+                inputs=inputs, traces=traces, clock=self.clock, address=address, epoch_of=self.replica.epoch_of
+            ),
             clock=self.clock,
             costs=costs.costs,
             new_id=lambda: f"{world.rng.getrandbits(128):032x}",
@@ -140,13 +160,15 @@ class SchedulerProcess:
             outputs=outputs,
             costs=costs,
             catalogue=OpCatalogue(definitions),
-            ownership=self._ownership,
+            partitions=self.partitions,
+            takeovers=takeovers,
             mint=TokenMint(incarnation=self.incarnation, key=database.token_key, nonce=world.rng.randbytes),
             clock=self.clock,
             timers=self._timers,
             incarnation=str(self.incarnation),
         )
         outside.connect(replica=self.replica, dispatcher=self.dispatcher, sessions=self.sessions)
+        takeovers.connect(dispatcher=self.dispatcher, sessions=self.sessions)
 
     def start(self) -> None:
         """Begin to run."""
@@ -155,21 +177,21 @@ class SchedulerProcess:
 
     async def _main(self) -> None:
         try:
-            held = await _take_all(self.replica, self._ownership, self._loader, structlog.get_logger("scheduler"))
             self.clock.set(await self._ownership.time())
+            await self.partitions.join()
         except Exception as error:  # noqa: BLE001  # the process ends, whatever it was, and is started again
             self.world.log("scheduler_gives_up", self.process.name, type(error).__name__)
             self.kill()
             return
-        self.world.log("taken", self.process.name, len(self.replica.stamps), len(held))
-        self.dispatcher.hold(held)
-        self._timers.at(self.clock.now() + ANNOUNCE_S, self.dispatcher.release)
+        self.world.log("taken", self.process.name, len(self.replica.stamps))
         self._network.listen(self.address, self.process, self.sessions)
         self.is_serving = True
         self.started_at = self.world.loop.time()
         self.sessions.watch_silence()
         for work in (self.replica.run(), self.dispatcher.run(), self._timers.run()):
             asyncio.create_task(work).add_done_callback(self._ended_by_itself)  # its process holds it
+        self._levelling = asyncio.create_task(self.partitions.run())
+        self._levelling.add_done_callback(self._ended_by_itself)
 
     def _ended_by_itself(self, task: asyncio.Task[None]) -> None:
         if not self.process.is_alive:
@@ -178,6 +200,23 @@ class SchedulerProcess:
             error = "it was cancelled" if task.cancelled() else repr(task.exception())
             self.world.violate("a part of a scheduler ends by itself", f"{self.process.name}: {error}")
         self.world.log("scheduler_ends", self.process.name, type(task.exception()).__name__)
+        self.kill()
+
+    def leave(self) -> None:
+        """Give everything back and end, as on SIGTERM."""
+        if self.process.is_alive and self.is_serving and not self.process.is_frozen:
+            self.is_serving = False
+            self.process.spawn(self._leave())
+
+    async def _leave(self) -> None:
+        self._levelling.remove_done_callback(self._ended_by_itself)
+        self._levelling.cancel()
+        try:
+            async with asyncio.timeout(RELEASE_S):
+                await asyncio.gather(self._levelling, return_exceptions=True)
+                await self.partitions.release_all()
+        except Exception as error:  # noqa: BLE001  # its leases end by themselves
+            self.world.log("release_failed", self.process.name, type(error).__name__)
         self.kill()
 
     def kill(self) -> None:

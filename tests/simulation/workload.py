@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from pixloom.errors import PixloomError
+from pixloom.errors import PixloomError, UnavailableError
 from pixloom.graph.catalogue import OpKind
 from pixloom.graph.plan import Edge, NodePlan, OnError, Plan, RetryPolicy, StageKind, StagePlan, plan_to_json
 from pixloom_scheduler.core.changes import NewPlan
@@ -166,7 +166,10 @@ class Client:
 
     async def _create(self, scheduler: SchedulerProcess, request: str, plan: Plan, *, starts: bool) -> str:
         rng, now = self._world.rng, datetime.fromtimestamp(self._world.now(), UTC)
-        partition = rng.choice(sorted(scheduler.replica.stamps))
+        open_partitions = scheduler.replica.open_partitions()
+        if not open_partitions:
+            raise UnavailableError("this scheduler owns no partition at the moment")
+        partition = rng.choice(open_partitions)
         job_id = f"{rng.getrandbits(120):030x}{partition:02x}"
         header = JobHeader(
             id=job_id,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pixloom.v1 import executor_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 __all__ = ["HeldLease", "LeaseBook"]
 
@@ -72,9 +72,17 @@ class LeaseBook:
         """Return a lease, or None."""
         return self._leases.get(token)
 
-    def announced(self) -> list[executor_pb2.Lease]:
-        """Return all leases as they are announced."""
-        return [lease.as_message() for lease in self._leases.values()]
+    def partitions(self) -> set[int]:
+        """Return the partitions of which something is held."""
+        return {lease.batch.partition for lease in self._leases.values()}
+
+    def announced(self, partitions: Collection[int] | None = None) -> list[executor_pb2.Lease]:
+        """Return the leases as they are announced, all of them or those of partitions."""
+        return [
+            lease.as_message()
+            for lease in self._leases.values()
+            if partitions is None or lease.batch.partition in partitions
+        ]
 
     def report(self, lease: HeldLease, results: Iterable[executor_pb2.TaskResult]) -> executor_pb2.Report:
         """Make a report of results and keep it until it is acknowledged."""
@@ -95,9 +103,13 @@ class LeaseBook:
         self.unacknowledged_bytes += report.ByteSize()
         return report
 
-    def unacknowledged(self) -> list[executor_pb2.Report]:
-        """Return the reports to be sent again, oldest first."""
-        return list(self._reports.values())
+    def unacknowledged(self, partitions: Collection[int]) -> list[executor_pb2.Report]:
+        """Return the reports of partitions that are to be sent again, oldest first."""
+        return [
+            report
+            for report in self._reports.values()
+            if (lease := self._leases.get(report.lease_token)) is not None and lease.batch.partition in partitions
+        ]
 
     def acknowledge(self, report_id: int) -> None:
         """Forget a report: its results are durable, or were refused for good."""

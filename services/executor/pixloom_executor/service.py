@@ -20,6 +20,7 @@ from pixloom.v1 import executor_pb2
 from pixloom_executor.children.pool import ChildPool
 from pixloom_executor.children.settings import ChildSettings
 from pixloom_executor.leases import LeaseBook
+from pixloom_executor.owners import Owners
 from pixloom_executor.puller import Puller, Room
 from pixloom_executor.session import Session
 from pixloom_executor.supervisor import Supervisor
@@ -27,6 +28,8 @@ from pixloom_executor.supervisor import Supervisor
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+    import grpc
 
     from pixloom.settings import ExecutorSettings
 
@@ -87,21 +90,25 @@ async def run_executor(settings: ExecutorSettings, *, stop: asyncio.Event) -> No
                 leases=book.announced(),
             )
 
-        channels = {address: aio_channel(address, is_traced=False) for address in settings.scheduler_addresses}
-        sessions = [
-            Session(address=address, channel=channel, hello=hello, book=book, listener=supervisor)
-            for address, channel in channels.items()
-        ]
+        channels: list[grpc.aio.Channel] = []
+
+        def open_session(address: str, owners: Owners) -> Session:
+            channels.append(aio_channel(address, is_traced=False))
+            return Session(
+                address=address, channel=channels[-1], hello=hello, book=book, listener=supervisor, owners=owners
+            )
+
+        owners = Owners(configured=settings.scheduler_addresses, open_session=open_session, book=book)
         # One batch for each slot to work on, and one more so that it never waits for the next; urgent ones go ahead.
         room = Room(batches=2 * slots, urgent=slots, is_open=supervisor.has_room)
-        supervisor.connect(sessions=sessions, room=room, ops=(op.name for op in ops))
+        supervisor.connect(owners=owners, room=room, ops=(op.name for op in ops))
         js = connection.jetstream()
         pullers += [
             Puller(js=js, pool=pool, lane=lane, room=room, take=supervisor.take)
             for pool in settings.executor_pools
             for lane in LANES
         ]
-        tasks = [asyncio.create_task(session.run(), name="session") for session in sessions]
+        tasks = [asyncio.create_task(owners.run(), name="sessions")]
         pulls = [asyncio.create_task(puller.run(), name="puller") for puller in pullers]
         ends = [asyncio.create_task(stop.wait()), asyncio.create_task(supervisor.wait_for_drain())]
         log.info("executor_ready", executor=executor_id, slots=slots, pools=list(settings.executor_pools), ops=len(ops))
@@ -122,6 +129,6 @@ async def run_executor(settings: ExecutorSettings, *, stop: asyncio.Event) -> No
                 task.cancel()
             await asyncio.gather(*tasks, *pulls, *ends, return_exceptions=True)
             await children.stop()
-            for channel in channels.values():
+            for channel in channels:
                 await channel.close()
             await connection.close()

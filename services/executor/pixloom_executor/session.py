@@ -1,7 +1,7 @@
 """The stream to one scheduler replica: claims and reports go out, grants and acknowledgements come back.
 
 The stream may break at any time. What was granted and what was reported is kept in the `LeaseBook`; when the stream is
-up again, the hello announces the leases and every report without acknowledgement is sent once more.
+up again, leases are announced and reports without acknowledgement sent once more, to whoever owns their jobs (`owners`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pixloom.rpc.bundles import bundled, unbundled
 from pixloom.v1 import executor_pb2, executor_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from pixloom_executor.leases import LeaseBook
 
@@ -32,6 +32,19 @@ Outbox: TypeAlias = "asyncio.Queue[executor_pb2.SessionRequest | None]"
 
 class SessionLostError(Exception):
     """The stream broke before an answer came."""
+
+
+class OwnershipListener(Protocol):
+    """Who keeps track of what replicas own."""
+
+    def welcomed(self, session: Session, welcome: executor_pb2.Welcome) -> None:
+        """A replica has welcomed us."""
+
+    def owned(self, session: Session, partitions: Iterable[executor_pb2.OwnedPartition]) -> None:
+        """A replica took partitions over."""
+
+    def replicas(self, addresses: Iterable[str]) -> None:
+        """These replicas are alive."""
 
 
 class SessionListener(Protocol):
@@ -70,12 +83,14 @@ class Session:
         hello: Callable[[], executor_pb2.Hello],
         book: LeaseBook,
         listener: SessionListener,
+        owners: OwnershipListener,
     ) -> None:
         self.address = address
         self._channel = channel
         self._hello = hello
         self._book = book
         self._listener = listener
+        self._owners = owners
         self._stub = executor_pb2_grpc.ExecutorServiceStub(channel)
         self._outbox: Outbox = asyncio.Queue()
         self._claims: dict[int, asyncio.Future[executor_pb2.Grant]] = {}
@@ -125,6 +140,22 @@ class Session:
         """Send results; while the stream is down they wait in the book."""
         if self._up:
             self._outbox.put_nowait(executor_pb2.SessionRequest(report=report))
+
+    def send_announce(self, message: executor_pb2.Announce) -> None:
+        """Tell what is held; while the stream is down nothing needs to be told."""
+        if self._up:
+            self._outbox.put_nowait(executor_pb2.SessionRequest(announce=message))
+
+    async def who_owns(self, partition: int) -> executor_pb2.WhoOwnsResponse:
+        """Ask the replica for the owner of a partition.
+
+        Raises:
+            SessionLostError: If it does not answer.
+        """
+        try:
+            return await self._stub.WhoOwns(executor_pb2.WhoOwnsRequest(partition=partition), timeout=2)
+        except grpc.aio.AioRpcError as error:
+            raise SessionLostError from error
 
     def send_give_back(self, message: executor_pb2.GiveBack) -> None:
         """Hand tasks back; if the stream is down they are found out as lost."""
@@ -199,8 +230,7 @@ class Session:
                     self._last_reply = asyncio.get_running_loop().time()
                     heart = asyncio.create_task(self._beat(outbox, interval_s, call))
                     self._up = True
-                    for report in self._book.unacknowledged():
-                        outbox.put_nowait(executor_pb2.SessionRequest(report=report))
+                    self._owners.welcomed(self, response.welcome)
                     self._log.info("session_open", address=self.address)
                     self._listener.room_changed()
         finally:
@@ -254,6 +284,10 @@ class Session:
                 self._listener.cancel_tasks(response.cancel_tasks)
             case "drain":
                 self._listener.drain()
+            case "owned":
+                self._owners.owned(self, response.owned.partitions)
+            case "heartbeat_reply":
+                self._owners.replicas(response.heartbeat_reply.replicas)
             case _:
                 pass
 

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from pixloom.queue import LANES
 from pixloom.v1 import executor_pb2, job_pb2
 from pixloom_executor.leases import HeldLease, LeaseBook
-from pixloom_executor.session import Session, SessionLostError
+from pixloom_executor.session import SessionLostError
 from pixloom_executor.spans import write_report_span, write_task_spans
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
     from pixloom_executor.children.pool import ChildPool
+    from pixloom_executor.owners import Owners
     from pixloom_executor.puller import Room
 
 __all__ = ["Supervisor"]
@@ -46,7 +47,6 @@ class Supervisor:
         self._executor_id = executor_id
         self._children = children
         self._book = book
-        self._sessions: dict[str, Session] = {}
         self._rooms: list[Room] = []
         self._ops: frozenset[str] = frozenset()
         self._draining = asyncio.Event()
@@ -57,16 +57,16 @@ class Supervisor:
         self._overtaken: set[int] = set()
         self._log = structlog.get_logger("executor")
 
-    def connect(self, *, sessions: Iterable[Session], room: Room, ops: Iterable[str]) -> None:
+    def connect(self, *, owners: Owners, room: Room, ops: Iterable[str]) -> None:
         """Tie the supervisor to the parts made after it.
 
         Args:
-            sessions: The streams to schedulers.
+            owners: Who owns which partition, with the streams to them.
             room: How many batches may be under way.
             ops: Names with versions of the ops that the children serve.
         """
         self._ops = frozenset(ops)
-        self._sessions = {session.address: session for session in sessions}
+        self._owners = owners
         self._rooms = [room]
 
     # -- What sessions and pullers ask ------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ class Supervisor:
             not self._draining.is_set()
             and self._book.unacknowledged_results < MAX_UNACKNOWLEDGED
             and self._book.unacknowledged_bytes < MAX_UNACKNOWLEDGED_BYTES
-            and any(session.is_up for session in self._sessions.values())
+            and self._owners.is_any_up
         )
 
     def room_changed(self) -> None:
@@ -152,7 +152,7 @@ class Supervisor:
             # Another executor of the pool has them; this one would only fail its tasks.
             await message.nak(delay=NOT_OURS_S)
             return
-        session = self._session_for(batch)
+        session = self._owners.claimant(batch)
         if session is None:
             await message.nak(delay=1.0)
             return
@@ -168,7 +168,7 @@ class Supervisor:
             return
         if is_overtaken:
             # Somebody paused or cancelled the job between the claim and now: nothing of it is to start.
-            session.send_give_back(self._book.give_back(lease, set(lease.running)))
+            self._hand_back(lease, set(lease.running))
             return
         urgent = message.subject.endswith(f".{LANES[0]}")
         await self._children.run(batch, lambda result: self._finished(lease, result), urgent=urgent)
@@ -180,6 +180,10 @@ class Supervisor:
             grant = await session.claim(batch, timeout_s=CLAIM_TIMEOUT_S)
         except SessionLostError:
             await message.nak(delay=1.0)
+            return None
+        if grant.elsewhere:
+            self._owners.seek(batch.partition)
+            await message.nak(delay=0.2)
             return None
         await message.ack()
         if not grant.lease_token:
@@ -196,23 +200,20 @@ class Supervisor:
                 if task.inputs_paged:
                     await session.inputs(grant.lease_token, batch, task)
         except SessionLostError:
-            session.send_give_back(self._book.give_back(lease, granted))
+            self._hand_back(lease, granted)
             return None
         return lease
 
-    def _session_for(self, batch: executor_pb2.LeaseBatch) -> Session | None:
-        named = self._sessions.get(batch.owner_address)
-        if named is not None and named.is_up:
-            return named
-        return next((session for session in self._sessions.values() if session.is_up), None)
+    def _hand_back(self, lease: HeldLease, shards: Iterable[int]) -> None:
+        message = self._book.give_back(lease, shards)
+        session = self._owners.owner(lease.batch.partition)
+        if session is not None:
+            session.send_give_back(message)
 
     def _finished(self, lease: HeldLease, result: executor_pb2.TaskResult) -> None:
         """Take a result from the children; results of one lease go out together."""
         if self._draining.is_set() and result.outcome == job_pb2.ATTEMPT_OUTCOME_CANCELLED:
-            session = self._session_for(lease.batch)
-            message = self._book.give_back(lease, (result.shard,))
-            if session is not None:
-                session.send_give_back(message)
+            self._hand_back(lease, (result.shard,))
             return
         write_task_spans(lease.batch, result, self._executor_id)
         pending = self._pending.get(lease.token)
@@ -229,7 +230,8 @@ class Supervisor:
             return
         report = self._book.report(lease, results)
         self._sent[report.report_id] = (lease.batch, len(results), time.time_ns())
-        session = self._session_for(lease.batch)
+        # Without one it waits in the book for the next owner.
+        session = self._owners.owner(lease.batch.partition)
         if session is not None:
             session.send_report(report)
 

@@ -251,10 +251,19 @@ class Dispatcher:
         """Offer nothing of jobs until `release`: executors may still hold tasks of theirs and are about to say so."""
         self.turns.hold(jobs)
 
-    def release(self) -> None:
+    def release(self, jobs: Iterable[str]) -> None:
         """Offer again what was held."""
-        self.turns.release()
+        self.turns.release(jobs)
         self.fill()
+
+    def drop(self, jobs: Iterable[str]) -> None:
+        """Forget jobs that belong to another replica now, with what was offered of them."""
+        gone = frozenset(jobs)
+        self.turns.release(gone)
+        for dispatch_id in [number for number, offer in self._offers.items() if offer.live.header.id in gone]:
+            self._forget(dispatch_id)
+        for job_id in gone:
+            self._forget_job(job_id)
 
     def knows(self, live: LiveJob, stage: int) -> bool:
         """Return whether a ready stage will have its turn."""

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import date, datetime
 
-__all__ = ["JobHeader"]
+__all__ = ["JobHeader", "partition_of"]
+
+
+def partition_of(job_id: str) -> int:
+    """Return the partition that a job's id carries; -1 if it is no id of a job."""
+    try:
+        return int(job_id[-2:], 16)
+    except ValueError:
+        return -1
 
 
 @dataclass(slots=True)

@@ -25,6 +25,7 @@ class LiveJob:
         committed_seq: Journal number up to which the database has it.
         events: Committed events in order, as watchers see them.
         news: Set and replaced whenever something was committed or granted.
+        is_gone: Whether its partition belongs to another replica now: nothing is told from this memory any more.
     """
 
     header: JobHeader
@@ -33,6 +34,7 @@ class LiveJob:
     events: list[job_pb2.JobEvent] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
     pending: list[tuple[int, Durable]] = field(default_factory=list)
+    is_gone: bool = False
 
     def announce(self) -> None:
         """Wake everybody who waits for news."""

@@ -14,6 +14,8 @@ from pixloom_scheduler.core.policy import deadline_s
 from pixloom_scheduler.traces import MAX_TRACED_TASKS, is_sampled
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pixloom_scheduler.clock import DatabaseClock
     from pixloom_scheduler.core.model import JobRun
     from pixloom_scheduler.inputs import InputReader
@@ -44,11 +46,14 @@ def _duration(seconds: float) -> Duration:
 class MessageComposer:
     """Makes a `LeaseBatch` of tasks of one stage."""
 
-    def __init__(self, *, inputs: InputReader, traces: Traces, clock: DatabaseClock, address: str) -> None:
+    def __init__(
+        self, *, inputs: InputReader, traces: Traces, clock: DatabaseClock, address: str, epoch_of: Callable[[int], int]
+    ) -> None:
         self._inputs = inputs
         self._traces = traces
         self._clock = clock
         self._address = address
+        self._epoch_of = epoch_of
 
     async def compose(
         self, live: LiveJob, stage_index: int, shards: tuple[int, ...], *, dispatch_id: str
@@ -77,6 +82,7 @@ class MessageComposer:
             tasks=tasks,
             deadline=_duration(deadline_s(run, stage, items)),
             owner_address=self._address,
+            owner_epoch=self._epoch_of(live.header.partition),
             partition=live.header.partition,
             trace_context=context,
             trace_tasks=traced,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 import structlog
 
+from pixloom.errors import UnavailableError
 from pixloom_scheduler.core.changes import (
     AttemptEnded,
     CancelAccepted,
@@ -130,6 +132,12 @@ class Outside:
                 case _:
                     pass
 
+    def dropped(self, jobs: list[LiveJob]) -> None:
+        """Forget what belongs to another replica now."""
+        gone = frozenset(live.header.id for live in jobs)
+        self._dispatcher.drop(gone)
+        self._sessions.forget(gone)
+
     def _end_node(self, live: LiveJob, change: NodeEnded) -> None:
         self._traces.node_ended(live, change.node)
         if change.state in (NodeState.FAILED, NodeState.SKIPPED):
@@ -157,8 +165,8 @@ class Outside:
 
     def _watch_deadline(self, live: LiveJob, due: float) -> None:
         def end() -> None:
-            # The job may have been taken up again since, with more time.
-            if live.run.deadline == due:
+            # The job may have been taken up again since, with more time, or be elsewhere.
+            if self._replica.find(live.header.id) is live and live.run.deadline == due:
                 self._replica.report(live.header.id, TimeRanOut())
 
         self._timers.at(due, end)
@@ -167,7 +175,10 @@ class Outside:
         """Find something out off the loop, and let the job know."""
 
         async def work() -> None:
-            await self._replica.report(live.header.id, await finding)
+            event = await finding
+            with contextlib.suppress(UnavailableError):  # the job's next owner finds it out again
+                if not live.is_gone:
+                    await self._replica.report(live.header.id, event)
 
         task = asyncio.create_task(work())
         self._tasks.add(task)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from pixloom.errors import NotFoundError
+from pixloom.errors import NotFoundError, UnavailableError
 from pixloom.v1 import job_pb2
 from pixloom_scheduler.live import LiveJob
+from pixloom_scheduler.step import OWNER_CHANGED
 from pixloom_scheduler.views import job_view, node_view
 
 if TYPE_CHECKING:
@@ -39,7 +40,11 @@ class JobReads:
         self._clock = clock
 
     async def durable(self, job_id: str) -> LiveJob | None:
-        """Return a job in memory once all that it shows is durable; None if it is not in memory."""
+        """Return a job in memory once all that it shows is durable; None if it is not in memory.
+
+        Raises:
+            UnavailableError: If another replica took the job over meanwhile.
+        """
         live = self._replica.find(job_id)
         if live is not None:
             await self.until_durable(live)
@@ -49,6 +54,8 @@ class JobReads:
     async def until_durable(live: LiveJob) -> None:
         """Wait until all that a job shows is durable."""
         while live.run.seq != live.committed_seq:
+            if live.is_gone:
+                raise UnavailableError(OWNER_CHANGED, retry_after_s=0.1)
             news = live.news
             async with asyncio.timeout(10):
                 await news.wait()

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -25,17 +25,19 @@ from pixloom_scheduler.core.changes import (
     Change,
     Durable,
     JobAccepted,
-    TasksGranted,
 )
 from pixloom_scheduler.core.decide import decide
 from pixloom_scheduler.core.events import CancelRequested, Event, LeaseLost, StartRequested, TasksReported
 from pixloom_scheduler.core.settle import settle
 from pixloom_scheduler.core.states import IllegalTransitionError
-from pixloom_scheduler.journal.batch import Batch, NewJob, Stamp
+from pixloom_scheduler.job import partition_of
+from pixloom_scheduler.journal.batch import NewJob, Stamp
 from pixloom_scheduler.journal.committer import BadRowError, CommitsLostError, JournalWriter, OwnershipLostError
 from pixloom_scheduler.journal.rows import encode, is_event
 from pixloom_scheduler.live import LiveJob
+from pixloom_scheduler.reloading import keep_leases
 from pixloom_scheduler.side_rows import add_rows
+from pixloom_scheduler.step import OWNER_CHANGED, Effects, JobLoader, Step, Work, refuse
 from pixloom_scheduler.views import event_view
 
 if TYPE_CHECKING:
@@ -55,47 +57,6 @@ STEP_S: Final = 0.008
 MAX_QUEUE: Final = 20_000
 KEEP_ENDED: Final = 512
 """Ended jobs kept in memory for those who are about to ask for them."""
-
-
-class JobLoader(Protocol):
-    """Reads jobs from the database."""
-
-    async def load(self, job_id: str) -> LoadedJob | None:
-        """Return one job, or None."""
-
-
-class Effects(Protocol):
-    """What happens outside once something is durable."""
-
-    def committed(self, live: LiveJob, changes: list[Change]) -> None:
-        """A job's changes are durable."""
-
-    def settled(self) -> None:
-        """Everything that was decided is durable; the state may be dispatched from."""
-
-    def served_pools(self) -> frozenset[str]:
-        """Return the pools that executors in session serve."""
-
-
-@dataclass(slots=True)
-class _Work:
-    """Something to be made durable."""
-
-    job_id: str
-    event: Event | None
-    new: NewJob | None
-    live: LiveJob | None
-    done: asyncio.Future[list[Change]]
-    lease: tuple[int, LeaseRun] | None = None
-
-
-@dataclass(slots=True)
-class _Step:
-    """What one step has decided and not yet made durable."""
-
-    batch: Batch = field(default_factory=Batch)
-    touched: dict[str, tuple[LiveJob, list[Change]]] = field(default_factory=dict)
-    works: list[tuple[_Work, list[Change]]] = field(default_factory=list)
 
 
 class Replica:
@@ -121,12 +82,14 @@ class Replica:
         self._costs = costs
         self._lease_s = lease_s
         self._monotonic = monotonic
-        self._queue: deque[_Work] = deque()
+        self._queue: deque[Work] = deque()
         self._wake = asyncio.Event()
         self._valid_until = 0.0
         self._ended: deque[str] = deque()
         self._committing = False
         self._stopping = False
+        self._leaving: frozenset[int] = frozenset()
+        self._left = asyncio.Event()
         self._log = structlog.get_logger("replica")
 
     # -- What others ask ------------------------------------------------------------------------------------------
@@ -142,11 +105,11 @@ class Replica:
         return self._monotonic() < self._valid_until
 
     def own(self, owned: Iterable[Owned], jobs: Iterable[LoadedJob], *, since: float) -> None:
-        """Begin to serve partitions just taken, with their unfinished jobs.
+        """Begin to serve partitions just taken, with those of their unfinished jobs that are loaded already.
 
         Args:
             owned: The partitions.
-            jobs: Their unfinished jobs.
+            jobs: Unfinished jobs in them.
             since: Monotonic time before they were taken, seconds: their lease counts from then, however long it took
                 to load the jobs.
         """
@@ -155,11 +118,44 @@ class Replica:
         for partition in owned:
             self.stamps[partition.id] = Stamp(partition.epoch, partition.commit_seq)
         for loaded in jobs:
-            live = LiveJob(loaded.header, loaded.run, committed_seq=loaded.run.seq)
-            self.jobs[loaded.header.id] = live
-            self._effects.committed(live, [])
-            self._post(live.header.id, None)
+            self.admit(loaded)
         self._wake.set()
+
+    def admit(self, loaded: LoadedJob) -> asyncio.Future[list[Change]]:
+        """Begin to serve a job that was loaded from a partition of ours; it can be worked on when the future ends."""
+        live = LiveJob(loaded.header, loaded.run, committed_seq=loaded.run.seq)
+        self.jobs[loaded.header.id] = live
+        settled = self._post(live.header.id, None)
+
+        def resume(done: asyncio.Future[list[Change]]) -> None:
+            # Not before: back-offs that are over by now find their stages released.
+            if not done.cancelled() and done.exception() is None:
+                self._effects.committed(live, [])
+
+        settled.add_done_callback(resume)
+        return settled
+
+    def serves(self, partition: int) -> bool:
+        """Return whether this replica takes commands for a partition."""
+        return partition in self.stamps and partition not in self._leaving
+
+    def epoch_of(self, partition: int) -> int:
+        """Return the epoch in which this replica owns a partition; 0 if it does not."""
+        stamp = self.stamps.get(partition)
+        return stamp.epoch if stamp is not None else 0
+
+    def open_partitions(self) -> list[int]:
+        """Return the partitions that take new jobs."""
+        return sorted(self.stamps.keys() - self._leaving)
+
+    async def leave(self, partitions: Iterable[int]) -> None:
+        """Make everything durable that waits for partitions, then serve them no more; `run` must be running."""
+        self._leaving = frozenset(partitions) & self.stamps.keys()
+        while self._leaving & self.stamps.keys():
+            self._wake.set()
+            self._left.clear()
+            await self._left.wait()
+        self._leaving = frozenset()
 
     def find(self, job_id: str) -> LiveJob | None:
         """Return a job in memory, or None."""
@@ -192,7 +188,9 @@ class Replica:
             UnavailableError: If this replica does not own the partition any more.
         """
         self._refuse_when_full()
-        work = _Work(live.header.id, StartRequested() if start else None, new, live, self._future())
+        work = Work(live.header.id, StartRequested() if start else None, new, live, self._future())
+        if not self.serves(work.partition):
+            raise UnavailableError(OWNER_CHANGED, retry_after_s=0.1)
         self._queue.append(work)
         self._wake.set()
         await work.done
@@ -227,12 +225,12 @@ class Replica:
         """Step until stopped; returns after everything that was queued is durable.
 
         Raises:
-            OwnershipLostError: If another replica took partitions over.
             CommitsLostError: If the database went back in time.
         """
         renew_every = self._lease_s / 3
         while not (self._stopping and not self._queue):
-            timeout = max(0.0, self._valid_until - self._lease_s * 0.8 + renew_every - self._monotonic())
+            renewal = self._valid_until - self._lease_s * 0.8 + renew_every - self._monotonic()
+            timeout = max(0.0, renewal) if self.stamps else None
             if not self._queue:
                 try:
                     async with asyncio.timeout(timeout):
@@ -241,6 +239,10 @@ class Replica:
                     pass
             self._wake.clear()
             await self._step()
+            if self._leaving:
+                # Between two steps all that was decided is durable.
+                waiting = {work.partition for work in self._queue}
+                self._drop(frozenset(self.stamps.keys() & self._leaving - waiting))
 
     def stop(self) -> None:
         """Let `run` end once the queue is empty."""
@@ -248,14 +250,15 @@ class Replica:
         self._wake.set()
 
     async def _step(self) -> None:
-        works: list[_Work] = []
-        step = _Step()
+        works: list[Work] = []
+        step = Step()
         begin = self._monotonic()
         while self._queue and len(step.batch.rows) < MAX_ROWS and self._monotonic() - begin < STEP_S:
             work = self._queue.popleft()
             works.append(work)
             self._take(step, work)
-        renewing = self._monotonic() > self._valid_until - self._lease_s * 0.8 + self._lease_s / 3
+        renewal = self._valid_until - self._lease_s * 0.8 + self._lease_s / 3
+        renewing = bool(self.stamps) and self._monotonic() > renewal
         if step.batch.is_empty and not renewing:
             self._finish(step)
             return
@@ -265,13 +268,16 @@ class Replica:
             self._log.warning("batch_refused", error=str(error)[:200], jobs=len(step.touched))
             await self._commit_one_by_one(works)
             return
-        except (OwnershipLostError, CommitsLostError) as error:
+        except CommitsLostError as error:
             self._abandon(works, error)
             raise
         self._finish(step)
 
-    def _take(self, step: _Step, work: _Work) -> None:
+    def _take(self, step: Step, work: Work) -> None:
         """Decide and apply one event, and collect what it writes."""
+        if work.partition not in self.stamps:
+            refuse(work)
+            return
         live = work.live or self.jobs.get(work.job_id)
         if live is None:
             work.done.set_result([])
@@ -306,7 +312,7 @@ class Replica:
         all_changes.extend(changes)
         step.works.append((work, changes))
 
-    def _apply(self, step: _Step, live: LiveJob, changes: list[Change], collected: list[Change]) -> None:
+    def _apply(self, step: Step, live: LiveJob, changes: list[Change], collected: list[Change]) -> None:
         run, header = live.run, live.header
         batch = step.batch
         for change in changes:
@@ -328,12 +334,24 @@ class Replica:
                 live.pending.append((run.seq, change))
         collected.extend(changes)
 
-    async def _commit(self, step: _Step, *, everything: bool) -> None:
+    async def _commit(self, step: Step, *, everything: bool) -> None:
+        """Make a step durable, but for what belongs to partitions that turn out to be lost."""
+        while True:
+            try:
+                await self._commit_whole(step, everything=everything)
+            except OwnershipLostError as error:
+                self._log.warning("partitions_lost", partitions=sorted(error.partitions))
+                self._drop(error.partitions)
+                step.forget(error.partitions)
+                # The numbers stay the same: had the batch been committed after all, the database would say so.
+                if step.batch.is_empty and not (everything and self.stamps):
+                    return
+            else:
+                return
+
+    async def _commit_whole(self, step: Step, *, everything: bool) -> None:
         batch = step.batch
         partitions = set(self.stamps) if everything else {live.header.partition for live, _ in step.touched.values()}
-        missing = partitions - set(self.stamps)
-        if missing:
-            raise OwnershipLostError(frozenset(missing))
         for partition in partitions:
             stamp = self.stamps[partition]
             batch.stamps[partition] = Stamp(stamp.epoch, stamp.seq + 1)
@@ -345,18 +363,18 @@ class Replica:
             self._committing = False
         self.stamps.update(batch.stamps)
         self._clock.set(time)
-        if everything:
+        if everything and self.stamps.keys() <= partitions:
             # Counted from before the transaction began, and shorter than the row says: we fall silent first.
             self._valid_until = sent + self._lease_s * 0.8
 
-    async def _commit_one_by_one(self, works: list[_Work]) -> None:
-        by_job: dict[str, list[_Work]] = {}
+    async def _commit_one_by_one(self, works: list[Work]) -> None:
+        by_job: dict[str, list[Work]] = {}
         for work in works:
             by_job.setdefault(work.job_id, []).append(work)
         for job_id, own_works in by_job.items():
             await self._reload(job_id, dict(work.lease for work in reversed(own_works) if work.lease is not None))
         for job_id, own_works in by_job.items():
-            step = _Step()
+            step = Step()
             for work in own_works:
                 if work.new is not None and work.live is not None:
                     work.live.run = type(work.live.run).of(
@@ -373,17 +391,17 @@ class Replica:
                 continue
             self._finish(step)
 
-    async def _fail_job(self, job_id: str, works: list[_Work], error: BadRowError) -> None:
+    async def _fail_job(self, job_id: str, works: list[Work], error: BadRowError) -> None:
         """End the job whose value Postgres refuses; a job that was never accepted is refused to its caller."""
         self._log.error("job_failed_on_bad_value", job=job_id, error=str(error)[:200])
         await self._reload(job_id, {})
         failure = InternalError(f"job {job_id} holds a value that the database refuses; it was ended")
         live = self.jobs.get(job_id)
         if live is not None and not live.run.state.is_terminal:
-            step = _Step()
+            step = Step()
             detail = "the database refused a value of this job"
             end = CancelRequested(detail=detail, now=True, failure=("INTERNAL", detail, ""))
-            work = _Work(job_id, end, None, live, self._future())
+            work = Work(job_id, end, None, live, self._future())
             self._take(step, work)
             await self._commit(step, everything=False)
             self._finish(step)
@@ -401,6 +419,8 @@ class Replica:
             job_id: The job.
             before: Leases as they were before the events that could not be made durable.
         """
+        if partition_of(job_id) not in self.stamps:
+            return
         # Memory is ahead of the database until the job has been read: nothing may be offered from it meanwhile.
         self._committing = True
         try:
@@ -419,42 +439,37 @@ class Replica:
         old.header, old.run, old.committed_seq = loaded.header, loaded.run, loaded.run.seq
         old.pending.clear()
         self.jobs[job_id] = old
-        for lease_id, lease in leases.items():
-            stage = old.run.stages[lease.stage]
-            fits = {
-                shard: attempt
-                for shard, attempt in lease.tasks.items()
-                if shard < len(stage.shards)
-                and not stage.shards.ended[shard]
-                and (stage.tasks[shard].attempt if shard in stage.tasks else 1) == attempt
-            }
-            if fits:
-                self._keep_lease(old, lease_id, lease, fits)
+        keep_leases(old, leases)
         # Last, as a stage whose lease was kept is released, and its other tasks are to be offered.
         self._effects.committed(old, [])
 
-    def _keep_lease(self, live: LiveJob, lease_id: int, lease: LeaseRun, tasks: dict[int, int]) -> None:
-        grant = TasksGranted(
-            lease=lease_id,
-            executor=lease.executor,
-            stage=lease.stage,
-            tasks=tuple(tasks.items()),
-            token=lease.token,
-            time=lease.start,
-            deadline=lease.deadline,
-        )
-        live.run.stages[lease.stage].released = True
-        apply(live.run, [grant])
-
-    def _abandon(self, works: list[_Work], error: Exception) -> None:
-        self._log.error("partitions_lost", error=str(error))
+    def _abandon(self, works: list[Work], error: Exception) -> None:
+        self._log.error("commits_lost", error=str(error))
         self._valid_until = 0.0
         for work in (*works, *self._queue):
-            if not work.done.done():
-                work.done.set_exception(UnavailableError("the owner of the job changed; try again"))
+            refuse(work)
         self._queue.clear()
 
-    def _finish(self, step: _Step) -> None:
+    def _drop(self, partitions: frozenset[int]) -> None:
+        """Forget partitions that this replica does not own any more, with their jobs and whoever waits for those."""
+        for partition in partitions:
+            self.stamps.pop(partition, None)
+        gone = [live for live in self.jobs.values() if live.header.partition in partitions]
+        for live in gone:
+            del self.jobs[live.header.id]
+            live.is_gone = True
+            live.announce()
+        kept: list[Work] = []
+        for work in self._queue:
+            if work.partition in partitions:
+                refuse(work)
+            else:
+                kept.append(work)
+        self._queue = deque(kept)
+        self._effects.dropped(gone)
+        self._left.set()
+
+    def _finish(self, step: Step) -> None:
         """Let out what has become durable."""
         now = self._clock.now()
         for live, _ in step.touched.values():
@@ -485,7 +500,10 @@ class Replica:
     # -- Small things ---------------------------------------------------------------------------------------------
 
     def _post(self, job_id: str, event: Event | None) -> asyncio.Future[list[Change]]:
-        work = _Work(job_id, event, None, None, self._future())
+        work = Work(job_id, event, None, None, self._future())
+        if not self.serves(work.partition):
+            refuse(work)
+            return work.done
         self._queue.append(work)
         self._wake.set()
         return work.done

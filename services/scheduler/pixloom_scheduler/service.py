@@ -31,22 +31,25 @@ from pixloom_scheduler.journal.committer import Committer
 from pixloom_scheduler.journal.definitions import Definitions
 from pixloom_scheduler.journal.finished import FinishedJobs
 from pixloom_scheduler.journal.loader import Loader
+from pixloom_scheduler.journal.membership import Membership
 from pixloom_scheduler.journal.ownership import Ownership, connect
 from pixloom_scheduler.journal.reader import Reader
-from pixloom_scheduler.journal.tables import PARTITIONS
 from pixloom_scheduler.messages import MessageComposer
 from pixloom_scheduler.outside import Outside
+from pixloom_scheduler.partitions import Partitions
 from pixloom_scheduler.reads import JobReads
 from pixloom_scheduler.rejects import RejectFinder
 from pixloom_scheduler.replica import Replica
 from pixloom_scheduler.resolver import Resolver
 from pixloom_scheduler.rpc.catalogue import ExecutorAdmin, Ops
+from pixloom_scheduler.rpc.forwarding import ForwardingInterceptor, Owners
 from pixloom_scheduler.rpc.jobs import Jobs
 from pixloom_scheduler.rpc.manifests import ManifestLister
 from pixloom_scheduler.rpc.session import ExecutorSessions
 from pixloom_scheduler.rpc.workflows import Workflows
 from pixloom_scheduler.starting import Starts
 from pixloom_scheduler.submission import Submissions
+from pixloom_scheduler.takeovers import HeldTakeovers
 from pixloom_scheduler.timers import Timers
 from pixloom_scheduler.tokens import TokenMint
 from pixloom_scheduler.traces import Traces
@@ -55,6 +58,8 @@ from pixloom_scheduler.watches import Watches
 from pixloom_scheduler.workflow_files import WorkflowFiles
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import asyncpg
 
     from pixloom.settings import SchedulerSettings
@@ -62,8 +67,8 @@ if TYPE_CHECKING:
 __all__ = ["LEASE_S", "run_scheduler"]
 
 LEASE_S: Final = 3.0
-ANNOUNCE_S: Final = 2.0
-"""How long executors have to announce what they hold before it is dispatched again."""
+RELEASE_S: Final = 5.0
+"""How long an end may take to flush and release; after that the leases end by themselves."""
 
 SERVICES: Final = (
     "pixloom.v1.ExecutorService",
@@ -79,7 +84,7 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
 
     Raises:
         UnavailableError: If the database or NATS does not answer at start.
-        OwnershipLostError: If another replica took the partitions over; a restart makes it a spare one.
+        CommitsLostError: If the database went back in time; a restart reads everything anew.
     """
     log = structlog.get_logger("scheduler")
     dsn = settings.database_url
@@ -90,10 +95,9 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
     async def open_connection() -> asyncpg.Connection[Any]:
         return await connect(dsn, lease_s=LEASE_S)
 
+    address = settings.scheduler_listen
     replica_id = f"{os.uname().nodename}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-    ownership = Ownership(
-        connect=open_connection, replica=replica_id, address=settings.scheduler_listen, lease_s=LEASE_S
-    )
+    ownership = Ownership(connect=open_connection, replica=replica_id, address=address, lease_s=LEASE_S)
     deployment = await ownership.deployment()
     connection = await connect_queue(settings.nats_url, service="scheduler", pending_size=16 * 1024 * 1024)
     js = connection.jetstream(publish_async_max_pending=4096)
@@ -122,6 +126,24 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
         monotonic=time.monotonic,
     )
 
+    takeovers = HeldTakeovers(clock=clock, timers=timers)
+
+    def membership(released: Callable[[], None]) -> Membership:
+        return Membership(
+            connect=open_connection, replica=replica_id, address=address, lease_s=LEASE_S, released=released
+        )
+
+    partitions = Partitions(
+        replica_id=replica_id,
+        address=address,
+        replica=replica,
+        ownership=ownership,
+        membership=membership,
+        jobs=loader,
+        takeovers=takeovers,
+        monotonic=time.monotonic,
+    )
+
     def new_id() -> str:
         return uuid_utils.uuid7().hex
 
@@ -129,7 +151,7 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
         js=js,
         replica=replica,
         executors=executors,
-        composer=MessageComposer(inputs=inputs, traces=traces, clock=clock, address=settings.scheduler_listen),
+        composer=MessageComposer(inputs=inputs, traces=traces, clock=clock, address=address, epoch_of=replica.epoch_of),
         clock=clock,
         costs=costs.costs,
         new_id=new_id,
@@ -143,13 +165,15 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
         outputs=outputs,
         costs=costs,
         catalogue=catalogue,
-        ownership=ownership,
+        partitions=partitions,
+        takeovers=takeovers,
         mint=TokenMint(incarnation=deployment.incarnation, key=deployment.token_key, nonce=secrets.token_bytes),
         clock=clock,
         timers=timers,
         incarnation=str(deployment.incarnation),
     )
     outside.connect(replica=replica, dispatcher=dispatcher, sessions=sessions)
+    takeovers.connect(dispatcher=dispatcher, sessions=sessions)
     submissions = Submissions(
         replica=replica, definitions=definitions, reader=reader, catalogue=catalogue, clock=clock, new_id=new_id
     )
@@ -170,7 +194,8 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
         starts=Starts(replica=replica, reader=reader, catalogue=catalogue),
         finished=FinishedJobs(engine),
     )
-    server = build_server(problems_bytes=INTERNAL_PROBLEMS_BYTES)
+    owners = Owners(partitions=partitions, replica=replica, reader=reader)
+    server = build_server(interceptors=(ForwardingInterceptor(owners),), problems_bytes=INTERNAL_PROBLEMS_BYTES)
     executor_pb2_grpc.add_ExecutorServiceServicer_to_server(sessions, server)
     job_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
     workflow_pb2_grpc.add_WorkflowServiceServicer_to_server(
@@ -181,14 +206,13 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
         ExecutorAdmin(executors=executors, sessions=sessions), server
     )
     health = await publish_services(server, SERVICES)
-    listen(server, settings.scheduler_listen)
+    listen(server, address)
     files = WorkflowFiles(definitions=definitions, catalogue=catalogue)
     await files.load_builtin()
     await files.load(settings.workflows_dir)
-    dispatcher.hold(await _take_all(replica, ownership, loader, log))
     # Before the first timer is set: this machine's clock may be far from the database's.
     clock.set(await ownership.time())
-    timers.at(clock.now() + ANNOUNCE_S, dispatcher.release)
+    await partitions.join()
 
     async def on_reconnect() -> None:
         await dispatcher.reconnected()
@@ -196,7 +220,9 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
     connection._reconnected_cb = on_reconnect  # noqa: SLF001  # nats-py takes it at connect only, before js exists
     sessions.watch_silence()
     loop_task = asyncio.create_task(replica.run(), name="replica")
+    levelling = asyncio.create_task(partitions.run(), name="partitions")
     background = [
+        levelling,
         asyncio.create_task(dispatcher.run(), name="dispatcher"),
         asyncio.create_task(timers.run(), name="timers"),
         asyncio.create_task(schema.keep_days(engine), name="journal days"),
@@ -204,7 +230,7 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
     ]
     await server.start()
     await health.set("", health_pb2.HealthCheckResponse.SERVING)
-    log.info("scheduler_ready", address=settings.scheduler_listen, partitions=len(replica.stamps))
+    log.info("scheduler_ready", address=address, partitions=len(replica.stamps))
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({stopping, loop_task, *background}, return_when=asyncio.FIRST_COMPLETED)
@@ -215,6 +241,10 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
     finally:
         stopping.cancel()
         await health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+        levelling.cancel()
+        # First the partitions: whoever calls meanwhile is passed on to their next owners.
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(_hand_over(levelling, partitions, loop_task), timeout=RELEASE_S)
         sessions.stop()
         await server.stop(grace=2.0)
         replica.stop()
@@ -222,29 +252,17 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
             task.cancel()
         with contextlib.suppress(Exception):
             await asyncio.wait_for(loop_task, timeout=5)
-            await ownership.release(sorted(replica.stamps))
+        with contextlib.suppress(Exception):
+            await partitions.close()
+        await owners.close()
         await committer.close()
         await connection.close()
         await engine.dispose()
         log.info("scheduler_stopped")
 
 
-async def _take_all(
-    replica: Replica, ownership: Ownership, loader: Loader, log: structlog.stdlib.BoundLogger
-) -> list[str]:
-    """Take every partition and return the unfinished jobs; one whose owner was killed is free when its lease ends.
-
-    Two replicas that each hold some would wait for one another while their leases end: so it is all or nothing.
-    """
-    while True:
-        since = asyncio.get_running_loop().time()
-        owned = await ownership.take(PARTITIONS)
-        if len(owned) == PARTITIONS:
-            break
-        if owned:
-            await ownership.release([partition.id for partition in owned])
-        await asyncio.sleep(0.2)
-    jobs = await loader.unfinished([partition.id for partition in owned])
-    replica.own(owned, jobs, since=since)
-    log.info("partitions_taken", partitions=len(owned), jobs=len(jobs))
-    return [job.header.id for job in jobs]
+async def _hand_over(levelling: asyncio.Task[None], partitions: Partitions, loop_task: asyncio.Task[None]) -> None:
+    """Flush and release everything, unless the loop has ended, which alone can flush."""
+    await asyncio.gather(levelling, return_exceptions=True)
+    if not loop_task.done():
+        await partitions.release_all()

@@ -130,8 +130,8 @@ class Submissions:
         spec, params, planned, result = await asyncio.to_thread(
             self._plan, document, submission.params, complete=submission.start
         )
-        header = self._header(submission, spec, version=version, sha256=sha256 or result.sha256 or "", params=params)
         plan_json = await asyncio.to_thread(lambda: orjson.dumps(plan_to_json(planned)))
+        header = self._header(submission, spec, version=version, sha256=sha256 or result.sha256 or "", params=params)
         run = JobRun.of(header.id, header.partition, planned, priority=header.priority)
         new = NewJob(header, orjson.dumps(result.document), plan_json, "RUNNING" if submission.start else "PENDING")
         try:
@@ -189,7 +189,7 @@ class Submissions:
         )
 
     def _next_partition(self) -> int:
-        owned = sorted(self._replica.stamps)
+        owned = self._replica.open_partitions()
         if not owned:
             raise UnavailableError("this scheduler owns no partition at the moment", retry_after_s=1.0)
         self._turn += 1

@@ -167,9 +167,10 @@ class Turns:
         """Let nobody of jobs have a turn until `release`."""
         self._held.update(jobs)
 
-    def release(self) -> None:
-        """Give those who were held their places."""
-        held, self._held = self._held, set()
+    def release(self, jobs: Iterable[str]) -> None:
+        """Give those of jobs who were held their places."""
+        held = self._held.intersection(jobs)
+        self._held -= held
         for pool, lines in self._lines.items():
             for line in lines.values():
                 for job_id in held & line.places.keys():

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
+from pixloom.errors import UnavailableError
 from pixloom.graph.plan import plan_from_json
 from pixloom.v1 import job_pb2
 from pixloom_scheduler.core.model import JobRun
 from pixloom_scheduler.journal.rows import decode
+from pixloom_scheduler.step import OWNER_CHANGED
 from pixloom_scheduler.views import event_view
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ class Watches:
 
         Raises:
             NotFoundError: If there is no such job.
+            UnavailableError: If another replica took the job over meanwhile.
         """
         live = await self._reads.durable(job_id)
         if live is None:
@@ -59,6 +62,9 @@ class Watches:
         next_snapshot = 0.0
         while True:
             news = live.news
+            if live.is_gone:
+                # Whoever watches goes on from the last number it saw, at the next owner.
+                raise UnavailableError(OWNER_CHANGED, retry_after_s=0.1)
             while place < len(live.events):
                 event = live.events[place]
                 place += 1

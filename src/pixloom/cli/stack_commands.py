@@ -46,6 +46,9 @@ def up(
     http_port: HttpPort = 7300,
     grpc_port: GrpcPort = 7301,
     executors: Annotated[str, typer.Option("--executors", metavar="N|auto", help="Number of executors.")] = "2",
+    schedulers: Annotated[
+        int, typer.Option("--schedulers", metavar="N", help="Number of schedulers, which share the jobs.")
+    ] = 1,
     workflows: Annotated[Path | None, typer.Option("--workflows", metavar="DIR", help="Workflows to load.")] = None,
     imports: Imports = None,
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open the browser.")] = False,
@@ -70,6 +73,7 @@ def up(
         http_port=http_port,
         grpc_port=grpc_port,
         executors=None if executors == "auto" else int(executors),
+        schedulers=schedulers,
         workflows_dir=workflows,
         imports=tuple(imports or ()),
     )

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["LocalStackOptions", "PartSpec", "Wiring", "default_parts"]
 
 DEFAULT_DATA_DIR: Final = Path(".pixloom")
+MAX_SCHEDULERS: Final = 16
+"""One for each partition of the jobs; more would have nothing to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class LocalStackOptions:
         http_port: REST port of the gateway on 127.0.0.1; 0 for any free one.
         grpc_port: gRPC port of the gateway on 127.0.0.1; 0 for any free one.
         executors: Number of executors; None for one per core.
+        schedulers: Number of schedulers, which share the jobs.
         workflows_dir: Folder of workflow files; None for the default of the scheduler.
         source_roots: Folders that source ops may read.
         export_roots: Folders that export ops may write to.
@@ -42,6 +45,7 @@ class LocalStackOptions:
     http_port: int = 7300
     grpc_port: int = 7301
     executors: int | None = 2
+    schedulers: int = 1
     workflows_dir: Path | None = None
     source_roots: tuple[Path, ...] = ()
     export_roots: tuple[Path, ...] = ()
@@ -89,6 +93,8 @@ class LocalStackOptions:
             raise InvalidError(f"--http-port and --grpc-port are both {self.http_port}; give each its own.")
         if self.executors is not None and not 0 <= self.executors <= 256:
             raise InvalidError(f"--executors is {self.executors}; use 0 to 256, or auto.")
+        if not 1 <= self.schedulers <= MAX_SCHEDULERS:
+            raise InvalidError(f"--schedulers is {self.schedulers}; use 1 to {MAX_SCHEDULERS}.")
         return self
 
     @property
@@ -104,16 +110,21 @@ class Wiring:
     Attributes:
         database_url: PostgreSQL, password included.
         nats_url: NATS, password included.
-        scheduler_port: gRPC of the scheduler on 127.0.0.1.
+        scheduler_ports: gRPC of each scheduler on 127.0.0.1.
         http_port: REST of the gateway on 127.0.0.1.
         grpc_port: gRPC of the gateway on 127.0.0.1.
     """
 
     database_url: str = field(repr=False)
     nats_url: str = field(repr=False)
-    scheduler_port: int
+    scheduler_ports: tuple[int, ...]
     http_port: int
     grpc_port: int
+
+    @property
+    def scheduler_port(self) -> int:
+        """Port of the first scheduler."""
+        return self.scheduler_ports[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,23 +147,25 @@ class PartSpec:
 
 
 def default_parts(options: LocalStackOptions, wiring: Wiring) -> tuple[PartSpec, ...]:
-    """Return scheduler, executors and gateway; each is told only what it needs."""
+    """Return schedulers, executors and gateway; each is told only what it needs."""
     inherited = {
         name: value for name, value in os.environ.items() if name not in {"PIXLOOM_DATABASE_URL", "PIXLOOM_NATS_URL"}
     }
-    scheduler = f"127.0.0.1:{wiring.scheduler_port}"
+    schedulers = {
+        "scheduler" if options.schedulers == 1 else f"scheduler-{number}": f"127.0.0.1:{port}"
+        for number, port in enumerate(wiring.scheduler_ports, start=1)
+    }
     shared = {
         **inherited,
         "PIXLOOM_ARTIFACTS_URL": options.artifacts_url or (options.data_dir.absolute() / "artifacts").as_uri(),
         "PIXLOOM_SOURCE_ROOTS": _path_list(options.source_roots),
         "PIXLOOM_EXPORT_ROOTS": _path_list(options.export_roots),
-        "PIXLOOM_SCHEDULER_ADDRESSES": scheduler,
+        "PIXLOOM_SCHEDULER_ADDRESSES": ",".join(schedulers.values()),
     }
     scheduler_env = {
         **shared,
         "PIXLOOM_DATABASE_URL": wiring.database_url,
         "PIXLOOM_NATS_URL": wiring.nats_url,
-        "PIXLOOM_SCHEDULER_LISTEN": scheduler,
     }
     if options.workflows_dir is not None:
         scheduler_env["PIXLOOM_WORKFLOWS_DIR"] = str(options.workflows_dir.absolute())
@@ -167,7 +180,12 @@ def default_parts(options: LocalStackOptions, wiring: Wiring) -> tuple[PartSpec,
     http, grpc = f"127.0.0.1:{wiring.http_port}", f"127.0.0.1:{wiring.grpc_port}"
     gateway_env = {**shared, "PIXLOOM_GATEWAY_HTTP_LISTEN": http, "PIXLOOM_GATEWAY_GRPC_LISTEN": grpc}
     return (
-        PartSpec("scheduler", _module("pixloom_scheduler"), scheduler_env, scheduler),
+        *(
+            PartSpec(
+                name, _module("pixloom_scheduler"), {**scheduler_env, "PIXLOOM_SCHEDULER_LISTEN": address}, address
+            )
+            for name, address in schedulers.items()
+        ),
         PartSpec("gateway", _module("pixloom_gateway"), gateway_env, f"http://{http}, gRPC {grpc}"),
         *(PartSpec(f"executor-{number}", _module("pixloom_executor"), executor_env) for number in range(1, count + 1)),
     )

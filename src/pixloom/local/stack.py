@@ -27,12 +27,13 @@ from pixloom.local.directory import (
 )
 from pixloom.local.nats import EmbeddedNats
 from pixloom.local.options import LocalStackOptions, PartSpec, Wiring, default_parts
+from pixloom.local.partitions import free_partitions
 from pixloom.local.postgres import EmbeddedPostgres
 from pixloom.local.readiness import ask_ready
 from pixloom.local.supervision import ServicePart, Supervisor, clean_up_records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -239,7 +240,8 @@ class LocalStack:
     async def _start_services(self, wiring: Wiring) -> None:
         for spec in self._make_parts(self.options, wiring):
             part = ServicePart(spec, log=self._fresh_log(spec.name))
-            await self._add(spec.name, part, describe=partial(str, spec.address)).start()
+            died = partial(self._free_partitions, spec.address) if spec.name.startswith("scheduler") else None
+            await self._add(spec.name, part, describe=partial(str, spec.address), died=died).start()
 
     def _add(
         self,
@@ -248,11 +250,23 @@ class LocalStack:
         *,
         describe: Callable[[], str],
         ask_with: signal.Signals = signal.SIGTERM,
+        died: Callable[[int], Awaitable[None]] | None = None,
     ) -> Supervisor:
         supervisor = self._supervisors[name] = Supervisor(
-            name, server, run_dir=self._dir / "run", describe=describe, announce=self._announce, ask_with=ask_with
+            name,
+            server,
+            run_dir=self._dir / "run",
+            describe=describe,
+            announce=self._announce,
+            ask_with=ask_with,
+            died=died,
         )
         return supervisor
+
+    async def _free_partitions(self, address: str, pid: int) -> None:
+        # Should the database be away, the leases of the dead scheduler end by themselves.
+        with contextlib.suppress(OSError):
+            await free_partitions(self.wiring.database_url, pid=pid, address=address)
 
     async def _wait_ready(
         self, deadline: float, *, timeout_s: float, refuse: Callable[[], None] = lambda: None
@@ -292,19 +306,21 @@ def _wire(options: LocalStackOptions, *, database_url: str, nats_url: str) -> Wi
     """Choose the ports that were left open; all at once, so that none is chosen twice."""
     with contextlib.ExitStack() as held:
         ports = []
-        for wanted in (0, options.http_port, options.grpc_port):
+        for wanted in (options.http_port, options.grpc_port, *([0] * options.schedulers)):
             if wanted:
                 ports.append(wanted)
                 continue
             probe = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
             probe.bind(("127.0.0.1", 0))
             ports.append(probe.getsockname()[1])
-    return Wiring(database_url, nats_url, scheduler_port=ports[0], http_port=ports[1], grpc_port=ports[2])
+    http, grpc, *schedulers = ports
+    return Wiring(database_url, nats_url, scheduler_ports=tuple(schedulers), http_port=http, grpc_port=grpc)
 
 
 def _stop_order(names: list[str]) -> list[list[str]]:
     """Return the parts to stop, those of one list side by side."""
-    last = ["scheduler", "nats", "postgres"]
-    first = [name for name in names if name not in last and not name.startswith("executor")]
+    last = ["nats", "postgres"]
     executors = [name for name in names if name.startswith("executor")]
-    return [first, executors, *([name] for name in last if name in names)]
+    schedulers = [name for name in names if name.startswith("scheduler")]
+    first = [name for name in names if name not in (*last, *executors, *schedulers)]
+    return [first, executors, schedulers, *([name] for name in last if name in names)]

@@ -23,7 +23,7 @@ from pixloom.local.processes import end, end_leftover, find, identify, spawn, wa
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from pixloom.local.options import PartSpec
@@ -89,6 +89,7 @@ class Supervisor:
         "_ask_with",
         "_changed",
         "_describe",
+        "_died",
         "_record",
         "_server",
         "_watch",
@@ -106,6 +107,7 @@ class Supervisor:
         describe: Callable[[], str],
         announce: Callable[[str], None],
         ask_with: signal.Signals = signal.SIGTERM,
+        died: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
         """Take over a server that is not running.
 
@@ -116,6 +118,7 @@ class Supervisor:
             describe: Returns its address for people, valid once it runs.
             announce: Shows one line to people.
             ask_with: Signal that asks the process to end; for the next run, should this one end abruptly.
+            died: Told the pid of a process that ended on its own, before another one is started.
         """
         self.name = name
         self.exits = 0
@@ -126,6 +129,7 @@ class Supervisor:
         self._announce = announce
         self._changed = asyncio.Event()
         self._ask_with = ask_with
+        self._died = died
         self._watch: asyncio.Task[None] | None = None
 
     @property
@@ -212,6 +216,8 @@ class Supervisor:
             self.exits += 1
             self.last_exit = process.returncode
             self._changed.set()
+            if self._died is not None:
+                await self._died(process.pid)
             if time.monotonic() - begun >= _HEALTHY_AFTER_S:
                 backoff_s = _FIRST_BACKOFF_S
             how = _describe_exit(process.returncode)

@@ -60,7 +60,8 @@ async def up(options: LocalStackOptions, *, announce: Callable[[str], None], ope
         await asyncio.wait({start, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if start.done():
             await start
-            for line in await asyncio.to_thread(_refused_files, stack.log("scheduler")):
+            first = next(part for part in stack.parts if part.startswith("scheduler"))
+            for line in await asyncio.to_thread(_refused_files, stack.log(first)):
                 announce(line)
             announce("Ctrl-C stops it and keeps the data.")
             if open_browser:

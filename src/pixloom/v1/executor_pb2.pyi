@@ -229,6 +229,7 @@ class LeaseBatch(_message.Message):
     PARTITION_FIELD_NUMBER: _builtins.int
     TRACE_CONTEXT_FIELD_NUMBER: _builtins.int
     TRACE_TASKS_FIELD_NUMBER: _builtins.int
+    OWNER_EPOCH_FIELD_NUMBER: _builtins.int
     dispatch_id: _builtins.str
     """Id of this dispatch; new each time."""
     project: _builtins.str
@@ -247,6 +248,8 @@ class LeaseBatch(_message.Message):
     """Partition of the job."""
     trace_tasks: _builtins.bool
     """Whether to record spans for each task."""
+    owner_epoch: _builtins.int
+    """Epoch of that ownership: a claim goes to the owner of the highest epoch that the executor knows of."""
     @_builtins.property
     def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___OpCall]:
         """The ops to run, in order."""
@@ -279,10 +282,11 @@ class LeaseBatch(_message.Message):
         partition: _builtins.int = ...,
         trace_context: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         trace_tasks: _builtins.bool = ...,
+        owner_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "deadline", b"deadline", "dispatch_id", b"dispatch_id", "generation", b"generation", "job_id", b"job_id", "kind", b"kind", "owner_address", b"owner_address", "partition", b"partition", "project", b"project", "stage", b"stage", "tasks", b"tasks", "trace_context", b"trace_context", "trace_tasks", b"trace_tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "deadline", b"deadline", "dispatch_id", b"dispatch_id", "generation", b"generation", "job_id", b"job_id", "kind", b"kind", "owner_address", b"owner_address", "owner_epoch", b"owner_epoch", "partition", b"partition", "project", b"project", "stage", b"stage", "tasks", b"tasks", "trace_context", b"trace_context", "trace_tasks", b"trace_tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -394,7 +398,7 @@ class Hello(_message.Message):
 
     @_builtins.property
     def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lease]:
-        """Leases it holds for this replica's partitions."""
+        """Leases it holds; those of partitions that this replica does not own are left to their owners."""
 
     def __init__(
         self,
@@ -929,22 +933,78 @@ class Announce(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LEASES_FIELD_NUMBER: _builtins.int
+    PARTITIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lease]:
         """The leases."""
+
+    @_builtins.property
+    def partitions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Partitions of which these are all that the executor holds, so that their owner need not wait for more."""
 
     def __init__(
         self,
         *,
         leases: _abc.Iterable[Global___Lease] | None = ...,
+        partitions: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["leases", b"leases"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leases", b"leases", "partitions", b"partitions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Announce: _TypeAlias = Announce  # noqa: Y015
+
+@_typing.final
+class OwnedPartition(_message.Message):
+    """A partition with its owner's epoch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITION_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    partition: _builtins.int
+    """The partition."""
+    epoch: _builtins.int
+    """Epoch of the ownership; a higher one is a later owner."""
+    def __init__(
+        self,
+        *,
+        partition: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "partition", b"partition"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OwnedPartition: _TypeAlias = OwnedPartition  # noqa: Y015
+
+@_typing.final
+class Owned(_message.Message):
+    """This replica took partitions over: leases and unacknowledged results of their jobs are to be announced to it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___OwnedPartition]:
+        """The partitions."""
+
+    def __init__(
+        self,
+        *,
+        partitions: _abc.Iterable[Global___OwnedPartition] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["partitions", b"partitions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Owned: _TypeAlias = Owned  # noqa: Y015
 
 @_typing.final
 class Welcome(_message.Message):
@@ -955,8 +1015,13 @@ class Welcome(_message.Message):
     INCARNATION_FIELD_NUMBER: _builtins.int
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
     PARTITIONS_FIELD_NUMBER: _builtins.int
+    OWNED_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
     incarnation: _builtins.str
     """Incarnation of the database: leases of another one are stale."""
+    address: _builtins.str
+    """Address by which the replicas name this one."""
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration:
         """How often to send heartbeats."""
@@ -965,16 +1030,27 @@ class Welcome(_message.Message):
     def partitions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Partitions this replica owns."""
 
+    @_builtins.property
+    def owned(self) -> _containers.RepeatedCompositeFieldContainer[Global___OwnedPartition]:
+        """The same with their epochs."""
+
+    @_builtins.property
+    def replicas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Addresses of all live replicas: an executor holds a session with each."""
+
     def __init__(
         self,
         *,
         incarnation: _builtins.str = ...,
         heartbeat_interval: _duration_pb2.Duration | None = ...,
         partitions: _abc.Iterable[_builtins.int] | None = ...,
+        owned: _abc.Iterable[Global___OwnedPartition] | None = ...,
+        replicas: _abc.Iterable[_builtins.str] | None = ...,
+        address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "incarnation", b"incarnation", "partitions", b"partitions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "heartbeat_interval", b"heartbeat_interval", "incarnation", b"incarnation", "owned", b"owned", "partitions", b"partitions", "replicas", b"replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -989,10 +1065,13 @@ class Grant(_message.Message):
     CLAIM_ID_FIELD_NUMBER: _builtins.int
     LEASE_TOKEN_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
+    ELSEWHERE_FIELD_NUMBER: _builtins.int
     claim_id: _builtins.int
     """The claim."""
     lease_token: _builtins.bytes
     """Token for the granted tasks; empty if none was granted."""
+    elsewhere: _builtins.bool
+    """This replica does not own the job's partition: nothing is said about the tasks, ask WhoOwns."""
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskKey]:
         """The granted tasks, a subset of those claimed; the others are gone."""
@@ -1003,10 +1082,11 @@ class Grant(_message.Message):
         claim_id: _builtins.int = ...,
         lease_token: _builtins.bytes = ...,
         tasks: _abc.Iterable[Global___TaskKey] | None = ...,
+        elsewhere: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim_id", b"claim_id", "lease_token", b"lease_token", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim_id", b"claim_id", "elsewhere", b"elsewhere", "lease_token", b"lease_token", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1123,12 +1203,19 @@ class HeartbeatReply(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def replicas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Addresses of all live replicas: an executor holds a session with each."""
+
     def __init__(
         self,
+        *,
+        replicas: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replicas", b"replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1147,6 +1234,7 @@ class SessionResponse(_message.Message):
     DRAIN_FIELD_NUMBER: _builtins.int
     HEARTBEAT_REPLY_FIELD_NUMBER: _builtins.int
     ANNOUNCE_ACK_FIELD_NUMBER: _builtins.int
+    OWNED_FIELD_NUMBER: _builtins.int
     BUNDLE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
@@ -1177,6 +1265,10 @@ class SessionResponse(_message.Message):
         """Answer to an announcement."""
 
     @_builtins.property
+    def owned(self) -> Global___Owned:
+        """Partitions were taken over."""
+
+    @_builtins.property
     def bundle(self) -> Global___ResponseBundle:
         """Several of these that were waiting to be sent."""
 
@@ -1190,13 +1282,14 @@ class SessionResponse(_message.Message):
         drain: Global___Drain | None = ...,
         heartbeat_reply: Global___HeartbeatReply | None = ...,
         announce_ack: Global___AnnounceAck | None = ...,
+        owned: Global___Owned | None = ...,
         bundle: Global___ResponseBundle | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["announce_ack", b"announce_ack", "bundle", b"bundle", "cancel_tasks", b"cancel_tasks", "drain", b"drain", "grant", b"grant", "heartbeat_reply", b"heartbeat_reply", "message", b"message", "report_ack", b"report_ack", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["announce_ack", b"announce_ack", "bundle", b"bundle", "cancel_tasks", b"cancel_tasks", "drain", b"drain", "grant", b"grant", "heartbeat_reply", b"heartbeat_reply", "message", b"message", "owned", b"owned", "report_ack", b"report_ack", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce_ack", b"announce_ack", "bundle", b"bundle", "cancel_tasks", b"cancel_tasks", "drain", b"drain", "grant", b"grant", "heartbeat_reply", b"heartbeat_reply", "message", b"message", "report_ack", b"report_ack", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce_ack", b"announce_ack", "bundle", b"bundle", "cancel_tasks", b"cancel_tasks", "drain", b"drain", "grant", b"grant", "heartbeat_reply", b"heartbeat_reply", "message", b"message", "owned", b"owned", "report_ack", b"report_ack", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "grant", "report_ack", "cancel_tasks", "drain", "heartbeat_reply", "announce_ack", "bundle"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "grant", "report_ack", "cancel_tasks", "drain", "heartbeat_reply", "announce_ack", "owned", "bundle"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 

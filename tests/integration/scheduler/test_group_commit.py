@@ -43,6 +43,9 @@ class Quiet:
     def committed(self, live, changes):
         pass
 
+    def dropped(self, jobs):
+        pass
+
     def settled(self):
         pass
 

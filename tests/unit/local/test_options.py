@@ -15,7 +15,7 @@ from pixloom.settings import ExecutorSettings, GatewaySettings, SchedulerSetting
 WIRING = Wiring(
     "postgresql://u:secret@/db?host=/s",
     "nats://u:secret@127.0.0.1:1",
-    scheduler_port=1001,
+    scheduler_ports=(1001,),
     http_port=1002,
     grpc_port=1003,
 )

@@ -50,6 +50,9 @@ class Watching:
     def committed(self, live, changes):
         self.left.extend(changes)
 
+    def dropped(self, jobs):
+        pass
+
     def settled(self):
         pass
 

@@ -32,8 +32,9 @@ Request = TypeVar("Request", bound="Message")
 Response = TypeVar("Response", bound="Message")
 
 _CALL_TIMEOUT_S: Final = 20.0
-# Waits between rounds over all addresses: together as long as a scheduler takes to start again.
-_ROUND_DELAYS_S: Final = (0.1, 0.3, 0.6, 1.0)
+# Waits between rounds over all addresses: together as long as another scheduler takes to take over from one that was
+# killed, which is its lease of 3 s and one more.
+_ROUND_DELAYS_S: Final = (0.1, 0.2, 0.3, 0.5, 0.9, 1.0, 1.0)
 _HEALTH_CHECK: Final = "/grpc.health.v1.Health/Check"
 
 

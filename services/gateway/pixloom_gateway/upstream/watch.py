@@ -21,6 +21,8 @@ _FIRST_DELAY_S: Final = 0.1
 _LONGEST_DELAY_S: Final = 2.0
 # How long a watcher that has seen something waits for a scheduler to come back.
 _PATIENCE_S: Final = 60.0
+# How long one that has not waits for the owner of its job: a takeover, and one second more.
+_FIRST_PATIENCE_S: Final = 4.0
 
 
 async def watch_job(
@@ -39,21 +41,20 @@ async def watch_job(
     """
     loop = asyncio.get_running_loop()
     seen, delay_s = after_seq, _FIRST_DELAY_S
-    started = False
-    give_up_at = 0.0
+    give_up_at = loop.time() + min(_FIRST_PATIENCE_S, patience_s)
     while True:
         try:
             request = job_pb2.WatchJobRequest(id=job_id, after_seq=seen)
             async with aclosing(scheduler.stream(methods.WATCH_JOB, request)) as updates:
                 async for update in updates:
-                    started, delay_s, give_up_at = True, _FIRST_DELAY_S, loop.time() + patience_s
+                    delay_s, give_up_at = _FIRST_DELAY_S, loop.time() + patience_s
                     if update.WhichOneof("update") == "event":
                         if update.event.seq <= seen:
                             continue
                         seen = update.event.seq
                     yield update
         except (UnavailableError, DeadlineError):
-            if not started or loop.time() > give_up_at:
+            if loop.time() > give_up_at:
                 raise
         else:
             return

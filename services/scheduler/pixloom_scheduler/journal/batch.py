@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from pixloom_scheduler.journal.rows import COLUMNS
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from pixloom_scheduler.job import JobHeader
     from pixloom_scheduler.journal.revisions import Replan, Revision
+
+_JOB_ID: Final = COLUMNS.index("job_id")
 
 __all__ = ["Batch", "JobEnding", "NewJob", "NodeEnding", "Stamp"]
 
@@ -103,6 +107,20 @@ class Batch:
     nodes: list[NodeEnding] = field(default_factory=list)
     revisions: dict[str, Revision] = field(default_factory=dict)
     replans: dict[str, Replan] = field(default_factory=dict)
+
+    def without(self, partitions: frozenset[int], jobs: frozenset[str]) -> Batch:
+        """Return what is left, unstamped, when partitions are lost.
+
+        Args:
+            partitions: The partitions.
+            jobs: Every job in them that the batch may touch.
+        """
+        return Batch(
+            jobs=[new for new in self.jobs if new.header.partition not in partitions],
+            rows=[row for row in self.rows if row[_JOB_ID] not in jobs],
+            endings={job: ending for job, ending in self.endings.items() if job not in jobs},
+            nodes=[node for node in self.nodes if node.job_id not in jobs],
+        )
 
     @property
     def is_empty(self) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import orjson
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from pixloom.graph.plan import plan_from_json
 from pixloom_scheduler.core.apply import apply
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 __all__ = ["LoadedJob", "Loader"]
+
+SLICE_S: Final = 0.005
+"""Time after which the replay of a long journal lets others have the loop."""
 
 _REPLAYED: Final = [column for column in tables.journal.c if column.name not in {"payload", "project", "time"}]
 _JOB_COLUMNS: Final = [column for column in tables.job.c if column.name not in {"spec", "record"}]
@@ -78,6 +83,23 @@ class Loader:
             rows = (await connection.execute(query)).mappings().all()
         return [await self._replay(row) for row in rows]
 
+    async def pending(self, partitions: Sequence[int]) -> list[str]:
+        """Return the unfinished jobs of partitions, those with the shortest journals first."""
+        job, journal = tables.job.c, tables.journal.c
+        length = (
+            select(func.max(journal.seq))
+            .where(journal.day == job.day, journal.job_id == job.id)
+            .correlate(tables.job)
+            .scalar_subquery()
+        )
+        query = (
+            select(job.id)
+            .where(job.partition.in_(partitions), job.end_time.is_(None))
+            .order_by(length.asc().nulls_first(), job.create_time)
+        )
+        async with reading(self._engine) as connection:
+            return list((await connection.execute(query)).scalars())
+
     async def load(self, job_id: str) -> LoadedJob | None:
         """Return one job, finished or not; None if there is none."""
         query = select(*_JOB_COLUMNS).where(tables.job.c.id == job_id)
@@ -99,7 +121,12 @@ class Loader:
         )
         async with reading(self._engine) as connection:
             result = await connection.stream(query)
+            begin = time.monotonic()
             async for entry in result.mappings():
                 apply(run, [decode(dict(entry))])
+                if time.monotonic() - begin > SLICE_S:
+                    # Other jobs are served meanwhile.
+                    await asyncio.sleep(0)
+                    begin = time.monotonic()
         run.unsettled.update(range(len(run.stages)))
         return LoadedJob(header, run)

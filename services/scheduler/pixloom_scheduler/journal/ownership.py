@@ -7,18 +7,24 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
+from pixloom_scheduler.journal.membership import CHANNEL
+from pixloom_scheduler.journal.tables import PARTITIONS
+
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
-__all__ = ["Deployment", "Owned", "Ownership", "connect"]
+__all__ = ["OUTAGE", "Deployment", "Owned", "Ownership", "connect"]
+
+OUTAGE: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""What the calls here raise while the database is away."""
 
 _TAKE: Final = """
 UPDATE pixloom.partition p
 SET owner = $1, address = $2, epoch = p.epoch + 1, expires_at = clock_timestamp() + make_interval(secs => $3)
 FROM (
   SELECT id FROM pixloom.partition
-  WHERE (owner = '' OR expires_at < clock_timestamp()) AND owner <> $1
+  WHERE (owner = '' OR expires_at < clock_timestamp()) AND id = ANY($5::smallint[])
   ORDER BY id FOR UPDATE SKIP LOCKED LIMIT $4
 ) free
 WHERE p.id = free.id
@@ -90,11 +96,16 @@ class Ownership:
         self._address = address
         self._lease_s = lease_s
 
-    async def take(self, most: int) -> list[Owned]:
-        """Take at most `most` partitions that nobody owns; raising the epoch is a commit of its own."""
+    async def take(self, most: int, among: Iterable[int] = range(PARTITIONS)) -> list[Owned]:
+        """Take at most `most` partitions that nobody owns; raising the epoch is a commit of its own.
+
+        Args:
+            most: How many to take at most.
+            among: Partitions that may be taken: none that the replica holds in memory, whatever the database says.
+        """
         connection = await self._connect()
         try:
-            rows = await connection.fetch(_TAKE, self._replica, self._address, self._lease_s, most)
+            rows = await connection.fetch(_TAKE, self._replica, self._address, self._lease_s, most, list(among))
         finally:
             await connection.close()
         return sorted((Owned(row["id"], row["epoch"], row["commit_seq"]) for row in rows), key=lambda owned: owned.id)
@@ -104,6 +115,7 @@ class Ownership:
         connection = await self._connect()
         try:
             await connection.execute(_RELEASE, self._replica, partitions)
+            await connection.execute("SELECT pg_notify($1, '')", CHANNEL)
         finally:
             await connection.close()
 

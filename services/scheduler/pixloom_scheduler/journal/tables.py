@@ -37,6 +37,7 @@ __all__ = [
     "node",
     "op",
     "partition",
+    "replica",
     "workflow",
     "workflow_version",
 ]
@@ -76,6 +77,15 @@ partition = Table(
     Column("commit_seq", BigInteger, nullable=False, server_default="0"),
     _time("expires_at", now=True),
     postgresql_with={"fillfactor": "10"},
+)
+
+replica = Table(
+    "replica",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("address", Text, nullable=False),
+    _time("start_time", now=True),
+    _time("expires_at", nullable=False),
 )
 
 workflow = Table(

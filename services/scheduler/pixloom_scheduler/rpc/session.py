@@ -24,7 +24,7 @@ from pixloom_scheduler.executors import ExecutorSession
 from pixloom_scheduler.rpc.results import read_result
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     import grpc
 
@@ -34,9 +34,11 @@ if TYPE_CHECKING:
     from pixloom_scheduler.dispatch import Dispatcher
     from pixloom_scheduler.executors import ExecutorRegistry
     from pixloom_scheduler.inputs import InputReader, OutputCache
-    from pixloom_scheduler.journal.ownership import Ownership
+    from pixloom_scheduler.journal.ownership import Owned
     from pixloom_scheduler.live import LiveJob
+    from pixloom_scheduler.partitions import Partitions
     from pixloom_scheduler.replica import Replica
+    from pixloom_scheduler.takeovers import HeldTakeovers
     from pixloom_scheduler.timers import Timers
     from pixloom_scheduler.tokens import TokenMint
 
@@ -62,7 +64,8 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         outputs: OutputCache,
         costs: CostModel,
         catalogue: OpCatalogue,
-        ownership: Ownership,
+        partitions: Partitions,
+        takeovers: HeldTakeovers,
         mint: TokenMint,
         clock: DatabaseClock,
         timers: Timers,
@@ -75,7 +78,8 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         self._outputs = outputs
         self._costs = costs
         self._catalogue = catalogue
-        self._ownership = ownership
+        self._partitions = partitions
+        self._takeovers = takeovers
         self._mint = mint
         self._clock = clock
         self._timers = timers
@@ -117,13 +121,38 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
             session.leases = before.leases
         await self._catalogue.announce([op_from_proto(op) for op in hello.ops])
         self._executors.add(session)
-        welcome = executor_pb2.Welcome(incarnation=self._incarnation, partitions=sorted(self._replica.stamps))
+        owned = [
+            executor_pb2.OwnedPartition(partition=partition, epoch=self._replica.stamps[partition].epoch)
+            for partition in self._replica.open_partitions()
+        ]
+        welcome = executor_pb2.Welcome(
+            incarnation=self._incarnation,
+            partitions=[each.partition for each in owned],
+            owned=owned,
+            replicas=self._partitions.addresses(),
+            address=self._partitions.address,
+        )
         welcome.heartbeat_interval.FromMilliseconds(int(HEARTBEAT_S * 1000))
         session.outbox.put_nowait(executor_pb2.SessionResponse(welcome=welcome))
         self._announce(session, executor_pb2.Announce(leases=hello.leases))
         self._log.info("executor_joined", executor=session.id, pools=list(hello.pools), slots=hello.slots)
         self._dispatcher.executors_changed()
         return session
+
+    def tell_owned(self, owned: Sequence[Owned]) -> list[str]:
+        """Ask every executor for what it holds of partitions just taken; return the executors asked."""
+        message = executor_pb2.Owned(
+            partitions=[executor_pb2.OwnedPartition(partition=each.id, epoch=each.epoch) for each in owned]
+        )
+        for session in self._executors:
+            session.outbox.put_nowait(executor_pb2.SessionResponse(owned=message))
+        return [session.id for session in self._executors]
+
+    def forget(self, jobs: frozenset[str]) -> None:
+        """Forget the leases of jobs that belong to another replica now."""
+        for session in self._executors:
+            for token in [token for token, (job_id, _) in session.leases.items() if job_id in jobs]:
+                del session.leases[token]
 
     def _close(self, session: ExecutorSession) -> None:
         self._executors.remove(session)
@@ -139,7 +168,10 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
             return
         announced = current.leases if current is not None else {}
         for token, (job_id, lease) in session.leases.items():
-            if token not in announced:
+            live = self._replica.find(job_id)
+            # Numbers of leases begin anew when a job was elsewhere meanwhile.
+            held = live.run.leases.get(lease) if live is not None else None
+            if token not in announced and held is not None and held.token == token:
                 self._replica.report(job_id, LeaseLost(lease))
         session.leases = {}
 
@@ -190,12 +222,15 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         if self._executors.get(session.id) is None:
             self._executors.add(session)
             self._dispatcher.executors_changed()
-        session.outbox.put_nowait(executor_pb2.SessionResponse(heartbeat_reply=executor_pb2.HeartbeatReply()))
+        reply = executor_pb2.HeartbeatReply(replicas=self._partitions.addresses())
+        session.outbox.put_nowait(executor_pb2.SessionResponse(heartbeat_reply=reply))
 
     def _claim(self, session: ExecutorSession, claim: executor_pb2.Claim) -> None:
         grant = executor_pb2.Grant(claim_id=claim.claim_id)
         live = self._replica.find(claim.job_id)
-        if (
+        if self._partitions.is_elsewhere(claim.job_id):
+            grant.elsewhere = True
+        elif (
             live is not None
             and self._replica.is_inside_lease
             and self._dispatcher.may_grant(live, claim.stage, claim.dispatch_id)
@@ -228,14 +263,13 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
     def _remember(self, session: ExecutorSession, live: LiveJob, grant: TasksGranted) -> None:
         session.leases[grant.token] = (live.header.id, grant.lease)
         self._dispatcher.leased(live, grant.lease, grant.stage)
-        job_id, lease = live.header.id, grant.lease
-        self._timers.at(grant.deadline, lambda: self._expire(job_id, lease))
+        self._timers.at(grant.deadline, lambda: self._expire(live, grant.lease))
 
-    def _expire(self, job_id: str, lease: int) -> None:
-        live = self._replica.find(job_id)
-        if live is not None and lease in live.run.leases:
+    def _expire(self, live: LiveJob, lease: int) -> None:
+        # Numbers of leases begin anew when a job was elsewhere meanwhile.
+        if self._replica.find(live.header.id) is live and lease in live.run.leases:
             self._replica.report(
-                job_id, LeaseLost(lease, "DEADLINE", "it did not end in time although its executor is alive")
+                live.header.id, LeaseLost(lease, "DEADLINE", "it did not end in time although its executor is alive")
             )
 
     def _give_back(self, session: ExecutorSession, message: executor_pb2.GiveBack) -> None:
@@ -253,6 +287,13 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         self._dispatcher.fill()
 
     def _report(self, session: ExecutorSession, report: executor_pb2.Report, open_reports: asyncio.Semaphore) -> None:
+        if self._partitions.is_elsewhere(report.job_id):
+            # The executor keeps it for the owner.
+            open_reports.release()
+            return
+        if self._partitions.is_loading(report.job_id):
+            self._partitions.when_loaded(report.job_id, lambda: self._report(session, report, open_reports))
+            return
         known = session.leases.get(report.lease_token)
         live = self._replica.find(report.job_id)
         lease = live.run.leases.get(known[1]) if known is not None and live is not None else None
@@ -314,12 +355,19 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
 
     def _announce(self, session: ExecutorSession, announce: executor_pb2.Announce) -> None:
         """Adopt leases that an earlier owner, or this one before the stream broke, granted."""
-        refused = [lease.lease_token for lease in announce.leases if not self._adopt(session, lease)]
+        refused = []
+        for lease in announce.leases:
+            # What belongs to another replica is neither adopted nor refused.
+            if self._partitions.is_loading(lease.job_id):
+                self._partitions.when_loaded(lease.job_id, lambda lease=lease: self._adopt_late(session, lease))  # type: ignore[misc]
+            elif not self._partitions.is_elsewhere(lease.job_id) and not self._adopt(session, lease):
+                refused.append(lease.lease_token)
         if announce.leases:
             ack = executor_pb2.AnnounceAck(refused_tokens=refused)
             session.outbox.put_nowait(executor_pb2.SessionResponse(announce_ack=ack))
         for job_id in dict.fromkeys(lease.job_id for lease in announce.leases):
             self._remind(session, job_id)
+        self._takeovers.announced(session.id, announce.partitions)
 
     def _remind(self, session: ExecutorSession, job_id: str) -> None:
         """Tell an executor again to end tasks of a job: it may have been away when it was told first."""
@@ -328,6 +376,11 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         if live is not None and now is not None:
             message = executor_pb2.CancelTasks(job_id=job_id, generation=live.run.generation, now=now)
             session.outbox.put_nowait(executor_pb2.SessionResponse(cancel_tasks=message))
+
+    def _adopt_late(self, session: ExecutorSession, lease: executor_pb2.Lease) -> None:
+        """Adopt a lease of a job that was still to be loaded, if its executor is still there."""
+        if self._executors.get(session.id) is session:
+            self._announce(session, executor_pb2.Announce(leases=[lease]))
 
     def _adopt(self, session: ExecutorSession, lease: executor_pb2.Lease) -> bool:
         live = self._replica.find(lease.job_id)
@@ -374,7 +427,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
     ) -> executor_pb2.WhoOwnsResponse:
         """Tell who owns a partition."""
         del context
-        address, epoch = await self._ownership.owner_of(request.partition)
+        address, epoch = await self._partitions.owner_of(request.partition)
         return executor_pb2.WhoOwnsResponse(address=address, epoch=epoch)
 
     async def ListInputs(

@@ -1,0 +1,187 @@
+"""Which replicas are alive and who owns what, as the database shows it, judged by its clock only.
+
+Each replica keeps a row alive that says where it is reached; when the row has expired, the replica does not count any
+more. Whoever releases partitions says so on a channel, so that others need not wait for their next look. Neither the
+row nor the channel decides anything: who owns a partition is told by its epoch alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import asyncpg
+
+__all__ = ["CHANNEL", "Holding", "Member", "Membership", "Standing"]
+
+CHANNEL: Final = "pixloom_partitions"
+"""PostgreSQL channel on which released partitions are announced."""
+
+_BEAT: Final = """
+INSERT INTO pixloom.replica (id, address, expires_at)
+VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
+ON CONFLICT (id) DO UPDATE SET address = excluded.address, expires_at = excluded.expires_at
+"""
+_SWEEP: Final = "DELETE FROM pixloom.replica WHERE id = $1 OR expires_at < clock_timestamp() - interval '1 minute'"
+_REPLICAS: Final = """
+SELECT id, address, extract(epoch FROM expires_at - clock_timestamp())::float8 AS left_s
+FROM pixloom.replica WHERE expires_at > clock_timestamp() ORDER BY start_time, id
+"""
+_PARTITIONS: Final = """
+SELECT id, owner, address, epoch, extract(epoch FROM expires_at - clock_timestamp())::float8 AS left_s
+FROM pixloom.partition ORDER BY id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A replica that is alive.
+
+    Attributes:
+        id: Its id, new at each start.
+        address: Where it serves.
+        left_s: Time until it does not count any more, unless it says that it is alive.
+    """
+
+    id: str
+    address: str
+    left_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A partition.
+
+    Attributes:
+        id: The partition.
+        owner: Id of its owner; blank if it is free or the owner's lease has ended.
+        address: Address of the owner; blank without one.
+        epoch: Epoch of the latest ownership.
+        left_s: Time until the owner's lease ends, unless it is renewed.
+    """
+
+    id: int
+    owner: str
+    address: str
+    epoch: int
+    left_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a look at the database showed.
+
+    Attributes:
+        members: The live replicas, the one that has run longest first.
+        partitions: Every partition.
+    """
+
+    members: tuple[Member, ...]
+    partitions: tuple[Holding, ...]
+
+    def next_expiry_s(self, me: str) -> float:
+        """Return the time until something of another replica ends that is not renewed; infinite if nothing can."""
+        left = [member.left_s for member in self.members if member.id != me]
+        left += [holding.left_s for holding in self.partitions if holding.owner not in ("", me)]
+        return min(left, default=float("inf"))
+
+
+class Membership:
+    """Says that one replica is alive, and looks who else is; one call at a time."""
+
+    def __init__(
+        self,
+        *,
+        connect: Callable[[], Awaitable[asyncpg.Connection[Any]]],
+        replica: str,
+        address: str,
+        lease_s: float,
+        released: Callable[[], None],
+    ) -> None:
+        """Name the replica; nothing is written before `look`.
+
+        Args:
+            connect: Opens a connection.
+            replica: Id of the replica.
+            address: Where it serves.
+            lease_s: For how long one sign of life counts.
+            released: Called when somebody has released partitions.
+        """
+        self._connect = connect
+        self._replica = replica
+        self._address = address
+        self._lease_s = lease_s
+        self._released = released
+        self._connection: asyncpg.Connection[Any] | None = None
+        self._is_new = True
+
+    async def look(self, *, alive: bool) -> Standing:
+        """Return who is alive and who owns what.
+
+        Args:
+            alive: Whether to say that this replica is alive.
+        """
+        connection = await self._open()
+        try:
+            if alive:
+                await connection.execute(_BEAT, self._replica, self._address, self._lease_s)
+            if alive and self._is_new:
+                # The others' shares have changed.
+                await connection.execute("SELECT pg_notify($1, '')", CHANNEL)
+                self._is_new = False
+            members = await connection.fetch(_REPLICAS)
+            partitions = await connection.fetch(_PARTITIONS)
+        except BaseException:
+            self._drop()
+            raise
+        return Standing(
+            members=tuple(Member(row["id"], row["address"], row["left_s"]) for row in members),
+            partitions=tuple(_holding(row) for row in partitions),
+        )
+
+    async def leave(self) -> None:
+        """Say that this replica is gone."""
+        connection = await self._open()
+        try:
+            await connection.execute(_SWEEP, self._replica)
+        except BaseException:
+            self._drop()
+            raise
+
+    async def close(self) -> None:
+        """Close the connection; idempotent."""
+        connection, self._connection = self._connection, None
+        if connection is not None and not connection.is_closed():
+            await connection.close()
+
+    async def _open(self) -> asyncpg.Connection[Any]:
+        if self._connection is None or self._connection.is_closed():
+            connection = await self._connect()
+            # A sign of life that a crash takes back is no loss, and costs no sync.
+            await connection.execute("SET synchronous_commit = off")
+            await connection.execute(_SWEEP, "")
+            await connection.add_listener(CHANNEL, self._heard)
+            self._connection = connection
+        return self._connection
+
+    def _heard(self, *_: object) -> None:
+        self._released()
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+
+
+def _holding(row: Any) -> Holding:
+    is_owned = bool(row["owner"]) and row["left_s"] > 0
+    return Holding(
+        id=row["id"],
+        owner=row["owner"] if is_owned else "",
+        address=row["address"] if is_owned else "",
+        epoch=row["epoch"],
+        left_s=row["left_s"],
+    )

@@ -1,0 +1,368 @@
+"""Which partitions this replica owns: takes free ones, gives up what it has too much, knows the owners of the others.
+
+A look at the database (`journal.membership`) once a second, at the moment at which somebody else's lease ends, and
+whenever somebody says that partitions were released. What follows from it is decided by `levelling`. A partition that
+was just taken takes commands at once; its unfinished jobs are loaded one after another, the smallest first, and whoever
+asks for one that is still to come waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+
+import structlog
+
+from pixloom.errors import UnavailableError
+from pixloom_scheduler.job import partition_of
+from pixloom_scheduler.journal.ownership import OUTAGE
+from pixloom_scheduler.journal.tables import PARTITIONS
+from pixloom_scheduler.levelling import next_move
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pixloom_scheduler.journal.loader import LoadedJob
+    from pixloom_scheduler.journal.membership import Membership, Standing
+    from pixloom_scheduler.journal.ownership import Owned, Ownership
+    from pixloom_scheduler.replica import Replica
+
+__all__ = ["JobSource", "Partitions", "Takeovers"]
+
+LOOK_EVERY_S: Final = 1.0
+LOAD_WAIT_S: Final = 15.0
+"""How long a caller waits for a job that is being loaded."""
+
+_RETRY_S: Final = 0.2
+_OUTAGE: Final = (*OUTAGE, UnavailableError)
+
+
+class JobSource(Protocol):
+    """Reads the jobs of partitions."""
+
+    async def pending(self, partitions: Sequence[int]) -> list[str]:
+        """Return the unfinished jobs of partitions, the smallest first."""
+
+    async def load(self, job_id: str) -> LoadedJob | None:
+        """Return one job, or None."""
+
+
+class Takeovers(Protocol):
+    """Who is told of partitions that were taken over."""
+
+    def began(self, owned: Sequence[Owned]) -> None:
+        """Partitions take commands; none of their jobs is loaded."""
+
+    def admits(self, job_id: str) -> None:
+        """A job was loaded and is about to be served."""
+
+
+@dataclass(slots=True)
+class _Load:
+    """The loading of one partition.
+
+    Attributes:
+        epoch: Epoch in which it was taken.
+        jobs: Jobs still to be loaded; None while they are not known.
+        calls: What to do when a job is there, by job.
+        moved: Set whenever something was loaded.
+    """
+
+    epoch: int
+    jobs: set[str] | None = None
+    calls: dict[str, list[Callable[[], None]]] = field(default_factory=dict)
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Partitions:
+    """Owns partitions for one replica, in step with the others."""
+
+    def __init__(
+        self,
+        *,
+        replica_id: str,
+        address: str,
+        replica: Replica,
+        ownership: Ownership,
+        membership: Callable[[Callable[[], None]], Membership],
+        jobs: JobSource,
+        takeovers: Takeovers,
+        monotonic: Callable[[], float],
+    ) -> None:
+        """Tie the parts together; nothing is taken before `join`.
+
+        Args:
+            replica_id: Id of this replica, new at each start.
+            address: Where it serves.
+            replica: The loop that serves what is owned.
+            ownership: Takes and releases.
+            membership: Makes the view of the other replicas, given what to call when partitions were released.
+            jobs: Loads jobs.
+            takeovers: Is told of partitions taken.
+            monotonic: A clock that never jumps, seconds.
+        """
+        self.address = address
+        self._id = replica_id
+        self._replica = replica
+        self._ownership = ownership
+        self._membership = membership(self._hear)
+        self._jobs = jobs
+        self._takeovers = takeovers
+        self._monotonic = monotonic
+        self._standing: Standing | None = None
+        self._heard = asyncio.Event()
+        self._one_at_a_time = asyncio.Lock()
+        self._loads: dict[int, _Load] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_closing = False
+        self._log = structlog.get_logger("partitions")
+
+    # -- Who owns what ------------------------------------------------------------------------------------------------
+
+    def addresses(self) -> list[str]:
+        """Return where the live replicas serve, this one among them."""
+        members = self._standing.members if self._standing is not None else ()
+        return sorted({self.address, *(member.address for member in members)})
+
+    def other_addresses(self) -> list[str]:
+        """Return where the other live replicas serve."""
+        return [address for address in self.addresses() if address != self.address]
+
+    def known_owner(self, partition: int) -> tuple[str, int]:
+        """Return address and epoch of a partition's owner at the last look; a blank address if it had none."""
+        stamp = self._replica.stamps.get(partition)
+        if stamp is not None and self._replica.serves(partition) and self._replica.is_inside_lease:
+            return self.address, stamp.epoch
+        for holding in self._standing.partitions if self._standing is not None else ():
+            if holding.id == partition and holding.owner not in ("", self._id):
+                return holding.address, holding.epoch
+        return "", 0
+
+    async def owner_of(self, partition: int) -> tuple[str, int]:
+        """Return address and epoch of a partition's owner now; a blank address if it has none.
+
+        Raises:
+            UnavailableError: If the database does not answer.
+        """
+        known = self.known_owner(partition)
+        if known[0] == self.address:
+            return known
+        try:
+            async with self._one_at_a_time:
+                self._standing = await self._membership.look(alive=False)
+        except _OUTAGE as error:
+            raise UnavailableError(
+                "the database does not answer at the moment; try again", retry_after_s=1.0
+            ) from error
+        return self.known_owner(partition)
+
+    def is_elsewhere(self, job_id: str) -> bool:
+        """Return whether a job may be served by another replica; one that cannot exist is nobody's."""
+        partition = partition_of(job_id)
+        return 0 <= partition < PARTITIONS and not self._replica.serves(partition)
+
+    # -- Loading ------------------------------------------------------------------------------------------------------
+
+    def is_loading(self, job_id: str) -> bool:
+        """Return whether a job may be one that is still to be loaded."""
+        load = self._loads.get(partition_of(job_id))
+        if load is None:
+            return False
+        return self._replica.find(job_id) is None if load.jobs is None else job_id in load.jobs
+
+    def when_loaded(self, job_id: str, call: Callable[[], None]) -> None:
+        """Call back when a job that is being loaded is there, or turns out not to be one of ours."""
+        self._loads[partition_of(job_id)].calls.setdefault(job_id, []).append(call)
+
+    async def loaded(self, job_id: str) -> None:
+        """Wait until a job of ours is in memory, if it is to be.
+
+        Raises:
+            UnavailableError: If that takes too long.
+        """
+        try:
+            async with asyncio.timeout(LOAD_WAIT_S):
+                while self.is_loading(job_id):
+                    await self._loads[partition_of(job_id)].moved.wait()
+        except TimeoutError as error:
+            raise UnavailableError("the job is still being loaded; try again", retry_after_s=1.0) from error
+
+    async def _load(self, owned: Sequence[Owned]) -> None:
+        epochs = {partition.id: partition.epoch for partition in owned}
+        while any(self._is_ours(partition, epoch) for partition, epoch in epochs.items()):
+            try:
+                await self._load_all(epochs)
+            except _OUTAGE as error:
+                self._log.warning("load_failed", error=type(error).__name__)
+                await asyncio.sleep(_RETRY_S)
+            else:
+                break
+        for partition, epoch in epochs.items():
+            load = self._loads.get(partition)
+            if load is not None and load.epoch == epoch:
+                del self._loads[partition]
+                self._tell(load, list(load.calls))
+        self._log.info("partitions_loaded", partitions=sorted(epochs))
+
+    async def _load_all(self, epochs: dict[int, int]) -> None:
+        pending = await self._jobs.pending(sorted(epochs))
+        for partition, epoch in epochs.items():
+            if self._is_ours(partition, epoch):
+                load = self._loads[partition]
+                # Those that are in memory already were accepted a moment ago.
+                load.jobs = {
+                    job_id
+                    for job_id in pending
+                    if partition_of(job_id) == partition and self._replica.find(job_id) is None
+                }
+                self._tell(load, [job_id for job_id in load.calls if job_id not in load.jobs])
+        for job_id in pending:
+            partition = partition_of(job_id)
+            epoch = epochs[partition]
+            if self._is_ours(partition, epoch) and job_id in (self._loads[partition].jobs or ()):
+                await self._load_one(job_id, partition, epoch)
+
+    async def _load_one(self, job_id: str, partition: int, epoch: int) -> None:
+        try:
+            loaded = await self._jobs.load(job_id)
+            if loaded is not None and not loaded.run.state.is_terminal and self._is_ours(partition, epoch):
+                self._takeovers.admits(job_id)
+                await self._replica.admit(loaded)
+        except _OUTAGE:
+            raise
+        except Exception:  # noqa: BLE001 - one job that cannot be read parks itself
+            # It is left alone, so that it does not keep the others from being served.
+            self._log.exception("job_not_loaded", job=job_id)
+        if self._is_ours(partition, epoch):
+            load = self._loads[partition]
+            (load.jobs or set()).discard(job_id)
+            self._tell(load, [job_id])
+
+    def _is_ours(self, partition: int, epoch: int) -> bool:
+        stamp = self._replica.stamps.get(partition)
+        load = self._loads.get(partition)
+        return stamp is not None and stamp.epoch == epoch and load is not None and load.epoch == epoch
+
+    @staticmethod
+    def _tell(load: _Load, jobs: Sequence[str]) -> None:
+        moved, load.moved = load.moved, asyncio.Event()
+        moved.set()
+        for job_id in jobs:
+            for call in load.calls.pop(job_id, ()):
+                call()
+
+    # -- Taking and giving --------------------------------------------------------------------------------------------
+
+    async def join(self) -> None:
+        """Return once this replica owns its first partitions, or others own them all.
+
+        Raises:
+            UnavailableError: If the database does not answer.
+        """
+        while not self._replica.stamps:
+            try:
+                wait_s = await self._level()
+            except _OUTAGE as error:
+                raise UnavailableError("the database does not answer; check PIXLOOM_DATABASE_URL") from error
+            standing = self._standing
+            if standing is not None and len(standing.members) > len(standing.partitions):
+                return
+            if not self._replica.stamps:
+                await self._wait(wait_s)
+
+    async def run(self) -> None:
+        """Keep in step with the others until cancelled."""
+        while True:
+            wait_s = _RETRY_S
+            try:
+                wait_s = await self._level()
+            except _OUTAGE as error:
+                self._log.warning("look_failed", error=type(error).__name__)
+            await self._wait(wait_s)
+
+    async def release_all(self) -> None:
+        """Make everything durable, give all partitions back at once and be gone."""
+        self._is_closing = True
+        try:
+            # First, so that the others' shares grow before they see the partitions.
+            await self._membership.leave()
+        finally:
+            await self._replica.leave(sorted(self._replica.stamps))
+            await self._ownership.release(list(range(PARTITIONS)))
+
+    async def close(self) -> None:
+        """End what is under way; idempotent."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._membership.close()
+
+    def _hear(self) -> None:
+        self._heard.set()
+
+    async def _wait(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._heard.wait()
+        except TimeoutError:
+            return
+
+    async def _level(self) -> float:
+        """Look, and do what follows; return when to look again, seconds from now."""
+        self._heard.clear()
+        if self._is_closing:
+            return LOOK_EVERY_S
+        replica = self._replica
+        # Who does not get through to the database with its commits must not keep others from taking over.
+        alive = not replica.stamps or replica.is_inside_lease
+        async with self._one_at_a_time:
+            standing = self._standing = await self._membership.look(alive=alive)
+        strays = [
+            holding.id
+            for holding in standing.partitions
+            if holding.owner == self._id and holding.id not in replica.stamps
+        ]
+        if strays:
+            # A transaction that took them went unanswered, or one that released them.
+            await self._ownership.release(strays)
+        owners = {
+            holding.id: self._id if holding.id in replica.stamps else holding.owner for holding in standing.partitions
+        }
+        members = [member.id for member in standing.members]
+        move = next_move(self._id, members, owners, jobs=self._count_jobs())
+        if move.give:
+            self._log.info("partitions_given", partitions=list(move.give))
+            await replica.leave(move.give)
+            await self._ownership.release(list(move.give))
+        if move.take and not self._is_closing:
+            await self._take(move.take)
+        return min(LOOK_EVERY_S, max(0.02, standing.next_expiry_s(self._id) + 0.02))
+
+    async def _take(self, most: int) -> None:
+        free = [
+            holding.id
+            for holding in (self._standing.partitions if self._standing is not None else ())
+            if holding.id not in self._replica.stamps
+        ]
+        since = self._monotonic()
+        owned = await self._ownership.take(most, free)
+        if not owned:
+            return
+        for partition in owned:
+            before = self._loads.get(partition.id)
+            self._loads[partition.id] = _Load(partition.epoch)
+            if before is not None:
+                self._tell(before, list(before.calls))
+        self._replica.own(owned, [], since=since)
+        self._takeovers.began(owned)
+        self._log.info("partitions_taken", partitions=[partition.id for partition in owned])
+        task = asyncio.create_task(self._load(owned), name="load partitions")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _count_jobs(self) -> dict[int, int]:
+        counts: dict[int, int] = {}
+        for live in self._replica.jobs.values():
+            counts[live.header.partition] = counts.get(live.header.partition, 0) + 1
+        return counts

@@ -1,0 +1,244 @@
+"""Calls about a job that another replica owns: passed on to the owner, once.
+
+A job's id carries its partition, so any replica can tell who owns it. A call that was passed on says so in a header,
+and whoever gets it serves it or answers UNAVAILABLE, so that no call goes round in circles. Jobs that have ended are
+read from the database by whoever is asked. New jobs are never passed on: they get an id in a partition of the replica
+that accepts them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+
+from pixloom.errors import UnavailableError
+from pixloom.rpc.channel import aio_channel
+from pixloom.rpc.status import from_rpc_error
+from pixloom.v1 import job_pb2
+from pixloom_scheduler.job import partition_of
+from pixloom_scheduler.journal.tables import PARTITIONS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from pixloom_scheduler.journal.reader import Reader
+    from pixloom_scheduler.partitions import Partitions
+    from pixloom_scheduler.replica import Replica
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+__all__ = ["FORWARDED", "ForwardingInterceptor", "Owners"]
+
+FORWARDED: Final = "x-pixloom-forwarded"
+"""Metadata key of a call that was passed on."""
+
+OWNER_WAIT_S: Final = 2.0
+"""How long a call waits for a partition that was released to be taken."""
+
+_LOOK_EVERY_S: Final = 0.05
+_TIMEOUT_S: Final = 20.0
+_SERVICE: Final = "/pixloom.v1.JobService/"
+_READS: Final = frozenset({"GetJob", "GetJobResults", "ListNodes", "WatchJob"})
+_READ_ANYWHERE: Final = frozenset({"ListAttempts", "ListManifests", "ListItems"})
+
+
+class Owners:
+    """Finds the replica that serves a job, and keeps a channel to each."""
+
+    def __init__(self, *, partitions: Partitions, replica: Replica, reader: Reader) -> None:
+        self._partitions = partitions
+        self._replica = replica
+        self._reader = reader
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    async def route(self, job_id: str, *, is_read: bool, is_forwarded: bool) -> grpc.aio.Channel | None:
+        """Return a channel to the owner of a job; None if the job is served here.
+
+        Args:
+            job_id: Id of the job.
+            is_read: Whether the call may be answered from the database when the job has ended.
+            is_forwarded: Whether somebody passed the call on to us.
+
+        Raises:
+            UnavailableError: If nobody owns the job at the moment, or not we although the call was passed on.
+        """
+        partition = partition_of(job_id)
+        if not 0 <= partition < PARTITIONS or "\0" in job_id:
+            return None  # there is no such job, which is told here
+        if self._serves(partition):
+            await self._partitions.loaded(job_id)
+            if self._serves(partition):
+                return None
+        if is_read and await self._has_ended(job_id):
+            return None
+        if is_forwarded:
+            raise UnavailableError("the owner of the job changed; try again", retry_after_s=0.1)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + OWNER_WAIT_S
+        while True:
+            if self._serves(partition):
+                await self._partitions.loaded(job_id)
+                return None
+            address, _ = await self._partitions.owner_of(partition)
+            if address and not self._serves(partition):
+                return self.channel(address)
+            if loop.time() > until:
+                raise UnavailableError("nobody owns the job at the moment; try again", retry_after_s=0.5)
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    def others(self) -> list[grpc.aio.Channel]:
+        """Return channels to all other live replicas."""
+        return [self.channel(address) for address in self._partitions.other_addresses()]
+
+    async def owner_elsewhere(self, job_id: str) -> grpc.aio.Channel | None:
+        """Return a channel to the owner of a job if that is known to be another replica."""
+        address, _ = self._partitions.known_owner(partition_of(job_id))
+        return self.channel(address) if address and not self._serves(partition_of(job_id)) else None
+
+    def channel(self, address: str) -> grpc.aio.Channel:
+        """Return a channel to a replica."""
+        found = self._channels.get(address)
+        if found is None:
+            found = self._channels[address] = aio_channel(address)
+        return found
+
+    async def close(self) -> None:
+        """Close the channels."""
+        channels, self._channels = self._channels, {}
+        for channel in channels.values():
+            await channel.close()
+
+    def _serves(self, partition: int) -> bool:
+        return self._replica.serves(partition) and self._replica.is_inside_lease
+
+    async def _has_ended(self, job_id: str) -> bool:
+        stored = await self._reader.job(job_id)
+        return stored is None or stored.record is not None
+
+
+class ForwardingInterceptor(grpc.aio.ServerInterceptor):
+    """Passes calls of `JobService` on to the owners of their jobs."""
+
+    def __init__(self, owners: Owners) -> None:
+        self._owners = owners
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Wrap the handler of a call of `JobService`."""
+        handler: Any = await continuation(handler_call_details)
+        details: Any = handler_call_details
+        method = str(details.method)
+        if handler is None or not method.startswith(_SERVICE):
+            return handler  # type: ignore[no-any-return]
+        is_forwarded = any(key == FORWARDED for key, _ in details.invocation_metadata or ())
+        run: Any
+        make: Any
+        if handler.response_streaming:
+            run, make = partial(self._stream, method, handler, is_forwarded), grpc.unary_stream_rpc_method_handler
+        else:
+            run, make = partial(self._unary, method, handler, is_forwarded), grpc.unary_unary_rpc_method_handler
+        wrapped: grpc.RpcMethodHandler[Any, Any] = make(
+            run,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=partial(_serialised, handler.response_serializer),
+        )
+        return wrapped
+
+    async def _unary(self, method: str, handler: Any, is_forwarded: bool, request: Any, context: Context) -> Any:  # noqa: FBT001 - bound by position
+        name = method.removeprefix(_SERVICE)
+        if name == "CreateJob":
+            return await self._completed(await handler.unary_unary(request, context))
+        if name == "CancelAllJobs" and not is_forwarded:
+            return await self._everywhere(method, await handler.unary_unary(request, context), request, context)
+        channel = await self._route(name, request, is_forwarded=is_forwarded)
+        if channel is None:
+            return await handler.unary_unary(request, context)
+        return await _pass_on(channel, method, request, context)
+
+    async def _stream(
+        self,
+        method: str,
+        handler: Any,
+        is_forwarded: bool,  # noqa: FBT001 - bound by position
+        request: Any,
+        context: Context,
+    ) -> AsyncIterator[Any]:
+        channel = await self._route(method.removeprefix(_SERVICE), request, is_forwarded=is_forwarded)
+        if channel is None:
+            async for response in handler.unary_stream(request, context):
+                yield response
+            return
+        call: Any = channel.unary_stream(method)(
+            request.SerializeToString(), metadata=((FORWARDED, "1"),), timeout=context.time_remaining()
+        )
+        try:
+            async for response in call:
+                yield response
+        except grpc.aio.AioRpcError as error:
+            raise _told(error) from error
+        finally:
+            call.cancel()
+
+    async def _route(self, name: str, request: Any, *, is_forwarded: bool) -> grpc.aio.Channel | None:
+        job_id = request.job.id if name == "UpdateJob" else getattr(request, "id", "")
+        if not job_id or name in _READ_ANYWHERE:
+            return None
+        return await self._owners.route(job_id, is_read=name in _READS, is_forwarded=is_forwarded)
+
+    async def _completed(self, response: job_pb2.CreateJobResponse) -> job_pb2.CreateJobResponse:
+        """Return the answer to a create; one that was repeated at another replica shows the job as its owner does."""
+        if response.job.state in (
+            job_pb2.JOB_STATE_COMPLETED,
+            job_pb2.JOB_STATE_FAILED,
+            job_pb2.JOB_STATE_CANCELLED,
+        ):
+            return response
+        channel = await self._owners.owner_elsewhere(response.job.id)
+        if channel is None:
+            return response
+        request = job_pb2.GetJobRequest(id=response.job.id)
+        ask: Any = channel.unary_unary(f"{_SERVICE}GetJob")
+        try:
+            data: bytes = await ask(request.SerializeToString(), metadata=((FORWARDED, "1"),), timeout=1.0)
+        except grpc.aio.AioRpcError:
+            return response
+        return job_pb2.CreateJobResponse(job=job_pb2.GetJobResponse.FromString(data).job)
+
+    async def _everywhere(
+        self, method: str, response: job_pb2.CancelAllJobsResponse, request: Any, context: Context
+    ) -> job_pb2.CancelAllJobsResponse:
+        """Return what all replicas did together."""
+        calls = [_pass_on(channel, method, request, context) for channel in self._owners.others()]
+        for data in await asyncio.gather(*calls):
+            response.cancelled += job_pb2.CancelAllJobsResponse.FromString(data).cancelled
+        return response
+
+
+async def _pass_on(channel: grpc.aio.Channel, method: str, request: Any, context: Context) -> bytes:
+    try:
+        answer: bytes = await channel.unary_unary(method)(
+            request.SerializeToString(),
+            metadata=((FORWARDED, "1"),),
+            timeout=min(_TIMEOUT_S, context.time_remaining() or _TIMEOUT_S),
+        )
+    except grpc.aio.AioRpcError as error:
+        raise _told(error) from error
+    return answer
+
+
+def _told(error: grpc.aio.AioRpcError) -> Exception:
+    """Return the owner's error, or what to tell if the owner could not be reached."""
+    known = from_rpc_error(error)
+    if "grpc_code" in known.metadata and error.code() is grpc.StatusCode.UNAVAILABLE:
+        return UnavailableError("the owner of the job does not answer; try again", retry_after_s=0.5)
+    return known
+
+
+def _serialised(serialise: Callable[[Any], bytes], response: Any) -> bytes:
+    return response if isinstance(response, bytes) else serialise(response)

@@ -1,0 +1,90 @@
+"""What a replica's loop works on: events that wait, and what one step has decided and not yet made durable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+
+from pixloom.errors import UnavailableError
+from pixloom_scheduler.job import partition_of
+from pixloom_scheduler.journal.batch import Batch
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from pixloom_scheduler.core.changes import Change
+    from pixloom_scheduler.core.events import Event
+    from pixloom_scheduler.core.model import LeaseRun
+    from pixloom_scheduler.journal.batch import NewJob
+    from pixloom_scheduler.journal.loader import LoadedJob
+    from pixloom_scheduler.live import LiveJob
+
+__all__ = ["OWNER_CHANGED", "Effects", "JobLoader", "Step", "Work", "refuse"]
+
+OWNER_CHANGED: Final = "the owner of the job changed; try again"
+
+
+class JobLoader(Protocol):
+    """Reads jobs from the database."""
+
+    async def load(self, job_id: str) -> LoadedJob | None:
+        """Return one job, or None."""
+
+
+class Effects(Protocol):
+    """What happens outside once something is durable."""
+
+    def committed(self, live: LiveJob, changes: list[Change]) -> None:
+        """A job's changes are durable."""
+
+    def dropped(self, jobs: list[LiveJob]) -> None:
+        """Jobs belong to another replica now."""
+
+    def settled(self) -> None:
+        """Everything that was decided is durable; the state may be dispatched from."""
+
+    def served_pools(self) -> frozenset[str]:
+        """Return the pools that executors in session serve."""
+
+
+@dataclass(slots=True)
+class Work:
+    """Something to be made durable."""
+
+    job_id: str
+    event: Event | None
+    new: NewJob | None
+    live: LiveJob | None
+    done: asyncio.Future[list[Change]]
+    lease: tuple[int, LeaseRun] | None = None
+
+    @property
+    def partition(self) -> int:
+        """Partition of the job."""
+        return partition_of(self.job_id)
+
+
+@dataclass(slots=True)
+class Step:
+    """What one step has decided and not yet made durable."""
+
+    batch: Batch = field(default_factory=Batch)
+    touched: dict[str, tuple[LiveJob, list[Change]]] = field(default_factory=dict)
+    works: list[tuple[Work, list[Change]]] = field(default_factory=list)
+
+    def forget(self, partitions: frozenset[int]) -> None:
+        """Leave out what belongs to partitions; those who wait for it are told to try again."""
+        lost = frozenset(job for job, (live, _) in self.touched.items() if live.header.partition in partitions)
+        self.batch = self.batch.without(partitions, lost)
+        for job in lost:
+            del self.touched[job]
+        for work, _ in self.works:
+            if work.partition in partitions:
+                refuse(work)
+        self.works = [(work, changes) for work, changes in self.works if work.partition not in partitions]
+
+
+def refuse(work: Work) -> None:
+    """Tell whoever waits that the job's partition belongs to another replica."""
+    if not work.done.done():
+        work.done.set_exception(UnavailableError(OWNER_CHANGED, retry_after_s=0.1))
