@@ -124,6 +124,7 @@ async def running_engine(
     environment: Mapping[str, str] | None = None,
     source_roots: Sequence[Path] = (),
     imports: Sequence[str] = (),
+    schedulers: int = 1,
 ) -> AsyncIterator[Engine]:
     """Start a stack with two executors of one slot each, and stop it at the end.
 
@@ -132,6 +133,7 @@ async def running_engine(
         environment: Variables of all its processes.
         source_roots: Folders that sources may read.
         imports: Modules with ops that executors load; those of this repository's tests are found.
+        schedulers: How many schedulers share the jobs.
     """
     lines: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
@@ -144,6 +146,7 @@ async def running_engine(
             http_port=0,
             grpc_port=0,
             executors=2,
+            schedulers=schedulers,
             workflows_dir=folder / "workflows",
             source_roots=tuple(source_roots),
             imports=tuple(imports),

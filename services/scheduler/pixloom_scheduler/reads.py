@@ -9,7 +9,7 @@ from pixloom.errors import NotFoundError, UnavailableError
 from pixloom.v1 import job_pb2
 from pixloom_scheduler.live import LiveJob
 from pixloom_scheduler.step import OWNER_CHANGED
-from pixloom_scheduler.views import job_view, node_view
+from pixloom_scheduler.views import job_view, node_view, timestamp
 
 if TYPE_CHECKING:
     from pixloom_scheduler.clock import DatabaseClock
@@ -92,17 +92,32 @@ class JobReads:
         return job_view(live, now, left_s=self._estimates.of(live.run, now=now).left_s)
 
     def view_stored(self, stored: StoredJob) -> job_pb2.Job:
-        """Return a job as the database has it; one that still runs elsewhere shows what is known here."""
+        """Return a job as the database has it; one that still runs elsewhere shows what its row says."""
         if stored.record is not None:
             return job_pb2.Job.FromString(stored.record)
         live = self._replica.find(stored.id)
         if live is not None:
             return self.live_job(live)
+        created = timestamp(stored.create_time.timestamp())
         return job_pb2.Job(
             id=stored.id,
+            name=stored.name,
+            workflow=stored.workflow,
+            version=stored.version,
+            sha256=stored.sha256,
             project=stored.project,
             generation=stored.generation,
             state=job_pb2.JobState.Value(f"JOB_STATE_{stored.state}"),
+            params_json=stored.params,
+            tags=stored.tags,
+            metadata_json=stored.metadata,
+            priority=stored.priority,
+            external_id=stored.external_id,
+            recovery_attempts=stored.recovery_attempts,
+            max_recovery_attempts=stored.max_recovery_attempts,
+            trace_id=stored.trace_context.get("traceparent", "")[3:35],
+            create_time=created,
+            update_time=created,
         )
 
     async def nodes(self, job_id: str) -> list[job_pb2.Node]:

@@ -91,7 +91,7 @@ def test_held_jobs_wait_for_their_release():
     world = World(one, other)
     world.turns.hold([one.run.id])
     assert world.next() == (other.run.id, 0)
-    world.turns.release()
+    world.turns.release([one.run.id])
     assert world.next() == (one.run.id, 0)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
-from pixloom_gateway.upstream.methods import is_repeatable
+from pixloom_gateway.upstream.methods import has_request_id, is_repeatable
 from pixloom_gateway.upstream.scheduler import error_of
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _forward_to(scheduler: Scheduler, path: str) -> Callable[[bytes, Any], Await
                 request,
                 metadata=carried_metadata(context.invocation_metadata()),
                 timeout_s=context.time_remaining(),
-                repeatable=repeatable,
+                repeatable=repeatable or has_request_id(path, request),
             )
         except grpc.aio.AioRpcError as error:
             trailers = tuple(error.trailing_metadata() or ())

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from google.protobuf.message import DecodeError
 
 from pixloom.v1 import executor_admin_pb2, job_pb2, op_pb2, workflow_pb2
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-__all__ = ["FORWARDED_SERVICES", "Method", "is_repeatable", "path_of"]
+__all__ = ["FORWARDED_SERVICES", "Method", "begins_a_job", "has_request_id", "is_repeatable", "path_of"]
 
 Request = TypeVar("Request", bound="Message")
 Response = TypeVar("Response", bound="Message")
@@ -61,6 +63,28 @@ def is_repeatable(path: str) -> bool:
     """Return whether a call that may have arrived can be sent again without harm."""
     return path not in _NOT_REPEATABLE
 
+
+def has_request_id(path: str, data: bytes) -> bool:
+    """Return whether the request of a create can be told from another one of the same content."""
+    method = _CREATES.get(path)
+    if method is None:
+        return False
+    try:
+        return bool(method.FromString(data).request_id)
+    except DecodeError:
+        return False
+
+
+def begins_a_job(path: str) -> bool:
+    """Return whether a call makes a job, which belongs to the scheduler that takes it."""
+    return path == CREATE_JOB.path
+
+
+_CREATES: Final[dict[str, Any]] = {
+    path_of("WorkflowService", "CreateWorkflow"): workflow_pb2.CreateWorkflowRequest,
+    path_of("JobService", "CreateJob"): job_pb2.CreateJobRequest,
+    path_of("JobService", "RerunJob"): job_pb2.RerunJobRequest,
+}
 
 CREATE_WORKFLOW: Final = Method(
     path_of("WorkflowService", "CreateWorkflow"),

@@ -1,7 +1,7 @@
 """Calls to the scheduler over one or several addresses.
 
-Every replica takes every call, so one that answers is kept; when it does not answer, the next address is tried. A
-call that may already have taken effect is sent again only if that is harmless.
+Every replica takes every call, so one that answers is kept; when it does not answer, the next address is tried. New jobs
+go to all of them in turn, since a job belongs to the replica that takes it. A call that may already have taken effect is sent again only if that is harmless.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2
 from pixloom.errors import DeadlineError, InternalError, PixloomError, UnavailableError
 from pixloom.rpc.channel import aio_channel
 from pixloom.rpc.status import from_rpc_error
-from pixloom_gateway.upstream.methods import is_repeatable
+from pixloom_gateway.upstream.methods import begins_a_job, is_repeatable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -35,6 +35,8 @@ _CALL_TIMEOUT_S: Final = 20.0
 # Waits between rounds over all addresses: together as long as another scheduler takes to take over from one that was
 # killed, which is its lease of 3 s and one more.
 _ROUND_DELAYS_S: Final = (0.1, 0.2, 0.3, 0.5, 0.9, 1.0, 1.0)
+# How long a scheduler that did not answer is given no new jobs.
+_SPARE_S: Final = 1.0
 _HEALTH_CHECK: Final = "/grpc.health.v1.Health/Check"
 
 
@@ -65,6 +67,8 @@ class Scheduler:
             aio_channel(address, options=options, tracer_provider=tracer_provider) for address in addresses
         ]
         self._current = 0
+        self._turn = 0
+        self._left_at: dict[int, float] = {}
         self._timeout_s = timeout_s
         self._round_delays_s = tuple(round_delays_s)
         self._observe = observe or (lambda _method, _code, _seconds: None)
@@ -118,7 +122,7 @@ class Scheduler:
             for turn in range(tries):
                 started_at = now()
                 left_s = max(deadline - started_at, 0.001)
-                index = self._current
+                index = self._next() if begins_a_job(path) else self._current
                 call = self._unary(index, path)(data, metadata=metadata, timeout=left_s)
                 try:
                     response: Any = await call
@@ -175,7 +179,15 @@ class Scheduler:
     def _unary(self, index: int, path: str) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
         return self._channels[index].unary_unary(path)
 
+    def _next(self) -> int:
+        """Return whose turn it is to take a new job; who did not answer a moment ago is left out."""
+        now = asyncio.get_running_loop().time()
+        up = [index for index in range(len(self._channels)) if now - self._left_at.get(index, -_SPARE_S) >= _SPARE_S]
+        self._turn += 1
+        return up[self._turn % len(up)] if up else self._current
+
     def _leave(self, index: int) -> None:
+        self._left_at[index] = asyncio.get_running_loop().time()
         # Several calls may fail at once on one address; only the first of them moves on.
         if self._current == index:
             self._current = (index + 1) % len(self._channels)

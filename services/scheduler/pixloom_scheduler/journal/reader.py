@@ -14,7 +14,7 @@ from pixloom_scheduler.journal.rows import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from datetime import date
+    from datetime import date, datetime
 
     from sqlalchemy import RowMapping, Select
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -62,6 +62,19 @@ class StoredJob:
         record: The ended job as served; None while it runs.
         plan: Its plan as JSON.
         request_digest: Digest of the call that created it.
+        name: Its name.
+        workflow: Name of its workflow.
+        version: Version of the workflow.
+        sha256: Digest of the document.
+        params: Its params as JSON.
+        tags: Its tags.
+        metadata: Its metadata as JSON.
+        priority: Its priority.
+        external_id: The caller's own id.
+        recovery_attempts: Times it was recovered.
+        max_recovery_attempts: Times it may be recovered.
+        trace_context: W3C headers of the call that created it.
+        create_time: When it was accepted.
     """
 
     id: str
@@ -73,6 +86,19 @@ class StoredJob:
     record: bytes | None
     plan: bytes
     request_digest: str
+    name: str
+    workflow: str
+    version: int
+    sha256: str
+    params: bytes
+    tags: dict[str, str]
+    metadata: bytes
+    priority: int
+    external_id: str
+    recovery_attempts: int
+    max_recovery_attempts: int
+    trace_context: dict[str, str]
+    create_time: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,10 @@ OWNER_WAIT_S: Final = 2.0
 
 _LOOK_EVERY_S: Final = 0.05
 _TIMEOUT_S: Final = 20.0
+_GLANCE_S: Final = 1.0
+"""How long the owner of a job has to add to what its row says."""
+
+_ENDED: Final = (job_pb2.JOB_STATE_COMPLETED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED)
 _SERVICE: Final = "/pixloom.v1.JobService/"
 _READS: Final = frozenset({"GetJob", "GetJobResults", "ListNodes", "WatchJob"})
 _READ_ANYWHERE: Final = frozenset({"ListAttempts", "ListManifests", "ListItems"})
@@ -93,7 +97,7 @@ class Owners:
         """Return channels to all other live replicas."""
         return [self.channel(address) for address in self._partitions.other_addresses()]
 
-    async def owner_elsewhere(self, job_id: str) -> grpc.aio.Channel | None:
+    def owner_elsewhere(self, job_id: str) -> grpc.aio.Channel | None:
         """Return a channel to the owner of a job if that is known to be another replica."""
         address, _ = self._partitions.known_owner(partition_of(job_id))
         return self.channel(address) if address and not self._serves(partition_of(job_id)) else None
@@ -153,7 +157,12 @@ class ForwardingInterceptor(grpc.aio.ServerInterceptor):
     async def _unary(self, method: str, handler: Any, is_forwarded: bool, request: Any, context: Context) -> Any:  # noqa: FBT001 - bound by position
         name = method.removeprefix(_SERVICE)
         if name == "CreateJob":
-            return await self._completed(await handler.unary_unary(request, context))
+            created = await handler.unary_unary(request, context)
+            return job_pb2.CreateJobResponse(job=await self._as_owned(created.job))
+        if name == "ListJobs":
+            listed = await handler.unary_unary(request, context)
+            jobs = await asyncio.gather(*(self._as_owned(job) for job in listed.jobs))
+            return job_pb2.ListJobsResponse(jobs=jobs, next_page_token=listed.next_page_token)
         if name == "CancelAllJobs" and not is_forwarded:
             return await self._everywhere(method, await handler.unary_unary(request, context), request, context)
         channel = await self._route(name, request, is_forwarded=is_forwarded)
@@ -191,24 +200,20 @@ class ForwardingInterceptor(grpc.aio.ServerInterceptor):
             return None
         return await self._owners.route(job_id, is_read=name in _READS, is_forwarded=is_forwarded)
 
-    async def _completed(self, response: job_pb2.CreateJobResponse) -> job_pb2.CreateJobResponse:
-        """Return the answer to a create; one that was repeated at another replica shows the job as its owner does."""
-        if response.job.state in (
-            job_pb2.JOB_STATE_COMPLETED,
-            job_pb2.JOB_STATE_FAILED,
-            job_pb2.JOB_STATE_CANCELLED,
-        ):
-            return response
-        channel = await self._owners.owner_elsewhere(response.job.id)
+    async def _as_owned(self, job: job_pb2.Job) -> job_pb2.Job:
+        """Return a job that was read here as its owner shows it, if that is another replica and answers."""
+        if job.state in _ENDED:
+            return job
+        channel = self._owners.owner_elsewhere(job.id)
         if channel is None:
-            return response
-        request = job_pb2.GetJobRequest(id=response.job.id)
+            return job
         ask: Any = channel.unary_unary(f"{_SERVICE}GetJob")
+        request = job_pb2.GetJobRequest(id=job.id)
         try:
-            data: bytes = await ask(request.SerializeToString(), metadata=((FORWARDED, "1"),), timeout=1.0)
+            data: bytes = await ask(request.SerializeToString(), metadata=((FORWARDED, "1"),), timeout=_GLANCE_S)
         except grpc.aio.AioRpcError:
-            return response
-        return job_pb2.CreateJobResponse(job=job_pb2.GetJobResponse.FromString(data).job)
+            return job
+        return job_pb2.GetJobResponse.FromString(data).job
 
     async def _everywhere(
         self, method: str, response: job_pb2.CancelAllJobsResponse, request: Any, context: Context
