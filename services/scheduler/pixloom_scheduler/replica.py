@@ -37,7 +37,7 @@ from pixloom_scheduler.journal.rows import encode, is_event
 from pixloom_scheduler.live import LiveJob
 from pixloom_scheduler.reloading import keep_leases
 from pixloom_scheduler.side_rows import add_rows
-from pixloom_scheduler.step import OWNER_CHANGED, Effects, JobLoader, Step, Work, refuse
+from pixloom_scheduler.step import OWNER_CHANGED, Effects, JobLoader, Step, Work, keep, refuse
 from pixloom_scheduler.views import event_view
 
 if TYPE_CHECKING:
@@ -459,13 +459,7 @@ class Replica:
             del self.jobs[live.header.id]
             live.is_gone = True
             live.announce()
-        kept: list[Work] = []
-        for work in self._queue:
-            if work.partition in partitions:
-                refuse(work)
-            else:
-                kept.append(work)
-        self._queue = deque(kept)
+        self._queue = deque(keep(self._queue, partitions))
         self._effects.dropped(gone)
         self._left.set()
 

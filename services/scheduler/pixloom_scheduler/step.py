@@ -11,6 +11,7 @@ from pixloom_scheduler.journal.batch import Batch
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Iterable
 
     from pixloom_scheduler.core.changes import Change
     from pixloom_scheduler.core.events import Event
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from pixloom_scheduler.journal.loader import LoadedJob
     from pixloom_scheduler.live import LiveJob
 
-__all__ = ["OWNER_CHANGED", "Effects", "JobLoader", "Step", "Work", "refuse"]
+__all__ = ["OWNER_CHANGED", "Effects", "JobLoader", "Step", "Work", "keep", "refuse"]
 
 OWNER_CHANGED: Final = "the owner of the job changed; try again"
 
@@ -78,13 +79,22 @@ class Step:
         self.batch = self.batch.without(partitions, lost)
         for job in lost:
             del self.touched[job]
-        for work, _ in self.works:
-            if work.partition in partitions:
-                refuse(work)
-        self.works = [(work, changes) for work, changes in self.works if work.partition not in partitions]
+        changes = {id(work): changes for work, changes in self.works}
+        self.works = [(work, changes[id(work)]) for work in keep((work for work, _ in self.works), partitions)]
 
 
 def refuse(work: Work) -> None:
     """Tell whoever waits that the job's partition belongs to another replica."""
     if not work.done.done():
         work.done.set_exception(UnavailableError(OWNER_CHANGED, retry_after_s=0.1))
+
+
+def keep(works: Iterable[Work], partitions: frozenset[int]) -> list[Work]:
+    """Return the events that belong to other partitions; those who wait for the rest are told to try again."""
+    kept = []
+    for work in works:
+        if work.partition in partitions:
+            refuse(work)
+        else:
+            kept.append(work)
+    return kept

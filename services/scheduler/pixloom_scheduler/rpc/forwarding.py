@@ -73,7 +73,7 @@ class Owners:
         if not 0 <= partition < PARTITIONS or "\0" in job_id:
             return None  # there is no such job, which is told here
         if self._serves(partition):
-            await self._partitions.loaded(job_id)
+            await self._partitions.loading.loaded(job_id)
             if self._serves(partition):
                 return None
         if is_read and await self._has_ended(job_id):
@@ -84,7 +84,7 @@ class Owners:
         until = loop.time() + OWNER_WAIT_S
         while True:
             if self._serves(partition):
-                await self._partitions.loaded(job_id)
+                await self._partitions.loading.loaded(job_id)
                 return None
             address, _ = await self._partitions.owner_of(partition)
             if address and not self._serves(partition):

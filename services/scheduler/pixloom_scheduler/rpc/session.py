@@ -291,8 +291,8 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
             # The executor keeps it for the owner.
             open_reports.release()
             return
-        if self._partitions.is_loading(report.job_id):
-            self._partitions.when_loaded(report.job_id, lambda: self._report(session, report, open_reports))
+        if self._partitions.loading.is_loading(report.job_id):
+            self._partitions.loading.when_loaded(report.job_id, lambda: self._report(session, report, open_reports))
             return
         known = session.leases.get(report.lease_token)
         live = self._replica.find(report.job_id)
@@ -358,8 +358,8 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         refused = []
         for lease in announce.leases:
             # What belongs to another replica is neither adopted nor refused.
-            if self._partitions.is_loading(lease.job_id):
-                self._partitions.when_loaded(lease.job_id, lambda lease=lease: self._adopt_late(session, lease))  # type: ignore[misc]
+            if self._partitions.loading.is_loading(lease.job_id):
+                self._partitions.loading.when_loaded(lease.job_id, lambda lease=lease: self._adopt_late(session, lease))  # type: ignore[misc]
             elif not self._partitions.is_elsewhere(lease.job_id) and not self._adopt(session, lease):
                 refused.append(lease.lease_token)
         if announce.leases:
