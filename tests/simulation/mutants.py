@@ -258,9 +258,23 @@ MUTANTS: Final = (
     Mutant(
         "an executor does not send a result again",
         "pixloom_executor.leases:LeaseBook.unacknowledged",
-        "list(self._reports.values())",
-        "[]",
+        "for report in self._reports.values()",
+        "for report in ()",
         {"stream_snap": 1.0, "stream_stall": 0.3},
+    ),
+    Mutant(
+        "what was lost with a partition is written all the same",
+        SCHEDULER + "step:Step.forget",
+        "self.batch.without(partitions, lost)",
+        "self.batch.without(frozenset(), frozenset())",
+        _TAKEOVER,
+    ),
+    Mutant(
+        "who lost a partition has its old jobs when it comes back",
+        SCHEDULER + "replica:Replica._drop",
+        "del self.jobs[live.header.id]",
+        "pass",
+        {"replicas": 2, "scheduler_freeze": 0.3, "scheduler_leave": 0.3, "child_fail": 0.2},
     ),
 )
 

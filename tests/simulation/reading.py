@@ -44,18 +44,6 @@ class SimulatedLoader:
     def __init__(self, database: SimulatedDatabase) -> None:
         self._database = database
 
-    async def unfinished(self, partitions: Sequence[int]) -> list[LoadedJob]:
-        """Return the unfinished jobs of `partitions`, oldest first."""
-        await asyncio.sleep(self._database.world.latency() * 20)
-        found = []
-        jobs = self._database.tables.jobs
-        for job_id in sorted(jobs, key=lambda job_id: (jobs[job_id]["create_time"], job_id)):
-            if jobs[job_id]["partition"] in partitions and jobs[job_id]["end_time"] is None:
-                loaded = replay(self._database.tables, job_id)
-                if loaded is not None:
-                    found.append(loaded)
-        return found
-
     async def pending(self, partitions: Sequence[int]) -> list[str]:
         """Return the unfinished jobs of `partitions`, those with the shortest journals first."""
         await asyncio.sleep(self._database.world.latency() * 20)

@@ -31,6 +31,7 @@ from pixloom_scheduler.journal import schema
 from pixloom_scheduler.journal.batch import Batch, JobEnding, NewJob, Stamp
 from pixloom_scheduler.journal.committer import _FENCE, BadRowError, CommitsLostError, Committer, OwnershipLostError
 from pixloom_scheduler.journal.loader import Loader
+from pixloom_scheduler.journal.membership import Membership
 from pixloom_scheduler.journal.ownership import Owned, Ownership, connect
 from pixloom_scheduler.journal.reader import Reader
 from pixloom_scheduler.journal.revisions import Replan, Revision
@@ -60,6 +61,13 @@ class Database:
 
     def ownership(self, replica: str, lease_s: float = LEASE_S) -> Ownership:
         return Ownership(connect=self.open_connection, replica=replica, address=f"{replica}:1", lease_s=lease_s)
+
+    def membership(
+        self, replica: str, lease_s: float = LEASE_S, released: Callable[[], None] = lambda: None
+    ) -> Membership:
+        return Membership(
+            connect=self.open_connection, replica=replica, address=f"{replica}:1", lease_s=lease_s, released=released
+        )
 
 
 @pytest.fixture
@@ -272,15 +280,17 @@ async def test_tags_priority_and_plan_are_changed_together_with_the_rows_that_sa
     assert (untouched.header, untouched.run.plan) == (second.header, PLAN)
 
 
-async def test_unfinished_jobs_are_loaded_oldest_first(database: Database, writer: Writer) -> None:
+async def test_unfinished_jobs_are_named_those_with_the_shortest_journals_first(
+    database: Database, writer: Writer
+) -> None:
     jobs = [new_job(writer.partition) for _ in range(3)]
     await writer.commit(writer.batch(jobs=jobs[::-1]))
     end = JobEnded(state=JobState.CANCELLED, reason="", detail="", node="", time=1_000_000.0)
     ending = JobEnding(jobs[1].header.id, end.state, 1, 0, datetime.now(UTC), b"record")
     await writer.commit(writer.batch(endings={jobs[1].header.id: ending}))
-    loaded = await database.loader.unfinished([writer.partition])
-    assert [each.header.id for each in loaded] == [jobs[0].header.id, jobs[2].header.id]
-    assert await database.loader.unfinished([writer.partition + 1]) == []
+    await writer.commit(writer.batch(rows=[*rows_of(jobs[0], history()), *rows_of(jobs[2], history()[:1])]))
+    assert await database.loader.pending([writer.partition]) == [jobs[2].header.id, jobs[0].header.id]
+    assert await database.loader.pending([writer.partition + 1]) == []
 
 
 async def test_payloads_are_found_by_shard_and_by_page(database: Database, writer: Writer) -> None:
@@ -347,3 +357,61 @@ async def test_a_transaction_that_is_rolled_back_leaves_the_number_alone(databas
     await transaction.rollback()
     await connection.close()
     await writer.commit(writer.batch())
+
+
+async def test_only_partitions_that_were_named_are_taken(database: Database) -> None:
+    owned = await database.ownership("a").take(2, [3, 5, 7])
+    assert [partition.id for partition in owned] == [3, 5]
+
+
+async def test_replicas_see_one_another_until_their_rows_expire_or_they_leave(database: Database) -> None:
+    first, second = database.membership("a"), database.membership("b")
+    await first.look(alive=True)
+    standing = await second.look(alive=True)
+    assert [(member.id, member.address) for member in standing.members] == [("a", "a:1"), ("b", "b:1")]
+    assert all(0 < member.left_s <= LEASE_S for member in standing.members)
+    assert [holding.owner for holding in standing.partitions] == [""] * 16
+    assert standing.next_expiry_s("b") == standing.members[0].left_s
+    await first.leave()
+    assert [member.id for member in (await second.look(alive=True)).members] == ["b"]
+    await second.leave()
+    silent = database.membership("c", lease_s=0.05)
+    await silent.look(alive=True)
+    async with asyncio.timeout(20):
+        members = (await second.look(alive=False)).members
+        while members:
+            await asyncio.sleep(members[0].left_s)
+            members = (await second.look(alive=False)).members
+    for member in (first, second, silent):
+        await member.close()
+
+
+async def test_a_look_shows_owners_until_their_leases_end(database: Database) -> None:
+    await database.ownership("a").take(4)
+    await database.ownership("b", lease_s=0.0).take(4)
+    membership = database.membership("c")
+    standing = await membership.look(alive=False)
+    assert [holding.owner for holding in standing.partitions] == ["a"] * 4 + [""] * 12
+    assert [holding.address for holding in standing.partitions[:5]] == ["a:1"] * 4 + [""]
+    assert [holding.epoch for holding in standing.partitions] == [1] * 8 + [0] * 8
+    assert 0 < standing.next_expiry_s("c") <= LEASE_S
+    await membership.close()
+
+
+async def test_whoever_releases_or_joins_wakes_the_others(database: Database) -> None:
+    woken = asyncio.Event()
+    membership = database.membership("a", released=woken.set)
+    await membership.look(alive=False)
+    woken.clear()
+    ownership = database.ownership("b")
+    await ownership.take(1)
+    await ownership.release([0])
+    async with asyncio.timeout(20):
+        await woken.wait()
+    woken.clear()
+    other = database.membership("b")
+    await other.look(alive=True)
+    async with asyncio.timeout(20):
+        await woken.wait()
+    await membership.close()
+    await other.close()

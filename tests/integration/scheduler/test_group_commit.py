@@ -104,7 +104,9 @@ class Scheduler:
     async def load(self, tasks: asyncio.TaskGroup) -> None:
         since = time.monotonic()
         owned = await self.ownership.take(16)
-        self.replica.own(owned, await self.loader.unfinished([partition.id for partition in owned]), since=since)
+        pending = await self.loader.pending([partition.id for partition in owned])
+        loaded = [await self.loader.load(job_id) for job_id in pending]
+        self.replica.own(owned, [each for each in loaded if each is not None], since=since)
         self.task = tasks.create_task(self.replica.run())
 
     async def submit(self, job_id: str) -> LiveJob:

@@ -72,17 +72,6 @@ class Loader:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def unfinished(self, partitions: Sequence[int]) -> list[LoadedJob]:
-        """Return the unfinished jobs of `partitions`, oldest first."""
-        query = (
-            select(*_JOB_COLUMNS)
-            .where(tables.job.c.partition.in_(partitions), tables.job.c.end_time.is_(None))
-            .order_by(tables.job.c.create_time)
-        )
-        async with reading(self._engine) as connection:
-            rows = (await connection.execute(query)).mappings().all()
-        return [await self._replay(row) for row in rows]
-
     async def pending(self, partitions: Sequence[int]) -> list[str]:
         """Return the unfinished jobs of partitions, those with the shortest journals first."""
         job, journal = tables.job.c, tables.journal.c

@@ -1,0 +1,278 @@
+"""Several replicas over one real PostgreSQL: they share the partitions, and each is written by one of them only."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import orjson
+import pytest
+
+from pixloom.errors import UnavailableError
+from pixloom.graph.plan import StageKind, plan_to_json
+from pixloom_scheduler.clock import DatabaseClock
+from pixloom_scheduler.core.events import CancelRequested
+from pixloom_scheduler.core.model import JobRun
+from pixloom_scheduler.core.states import JobState
+from pixloom_scheduler.job import JobHeader
+from pixloom_scheduler.journal import schema
+from pixloom_scheduler.journal.batch import NewJob
+from pixloom_scheduler.journal.committer import Committer
+from pixloom_scheduler.journal.loader import Loader
+from pixloom_scheduler.journal.membership import Membership
+from pixloom_scheduler.journal.ownership import Ownership, connect
+from pixloom_scheduler.live import LiveJob
+from pixloom_scheduler.partitions import Partitions
+from pixloom_scheduler.replica import Replica
+from tests.support.core_world import plan_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+LEASE_S = 3.0
+PLAN = plan_of([(StageKind.SOURCE, []), (StageKind.MAPPED, [0])])
+
+
+class Watching:
+    """Effects and takeovers that note what they are told."""
+
+    def __init__(self) -> None:
+        self.taken: list[int] = []
+        self.admitted: list[str] = []
+        self.dropped_jobs: list[str] = []
+
+    def committed(self, live: LiveJob, changes: list[Any]) -> None:
+        pass
+
+    def dropped(self, jobs: list[LiveJob]) -> None:
+        self.dropped_jobs += [live.header.id for live in jobs]
+
+    def settled(self) -> None:
+        pass
+
+    def served_pools(self) -> frozenset[str]:
+        return frozenset()
+
+    def began(self, owned: Any) -> None:
+        self.taken += [partition.id for partition in owned]
+
+    def admits(self, job_id: str) -> None:
+        self.admitted.append(job_id)
+
+
+class Member:
+    """A replica with its partitions."""
+
+    def __init__(self, url: str, engine: AsyncEngine, name: str) -> None:
+        async def open_connection() -> asyncpg.Connection[Any]:
+            return await connect(url, lease_s=LEASE_S)
+
+        self.name = name
+        self.watching = Watching()
+        self.committer = Committer(connect=open_connection, lease_s=LEASE_S)
+        self.replica = Replica(
+            journal=self.committer,
+            loader=Loader(engine),
+            clock=DatabaseClock(),
+            effects=self.watching,
+            costs={},
+            lease_s=LEASE_S,
+            monotonic=time.monotonic,
+        )
+        self.partitions = Partitions(
+            replica_id=name,
+            address=f"{name}:1",
+            replica=self.replica,
+            ownership=Ownership(connect=open_connection, replica=name, address=f"{name}:1", lease_s=LEASE_S),
+            membership=lambda released: Membership(
+                connect=open_connection, replica=name, address=f"{name}:1", lease_s=LEASE_S, released=released
+            ),
+            jobs=Loader(engine),
+            takeovers=self.watching,
+            monotonic=time.monotonic,
+        )
+        self.tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def owned(self) -> set[int]:
+        return set(self.replica.stamps)
+
+    async def start(self) -> None:
+        await self.partitions.join()
+        self.tasks = [asyncio.create_task(self.replica.run()), asyncio.create_task(self.partitions.run())]
+
+    async def die(self) -> None:
+        """End without a word, as a process that was killed."""
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self.partitions.close()
+        await self.committer.close()
+
+    async def leave(self) -> None:
+        """End as on SIGTERM."""
+        self.tasks[1].cancel()
+        await asyncio.gather(self.tasks[1], return_exceptions=True)
+        await self.partitions.release_all()
+
+    async def submit(self, number: int) -> LiveJob:
+        partition = self.replica.open_partitions()[number % len(self.owned)]
+        now = datetime.now(UTC)
+        header = JobHeader(
+            id=f"{number:030x}{partition:02x}", partition=partition, project="default", day=now.date(), name="j",
+            workflow="w", version=0, sha256="", params_json=b"{}", metadata_json=b"{}", create_time=now,
+        )  # fmt: skip
+        new = NewJob(header, b"{}", orjson.dumps(plan_to_json(PLAN)), "RUNNING")
+        return await self.replica.submit(new, LiveJob(header, JobRun.of(header.id, partition, PLAN)), start=True)
+
+
+@pytest.fixture
+async def make(database_url: str) -> AsyncIterator[Callable[[str], Member]]:
+    engine = schema.create_engine(database_url)
+    await schema.upgrade(engine)
+    await schema.add_days(engine)
+    made: list[Member] = []
+
+    def member(name: str) -> Member:
+        made.append(Member(database_url, engine, name))
+        return made[-1]
+
+    yield member
+    for each in made:
+        await each.die()
+    await engine.dispose()
+
+
+async def until(is_so: Callable[[], bool], *, within_s: float = 20) -> float:
+    """Wait until something is so; return how long that took, seconds."""
+    since = time.monotonic()
+    while not is_so():
+        assert time.monotonic() - since < within_s
+        await asyncio.sleep(0.01)
+    return time.monotonic() - since
+
+
+def levelled(*members: Member) -> bool:
+    """Return whether everything is owned, each partition once, in shares that differ by one at most."""
+    counts = [len(member.owned) for member in members]
+    return set().union(*(member.owned for member in members)) == set(range(16)) and (
+        sum(counts) == 16 and max(counts) - min(counts) <= 1
+    )
+
+
+async def test_three_replicas_level_out_and_nothing_moves_any_more(make: Callable[[str], Member]) -> None:
+    members = [make(name) for name in "abc"]
+    for member in members:
+        await member.start()
+    await until(lambda: levelled(*members))
+    assert sorted(len(member.owned) for member in members) == [5, 5, 6]
+    before = [set(member.owned) for member in members]
+    taken = [len(member.watching.taken) for member in members]
+    for member in members:
+        for _ in range(3):
+            await member.partitions._level()
+    assert [member.owned for member in members] == before
+    assert [len(member.watching.taken) for member in members] == taken
+
+
+async def test_jobs_go_on_at_whoever_a_partition_was_given_to(make: Callable[[str], Member]) -> None:
+    first, second = make("a"), make("b")
+    await first.start()
+    jobs = [await first.submit(number) for number in range(16)]
+    await second.start()
+    await until(lambda: levelled(first, second) and len(second.watching.admitted) == 8)
+    given = [live for live in jobs if live.header.partition in second.owned]
+    assert len(given) == 8
+    for live in given:
+        assert live.is_gone
+        assert first.replica.find(live.header.id) is None
+        with pytest.raises(UnavailableError, match="owner of the job changed"):
+            await first.replica.command(live.header.id, CancelRequested("enough"))
+        await second.partitions.loading.loaded(live.header.id)
+        await second.replica.command(live.header.id, CancelRequested("enough"))
+        found = second.replica.find(live.header.id)
+        assert found is not None
+        assert found.run.state is JobState.CANCELLED
+    assert sorted(first.watching.dropped_jobs) == sorted(live.header.id for live in given)
+
+
+async def test_a_replica_that_dies_is_replaced_within_its_lease_and_a_second(make: Callable[[str], Member]) -> None:
+    first, second, third = make("a"), make("b"), make("c")
+    for member in (first, second, third):
+        await member.start()
+    await until(lambda: levelled(first, second, third))
+    lost = [await first.submit(number) for number in range(5)]
+    await first.die()
+    taken_s = await until(lambda: levelled(second, third), within_s=LEASE_S + 1)
+    print(f"takeover from a replica that died: {taken_s:.2f} s")  # noqa: T201 - the measure
+    for live in lost:
+        owner = second if live.header.partition in second.owned else third
+        await owner.partitions.loading.loaded(live.header.id)
+        await owner.replica.command(live.header.id, CancelRequested("enough"))
+
+
+async def test_a_replica_that_leaves_has_flushed_and_is_replaced_at_once(make: Callable[[str], Member]) -> None:
+    first, second = make("a"), make("b")
+    await first.start()
+    await second.start()
+    await until(lambda: levelled(first, second))
+    submitting = [asyncio.create_task(first.submit(number)) for number in range(40)]
+    await asyncio.sleep(0)  # what is queued now is durable before anything is released
+    await first.leave()
+    taken_s = await until(lambda: len(second.owned) == 16, within_s=2)
+    print(f"takeover from a replica that left: {taken_s:.3f} s")  # noqa: T201 - the measure
+    assert first.owned == set()
+    lives = await asyncio.gather(*submitting)
+    for live in lives:
+        await second.partitions.loading.loaded(live.header.id)
+        assert second.replica.find(live.header.id) is not None
+    with pytest.raises(UnavailableError):
+        await first.replica.command(lives[0].header.id, CancelRequested("enough"))
+
+
+async def test_what_a_stopped_replica_writes_late_is_refused_and_it_joins_again(
+    make: Callable[[str], Member], database_url: str
+) -> None:
+    first, second = make("a"), make("b")
+    await first.start()
+    await second.start()
+    await until(lambda: levelled(first, second))
+    live = await first.submit(1)
+    # It stops: neither its loop nor its looks go on, and what it knows stays as it was.
+    for task in first.tasks:
+        task.cancel()
+    await asyncio.gather(*first.tasks, return_exceptions=True)
+    await until(lambda: len(second.owned) == 16, within_s=LEASE_S + 1)
+    assert not first.replica.is_inside_lease
+    late = first.replica.report(live.header.id, CancelRequested("late"))
+    first.tasks = [asyncio.create_task(first.replica.run()), asyncio.create_task(first.partitions.run())]
+    with pytest.raises(UnavailableError):
+        await late
+    await until(lambda: levelled(first, second))
+    connection = await asyncpg.connect(database_url)
+    rows = await connection.fetch("SELECT seq FROM pixloom.journal WHERE job_id = $1", live.header.id)
+    await connection.close()
+    assert [row["seq"] for row in rows] == [1, 2]  # accepted and started, and no cancel
+    owner = first if live.header.partition in first.owned else second
+    await owner.partitions.loading.loaded(live.header.id)
+    found = owner.replica.find(live.header.id)
+    assert found is not None
+    assert found.run.state is JobState.RUNNING
+
+
+async def test_any_replica_tells_who_owns_a_partition(make: Callable[[str], Member]) -> None:
+    first, second = make("a"), make("b")
+    await first.start()
+    await second.start()
+    await until(lambda: levelled(first, second))
+    for partition in range(16):
+        owner = first if partition in first.owned else second
+        expected = (f"{owner.name}:1", owner.replica.stamps[partition].epoch)
+        assert await first.partitions.owner_of(partition) == expected
+        assert await second.partitions.owner_of(partition) == expected
+    assert first.partitions.addresses() == second.partitions.addresses() == ["a:1", "b:1"]
