@@ -53,6 +53,11 @@ class WatchedEffects:
         self._look(live, changes)
         self._inner.committed(live, changes)
 
+    def resumed(self, live: LiveJob) -> None:
+        """Look, then go on."""
+        self._look(live, [])
+        self._inner.resumed(live)
+
     def dropped(self, jobs: list[LiveJob]) -> None:
         """Go on."""
         self._inner.dropped(jobs)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pixloom_executor.children.pool import ChildPool
     from pixloom_executor.owners import Owners
     from pixloom_executor.puller import Room
+    from pixloom_executor.session import Session
 
 __all__ = ["Supervisor"]
 

@@ -76,7 +76,7 @@ class Outside:
         """Dispatch from a state that is durable."""
         self._dispatcher.fill()
 
-    def resume(self, live: LiveJob) -> None:
+    def resumed(self, live: LiveJob) -> None:
         """Set up what a job loaded from the database needs."""
         run = live.run
         if run.deadline:
@@ -89,9 +89,6 @@ class Outside:
 
     def committed(self, live: LiveJob, changes: list[Change]) -> None:
         """Carry out what follows from changes that are durable now."""
-        if not changes:
-            self.resume(live)
-            return
         self._dispatcher.note(live, changes)
         for change in changes:
             match change:

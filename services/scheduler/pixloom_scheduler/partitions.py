@@ -81,10 +81,6 @@ class Partitions:
         members = self._standing.members if self._standing is not None else ()
         return sorted({self.address, *(member.address for member in members)})
 
-    def other_addresses(self) -> list[str]:
-        """Return where the other live replicas serve."""
-        return [address for address in self.addresses() if address != self.address]
-
     def known_owner(self, partition: int) -> tuple[str, int]:
         """Return address and epoch of a partition's owner at the last look; a blank address if it had none."""
         stamp = self._replica.stamps.get(partition)

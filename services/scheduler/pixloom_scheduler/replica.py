@@ -107,11 +107,7 @@ class Replica:
     def own(self, owned: Iterable[Owned], jobs: Iterable[LoadedJob], *, since: float) -> None:
         """Begin to serve partitions just taken, with those of their unfinished jobs that are loaded already.
 
-        Args:
-            owned: The partitions.
-            jobs: Unfinished jobs in them.
-            since: Monotonic time before they were taken, seconds: their lease counts from then, however long it took
-                to load the jobs.
+        Their lease counts from `since`, monotonic time before they were taken, however long it took to load the jobs.
         """
         valid_until = since + self._lease_s * 0.8
         self._valid_until = min(valid_until, self._valid_until) if self.stamps else valid_until
@@ -130,7 +126,7 @@ class Replica:
         def resume(done: asyncio.Future[list[Change]]) -> None:
             # Not before: back-offs that are over by now find their stages released.
             if not done.cancelled() and done.exception() is None:
-                self._effects.committed(live, [])
+                self._effects.resumed(live)
 
         settled.add_done_callback(resume)
         return settled
@@ -441,7 +437,7 @@ class Replica:
         self.jobs[job_id] = old
         keep_leases(old, leases)
         # Last, as a stage whose lease was kept is released, and its other tasks are to be offered.
-        self._effects.committed(old, [])
+        self._effects.resumed(old)
 
     def _abandon(self, works: list[Work], error: Exception) -> None:
         self._log.error("commits_lost", error=str(error))

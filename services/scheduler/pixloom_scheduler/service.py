@@ -184,6 +184,7 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
         estimates=Estimates(costs=costs.costs, slots=executors.slots),
         clock=clock,
     )
+    owners = Owners(partitions=partitions, replica=replica, reader=reader)
     jobs = Jobs(
         replica=replica,
         submissions=submissions,
@@ -193,8 +194,8 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
         manifests=ManifestLister(reader=reader, loader=loader, replica=replica, inputs=inputs),
         starts=Starts(replica=replica, reader=reader, catalogue=catalogue),
         finished=FinishedJobs(engine),
+        owners=owners,
     )
-    owners = Owners(partitions=partitions, replica=replica, reader=reader)
     server = build_server(interceptors=(ForwardingInterceptor(owners),), problems_bytes=INTERNAL_PROBLEMS_BYTES)
     executor_pb2_grpc.add_ExecutorServiceServicer_to_server(sessions, server)
     job_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)

@@ -38,6 +38,9 @@ class Effects(Protocol):
     def committed(self, live: LiveJob, changes: list[Change]) -> None:
         """A job's changes are durable."""
 
+    def resumed(self, live: LiveJob) -> None:
+        """A job was read from the database; nothing of it is under way."""
+
     def dropped(self, jobs: list[LiveJob]) -> None:
         """Jobs belong to another replica now."""
 

@@ -43,6 +43,9 @@ class Quiet:
     def committed(self, live, changes):
         pass
 
+    def resumed(self, live):
+        pass
+
     def dropped(self, jobs):
         pass
 

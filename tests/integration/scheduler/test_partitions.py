@@ -49,6 +49,9 @@ class Watching:
     def committed(self, live: LiveJob, changes: list[Any]) -> None:
         pass
 
+    def resumed(self, live: LiveJob) -> None:
+        pass
+
     def dropped(self, jobs: list[LiveJob]) -> None:
         self.dropped_jobs += [live.header.id for live in jobs]
 

@@ -67,6 +67,12 @@ class Watching:
     def __init__(self) -> None:
         self.left: list[Change] = []
 
+    def resumed(self, live: LiveJob) -> None:
+        pass
+
+    def dropped(self, jobs: list[LiveJob]) -> None:
+        pass
+
     def committed(self, live: LiveJob, changes: list[Change]) -> None:
         del live
         self.left.extend(changes)
@@ -144,7 +150,9 @@ class Scheduler:
         )
         since = time.monotonic()
         owned = await self.ownership.take(16)
-        self.replica.own(owned, await self.loader.unfinished([partition.id for partition in owned]), since=since)
+        pending = await self.loader.pending([partition.id for partition in owned])
+        loaded = [await self.loader.load(job_id) for job_id in pending]
+        self.replica.own(owned, [each for each in loaded if each is not None], since=since)
         self.task = tasks.create_task(self.replica.run())
 
     async def stop(self) -> None:

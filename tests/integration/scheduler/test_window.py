@@ -78,7 +78,7 @@ class Window:
             js=js,
             replica=self.replica,
             executors=executors,
-            composer=MessageComposer(inputs=inputs, traces=traces, clock=clock, address="a:1"),
+            composer=MessageComposer(inputs=inputs, traces=traces, clock=clock, address="a:1", epoch_of=lambda _: 1),
             clock=clock,
             costs=COSTS,
             new_id=lambda: uuid.uuid4().hex,

@@ -50,6 +50,9 @@ class Watching:
     def committed(self, live, changes):
         self.left.extend(changes)
 
+    def resumed(self, live):
+        pass
+
     def dropped(self, jobs):
         pass
 

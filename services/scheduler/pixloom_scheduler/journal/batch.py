@@ -120,6 +120,8 @@ class Batch:
             rows=[row for row in self.rows if row[_JOB_ID] not in jobs],
             endings={job: ending for job, ending in self.endings.items() if job not in jobs},
             nodes=[node for node in self.nodes if node.job_id not in jobs],
+            revisions={job: revision for job, revision in self.revisions.items() if job not in jobs},
+            replans={job: replan for job, replan in self.replans.items() if job not in jobs},
         )
 
     @property

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
-from pixloom.errors import UnavailableError
+from pixloom.errors import PixloomError, UnavailableError
 from pixloom.rpc.channel import aio_channel
 from pixloom.rpc.status import from_rpc_error
 from pixloom.v1 import job_pb2
@@ -24,6 +24,7 @@ from pixloom_scheduler.journal.tables import PARTITIONS
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from pixloom_scheduler.core.events import CancelRequested
     from pixloom_scheduler.journal.reader import Reader
     from pixloom_scheduler.partitions import Partitions
     from pixloom_scheduler.replica import Replica
@@ -93,9 +94,18 @@ class Owners:
                 raise UnavailableError("nobody owns the job at the moment; try again", retry_after_s=0.5)
             await asyncio.sleep(_LOOK_EVERY_S)
 
-    def others(self) -> list[grpc.aio.Channel]:
-        """Return channels to all other live replicas."""
-        return [self.channel(address) for address in self._partitions.other_addresses()]
+    async def cancel_elsewhere(self, job_id: str, event: CancelRequested) -> bool:
+        """Cancel a job at its owner; False if it is to be cancelled here.
+
+        Raises:
+            PixloomError: What the owner says, or UNAVAILABLE if there is none.
+        """
+        channel = await self.route(job_id, is_read=False, is_forwarded=False)
+        if channel is None:
+            return False
+        request = job_pb2.CancelJobRequest(id=job_id, now=event.now, reason=event.detail)
+        await _call(channel, f"{_SERVICE}CancelJob", request, timeout_s=_TIMEOUT_S)
+        return True
 
     def owner_elsewhere(self, job_id: str) -> grpc.aio.Channel | None:
         """Return a channel to the owner of a job if that is known to be another replica."""
@@ -163,12 +173,11 @@ class ForwardingInterceptor(grpc.aio.ServerInterceptor):
             listed = await handler.unary_unary(request, context)
             jobs = await asyncio.gather(*(self._as_owned(job) for job in listed.jobs))
             return job_pb2.ListJobsResponse(jobs=jobs, next_page_token=listed.next_page_token)
-        if name == "CancelAllJobs" and not is_forwarded:
-            return await self._everywhere(method, await handler.unary_unary(request, context), request, context)
         channel = await self._route(name, request, is_forwarded=is_forwarded)
         if channel is None:
             return await handler.unary_unary(request, context)
-        return await _pass_on(channel, method, request, context)
+        timeout_s = min(_TIMEOUT_S, context.time_remaining() or _TIMEOUT_S)
+        return await _call(channel, method, request, timeout_s=timeout_s)
 
     async def _stream(
         self,
@@ -207,31 +216,19 @@ class ForwardingInterceptor(grpc.aio.ServerInterceptor):
         channel = self._owners.owner_elsewhere(job.id)
         if channel is None:
             return job
-        ask: Any = channel.unary_unary(f"{_SERVICE}GetJob")
         request = job_pb2.GetJobRequest(id=job.id)
         try:
-            data: bytes = await ask(request.SerializeToString(), metadata=((FORWARDED, "1"),), timeout=_GLANCE_S)
-        except grpc.aio.AioRpcError:
+            data = await _call(channel, f"{_SERVICE}GetJob", request, timeout_s=_GLANCE_S)
+        except PixloomError:
             return job
         return job_pb2.GetJobResponse.FromString(data).job
 
-    async def _everywhere(
-        self, method: str, response: job_pb2.CancelAllJobsResponse, request: Any, context: Context
-    ) -> job_pb2.CancelAllJobsResponse:
-        """Return what all replicas did together."""
-        calls = [_pass_on(channel, method, request, context) for channel in self._owners.others()]
-        for data in await asyncio.gather(*calls):
-            response.cancelled += job_pb2.CancelAllJobsResponse.FromString(data).cancelled
-        return response
 
-
-async def _pass_on(channel: grpc.aio.Channel, method: str, request: Any, context: Context) -> bytes:
+async def _call(channel: grpc.aio.Channel, method: str, request: Any, *, timeout_s: float) -> bytes:
+    """Pass a call on and return its answer as it came."""
+    ask: Any = channel.unary_unary(method)
     try:
-        answer: bytes = await channel.unary_unary(method)(
-            request.SerializeToString(),
-            metadata=((FORWARDED, "1"),),
-            timeout=min(_TIMEOUT_S, context.time_remaining() or _TIMEOUT_S),
-        )
+        answer: bytes = await ask(request.SerializeToString(), metadata=((FORWARDED, "1"),), timeout=timeout_s)
     except grpc.aio.AioRpcError as error:
         raise _told(error) from error
     return answer

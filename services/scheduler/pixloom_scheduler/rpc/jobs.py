@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pixloom_scheduler.journal.reader import Reader
     from pixloom_scheduler.reads import JobReads
     from pixloom_scheduler.replica import Replica
+    from pixloom_scheduler.rpc.forwarding import Owners
     from pixloom_scheduler.rpc.manifests import ManifestLister
     from pixloom_scheduler.starting import Starts
     from pixloom_scheduler.submission import Submissions
@@ -59,9 +60,16 @@ class Jobs(JobVerbs):
         manifests: ManifestLister,
         starts: Starts,
         finished: FinishedJobs,
+        owners: Owners | None = None,
     ) -> None:
         super().__init__(
-            replica=replica, reads=reads, reader=reader, starts=starts, finished=finished, submissions=submissions
+            replica=replica,
+            reads=reads,
+            reader=reader,
+            starts=starts,
+            finished=finished,
+            submissions=submissions,
+            owners=owners,
         )
         self._watches = watches
         self._manifests = manifests

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pixloom_scheduler.live import LiveJob
     from pixloom_scheduler.reads import JobReads
     from pixloom_scheduler.replica import Replica
+    from pixloom_scheduler.rpc.forwarding import Owners
     from pixloom_scheduler.starting import Starts
     from pixloom_scheduler.submission import Submissions
 
@@ -65,6 +66,7 @@ class JobVerbs(job_pb2_grpc.JobServiceServicer):
         starts: Starts,
         finished: FinishedJobs,
         submissions: Submissions,
+        owners: Owners | None,
     ) -> None:
         self._replica = replica
         self._reads = reads
@@ -72,6 +74,7 @@ class JobVerbs(job_pb2_grpc.JobServiceServicer):
         self._starts = starts
         self._finished = finished
         self._submissions = submissions
+        self._owners = owners
         # Whoever changes a job that is in nobody's memory reads it first: one at a time.
         self._finished_lock = asyncio.Lock()
 
@@ -138,6 +141,8 @@ class JobVerbs(job_pb2_grpc.JobServiceServicer):
     async def _cancel_if_unfinished(self, job_id: str, event: CancelRequested) -> bool:
         """Return whether a job was cancelled that had not been before; it may have ended since it was found."""
         try:
+            if self._owners is not None and await self._owners.cancel_elsewhere(job_id, event):
+                return True
             changes = await self._replica.command(job_id, event)
         except StateConflictError:
             return False
