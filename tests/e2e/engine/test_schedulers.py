@@ -10,11 +10,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+import grpc
 import pytest
 import pytest_asyncio
 
 from pixloom.errors import StateConflictError
+from pixloom.rpc.channel import aio_channel
 from pixloom.sdk.aio import AsyncClient
+from pixloom.v1 import job_pb2, job_pb2_grpc
+from pixloom_scheduler.rpc.forwarding import FORWARDED
 from tests.support.engine import Engine, node_of, running_engine
 
 if TYPE_CHECKING:
@@ -159,6 +163,34 @@ async def test_live_job_is_read_watched_and_commanded_at_the_scheduler_that_does
     assert ended.state == "CANCELLED"
     with pytest.raises(StateConflictError, match="CANCELLED"):
         await second.pause_job(job.id)
+
+
+async def test_call_that_was_passed_on_is_not_passed_on_again(
+    engine: Engine, direct: list[AsyncClient], database: Any
+) -> None:
+    await level(engine, database)
+    nodes = [
+        {"id": "numbers", "op": "debug.range", "params": {"count": 1}},
+        {"id": "wait", "op": "debug.sleep", "inputs": {"items": "numbers"}, "params": {"seconds": 60}},
+    ]
+    job = await direct[0].create_job(spec={"name": "test", "nodes": nodes})
+    _, owner = await owner_of(engine, database, job)
+    other = next(each for each in addresses(engine) if each != owner)
+    passed_on = ((FORWARDED, "1"),)
+    async with aio_channel(owner) as to_owner, aio_channel(other) as to_other:
+        request = job_pb2.GetJobRequest(id=job.id)
+        for metadata, channel in ((passed_on, to_owner), (None, to_owner), (None, to_other)):
+            stub = job_pb2_grpc.JobServiceStub(channel)
+            assert (await stub.GetJob(request, metadata=metadata, timeout=10)).job.id == job.id
+        stub = job_pb2_grpc.JobServiceStub(to_other)
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await stub.GetJob(request, metadata=passed_on, timeout=10)
+        assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
+        answer = await direct[1].cancel_all_jobs(workflow="test", now=True)
+        assert answer >= 1
+        assert (await direct[0].wait_job(job.id, timeout_s=20)).state == "CANCELLED"
+        # One that has ended is read from the database by whoever is asked.
+        assert (await stub.GetJob(request, metadata=passed_on, timeout=10)).job.id == job.id
 
 
 async def test_same_request_at_both_schedulers_makes_one_job(
