@@ -37,7 +37,7 @@ from pixloom_scheduler.journal.rows import encode, is_event
 from pixloom_scheduler.live import LiveJob
 from pixloom_scheduler.reloading import keep_leases
 from pixloom_scheduler.side_rows import add_rows
-from pixloom_scheduler.step import OWNER_CHANGED, Effects, JobLoader, Step, Work, keep, refuse
+from pixloom_scheduler.step import OWNER_CHANGED, Effects, JobLoader, Step, Work, keep, new_future, refuse, when_durable
 from pixloom_scheduler.views import event_view
 
 if TYPE_CHECKING:
@@ -122,13 +122,8 @@ class Replica:
         live = LiveJob(loaded.header, loaded.run, committed_seq=loaded.run.seq)
         self.jobs[loaded.header.id] = live
         settled = self._post(live.header.id, None)
-
-        def resume(done: asyncio.Future[list[Change]]) -> None:
-            # Not before: back-offs that are over by now find their stages released.
-            if not done.cancelled() and done.exception() is None:
-                self._effects.resumed(live)
-
-        settled.add_done_callback(resume)
+        # Not before: back-offs that are over by now find their stages released.
+        when_durable(settled, lambda: self._effects.resumed(live))
         return settled
 
     def serves(self, partition: int) -> bool:
@@ -167,9 +162,12 @@ class Replica:
 
     async def recall(self, job_id: str) -> LiveJob | None:
         """Return a job, read from the database if it has ended and left memory; None if it is not ours or unknown."""
+        epoch = self.epoch_of(partition_of(job_id))
         if job_id not in self.jobs:
             loaded = await self._loader.load(job_id)
-            if loaded is None or not loaded.run.state.is_terminal or loaded.header.partition not in self.stamps:
+            # Had the partition been elsewhere meanwhile, more might have happened to the job since.
+            is_ours = epoch and epoch == self.epoch_of(partition_of(job_id))
+            if loaded is None or not loaded.run.state.is_terminal or not is_ours:
                 return None
             if job_id not in self.jobs:
                 live = self.jobs[job_id] = LiveJob(loaded.header, loaded.run, committed_seq=loaded.run.seq)
@@ -184,7 +182,7 @@ class Replica:
             UnavailableError: If this replica does not own the partition any more.
         """
         self._refuse_when_full()
-        work = Work(live.header.id, StartRequested() if start else None, new, live, self._future())
+        work = Work(live.header.id, StartRequested() if start else None, new, live, new_future())
         if not self.serves(work.partition):
             raise UnavailableError(OWNER_CHANGED, retry_after_s=0.1)
         self._queue.append(work)
@@ -397,7 +395,7 @@ class Replica:
             step = Step()
             detail = "the database refused a value of this job"
             end = CancelRequested(detail=detail, now=True, failure=("INTERNAL", detail, ""))
-            work = Work(job_id, end, None, live, self._future())
+            work = Work(job_id, end, None, live, new_future())
             self._take(step, work)
             await self._commit(step, everything=False)
             self._finish(step)
@@ -490,19 +488,13 @@ class Replica:
     # -- Small things ---------------------------------------------------------------------------------------------
 
     def _post(self, job_id: str, event: Event | None) -> asyncio.Future[list[Change]]:
-        work = Work(job_id, event, None, None, self._future())
+        work = Work(job_id, event, None, None, new_future())
         if not self.serves(work.partition):
             refuse(work)
             return work.done
         self._queue.append(work)
         self._wake.set()
         return work.done
-
-    def _future(self) -> asyncio.Future[list[Change]]:
-        future: asyncio.Future[list[Change]] = asyncio.get_running_loop().create_future()
-        # Nobody may be waiting: then an error in it is no surprise worth a log line.
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return future
 
     def _refuse_when_full(self) -> None:
         if len(self._queue) >= MAX_QUEUE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -10,8 +11,7 @@ from pixloom_scheduler.job import partition_of
 from pixloom_scheduler.journal.batch import Batch
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from pixloom_scheduler.core.changes import Change
     from pixloom_scheduler.core.events import Event
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pixloom_scheduler.journal.loader import LoadedJob
     from pixloom_scheduler.live import LiveJob
 
-__all__ = ["OWNER_CHANGED", "Effects", "JobLoader", "Step", "Work", "keep", "refuse"]
+__all__ = ["OWNER_CHANGED", "Effects", "JobLoader", "Step", "Work", "keep", "new_future", "refuse", "when_durable"]
 
 OWNER_CHANGED: Final = "the owner of the job changed; try again"
 
@@ -101,3 +101,21 @@ def keep(works: Iterable[Work], partitions: frozenset[int]) -> list[Work]:
         else:
             kept.append(work)
     return kept
+
+
+def new_future() -> asyncio.Future[list[Change]]:
+    """Return what ends when an event is durable, with what it changed."""
+    future: asyncio.Future[list[Change]] = asyncio.get_running_loop().create_future()
+    # Nobody may be waiting: then an error in it is no surprise worth a log line.
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return future
+
+
+def when_durable(future: asyncio.Future[list[Change]], call: Callable[[], None]) -> None:
+    """Call back when an event is durable; not at all if it was refused."""
+
+    def ended(done: asyncio.Future[list[Change]]) -> None:
+        if not done.cancelled() and done.exception() is None:
+            call()
+
+    future.add_done_callback(ended)
