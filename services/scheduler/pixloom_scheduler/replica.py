@@ -175,12 +175,7 @@ class Replica:
         return self.jobs.get(job_id)
 
     async def submit(self, new: NewJob, live: LiveJob, *, start: bool) -> LiveJob:
-        """Make a job durable and return it.
-
-        Raises:
-            OverloadedError: If too much is waiting.
-            UnavailableError: If this replica does not own the partition any more.
-        """
+        """Make a job durable and return it, unless too much is waiting or the partition is not owned any more."""
         self._refuse_when_full()
         work = Work(live.header.id, StartRequested() if start else None, new, live, new_future())
         if not self.serves(work.partition):

@@ -15,6 +15,7 @@ from pixloom.v1 import executor_pb2 as pb
 from pixloom.v1 import executor_pb2_grpc
 from pixloom_executor.children import ChildPool, ChildSettings
 from pixloom_executor.leases import LeaseBook
+from pixloom_executor.owners import Owners
 from pixloom_executor.puller import Room
 from pixloom_executor.session import Session
 from pixloom_executor.supervisor import Supervisor
@@ -44,7 +45,7 @@ class Scheduler(executor_pb2_grpc.ExecutorServiceServicer):
             for request in unbundled(together):
                 match request.WhichOneof("message"):
                     case "hello":
-                        welcome = pb.Welcome(incarnation="i")
+                        welcome = pb.Welcome(incarnation="i", owned=[pb.OwnedPartition(partition=0, epoch=1)])
                         welcome.heartbeat_interval.FromSeconds(5)
                         yield pb.SessionResponse(welcome=welcome)
                     case "claim":
@@ -81,16 +82,21 @@ async def supervisor(tmp_path: Path, scheduler: tuple[Scheduler, str]) -> AsyncI
     await children.start()
     made = Supervisor(executor_id="x", children=children, book=book)
     channel = aio_channel(scheduler[1], is_traced=False)
-    session = Session(
-        address=scheduler[1],
-        channel=channel,
-        hello=lambda: pb.Hello(executor_id="x", pools=["cpu"], slots=1),
-        book=book,
-        listener=made,
-    )
+
+    def open_session(address: str, owners: Owners) -> Session:
+        return Session(
+            address=address,
+            channel=channel,
+            hello=lambda: pb.Hello(executor_id="x", pools=["cpu"], slots=1),
+            book=book,
+            listener=made,
+            owners=owners,
+        )
+
+    owners = Owners(configured=[scheduler[1]], open_session=open_session, book=book)
     room = Room(batches=2, is_open=made.has_room)
-    made.connect(sessions=[session], room=room, ops=["debug.noop@1", "debug.sleep@1", "debug.range@1"])
-    serving = asyncio.create_task(session.run())
+    made.connect(owners=owners, room=room, ops=["debug.noop@1", "debug.sleep@1", "debug.range@1"])
+    serving = asyncio.create_task(owners.run())
     async with asyncio.timeout(20):
         await room.take(0)  # there is room once the scheduler has said welcome
     yield made
