@@ -12,6 +12,7 @@ from pixloom.graph.plan import StageKind
 from pixloom.v1 import executor_pb2
 from pixloom_scheduler.core.apply import apply
 from pixloom_scheduler.core.states import JobState
+from pixloom_scheduler.journal.check.audit import JobAudit
 from pixloom_scheduler.journal.rows import decode
 from tests.simulation.flow import check_flow
 from tests.simulation.memory import check_memory
@@ -21,6 +22,7 @@ from tests.support.core_world import durable_view
 if TYPE_CHECKING:
     from pixloom_scheduler.core.changes import Change
     from pixloom_scheduler.core.model import JobRun
+    from pixloom_scheduler.journal.check.findings import Violation
     from pixloom_scheduler.live import LiveJob
     from tests.simulation.database import Commit, SimulatedDatabase
     from tests.simulation.network import Stream
@@ -318,6 +320,21 @@ class Invariants:
                 self._world.violate("replaying the journal gives the live state", f"job {job_id[-4:]} at the end")
             for problem in check_flow(run, tables.journal.get(job_id, [])):
                 self._world.violate("items in are items out", f"job {job_id[-4:]}: {problem}")
+            self._audit(job_id, run)
         for job_id in cancelled:
             if job_id in tables.jobs and tables.jobs[job_id]["state"] == "RUNNING":
                 self._world.violate("a cancelled job ends", job_id[-4:])
+
+    def _audit(self, job_id: str, run: JobRun) -> None:
+        """Let what `pixloom db check` does with a job have its say."""
+
+        def report(violation: Violation) -> None:
+            self._world.violate(violation.rule, f"job {job_id[-4:]} {violation.where}: {violation.detail}")
+
+        job = self._database.tables.jobs[job_id]
+        ops = frozenset(node.plan.op for node in run.nodes)
+        audit = JobAudit(
+            job_id, partition=run.partition, plan=run.plan, project=job["project"], counted=ops, report=report
+        )
+        for row in sorted(self._database.tables.journal.get(job_id, []), key=lambda row: row["seq"]):
+            audit.feed(row)

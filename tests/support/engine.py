@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 
+from pixloom.artifacts.store import open_store
 from pixloom.local.options import LocalStackOptions
 from pixloom.local.stack import LocalStack
 from pixloom.resources import Event, Snapshot
 from pixloom.sdk.aio import AsyncClient
+from pixloom_scheduler.journal.check.database import check_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -158,6 +160,15 @@ async def running_engine(
             httpx2.AsyncClient(base_url=stack.http_url, timeout=30) as http,
         ):
             yield Engine(stack, client, http, lines)
+            await _require_invariants(stack)
+
+
+async def _require_invariants(stack: LocalStack) -> None:
+    """Require that whatever the tests did left nothing behind that breaks an invariant."""
+    store = open_store((stack.options.data_dir.absolute() / "artifacts").as_uri())
+    findings = await check_database(stack.wiring.database_url, artifacts=store)
+    assert findings.violations == []
+    assert findings.jobs > 0
 
 
 @contextlib.asynccontextmanager

@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from pixloom.cli import doctor_command, job_commands, stack_commands, verb_commands, workflow_commands
+from pixloom.cli import (
+    database_commands,
+    doctor_command,
+    job_commands,
+    stack_commands,
+    verb_commands,
+    workflow_commands,
+)
 from pixloom.cli.context import Globals, OutputFormat
 
 __all__ = ["app"]
@@ -42,3 +49,4 @@ job_commands.register(app)
 verb_commands.register(app)
 workflow_commands.register(app)
 doctor_command.register(app)
+database_commands.register(app)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from pixloom.cli.context import globals_of
+from pixloom.cli.service_process import become
 from pixloom.cli.streams import say
 
 __all__ = ["register"]
@@ -146,12 +147,12 @@ def run(
 
 def scheduler() -> None:
     """Start a scheduler; settings come from the environment and pixloom.toml."""
-    _replace_by("pixloom_scheduler", {})
+    become("pixloom_scheduler", environment={})
 
 
 def gateway() -> None:
     """Start a gateway; settings come from the environment and pixloom.toml."""
-    _replace_by("pixloom_gateway", {})
+    become("pixloom_gateway", environment={})
 
 
 def executor(
@@ -162,23 +163,4 @@ def executor(
 ) -> None:
     """Start an executor; other settings come from the environment and pixloom.toml."""
     given = {"PIXLOOM_EXECUTOR_POOLS": pool, "PIXLOOM_EXECUTOR_IMPORTS": imports}
-    _replace_by("pixloom_executor", {name: ",".join(values) for name, values in given.items() if values})
-
-
-def _replace_by(module: str, environment: dict[str, str]) -> None:
-    """Become the process of a service.
-
-    Raises:
-        MachineError: If its package is not installed.
-    """
-    import os
-    from importlib.util import find_spec
-
-    from pixloom.errors import MachineError
-
-    if find_spec(module) is None:
-        service = module.removeprefix("pixloom_")
-        raise MachineError(f"The {service} is not installed here. Install it: pip install 'pixloom[{service}]'.")
-    sys.stdout.flush()
-    argv = [sys.executable, "-m", module]
-    os.execve(sys.executable, argv, {**os.environ, **environment})  # noqa: S606 - our own module, no shell
+    become("pixloom_executor", environment={name: ",".join(values) for name, values in given.items() if values})

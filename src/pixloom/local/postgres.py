@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import subprocess
     from types import TracebackType
 
-__all__ = ["EmbeddedPostgres", "binary", "version_at"]
+__all__ = ["EmbeddedPostgres", "binary", "embedded_url", "version_at"]
 
 MAJOR: Final = "18"
 OLDEST_MAJOR: Final = 17
@@ -110,9 +110,7 @@ class EmbeddedPostgres:
         Args:
             database: Its name, which need not exist yet.
         """
-        return (
-            f"postgresql://{USER}:{self._password}@/{quote(database)}?host={self._socket_dir}&port={self._port or 5432}"
-        )
+        return _url(self._password, database, socket_dir=str(self._socket_dir), port=self._port or 5432)
 
     async def start(self, *, timeout_s: float = 60.0) -> None:
         """Start the server, making the cluster first where there is none, and return once it takes connections.
@@ -300,6 +298,26 @@ class EmbeddedPostgres:
 
     def _failure(self, what: str) -> MachineError:
         return MachineError(f"{what} in {self._data_dir}. Its log {self._log} ends with:\n{last_lines(self._log)}")
+
+
+def embedded_url(data_dir: Path) -> str:
+    """Return the address of the server that another process runs in `data_dir`, without a TCP port of its own.
+
+    Raises:
+        MachineError: None runs there.
+    """
+    try:
+        password = (data_dir / "postgres.password").read_text(encoding="ascii").strip()
+        socket_dir = (data_dir / "postgres.socket").read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise MachineError(
+            f"No PostgreSQL of `pixloom up` runs in {data_dir}. Start it, or set PIXLOOM_DATABASE_URL."
+        ) from error
+    return _url(password, USER, socket_dir=socket_dir, port=5432)
+
+
+def _url(password: str, database: str, *, socket_dir: str, port: int) -> str:
+    return f"postgresql://{USER}:{password}@/{quote(database)}?host={socket_dir}&port={port}"
 
 
 async def version_at(url: str) -> str:

@@ -1,0 +1,146 @@
+"""`check_database`: the whole check, on a database that schedulers may be writing to.
+
+Nothing is held for long. A job is read in slices of its journal, each in a short read-only transaction of its own: the
+journal is append-only, so the slices of one job add up to one history. The last slice is read in one snapshot together
+with the rows of the job and its nodes, so these must agree with it whatever is written meanwhile. So no lock of the
+check stands in the way of a writer, of a migration or of a new day's partition, and no snapshot keeps dead rows alive.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+import orjson
+
+from pixloom.errors import MachineError, UnavailableError
+from pixloom.graph.builtin import builtin_catalogue
+from pixloom.graph.plan import plan_from_json
+from pixloom_scheduler.journal.check.artifacts import ArtifactAudit
+from pixloom_scheduler.journal.check.audit import JobAudit
+from pixloom_scheduler.journal.check.findings import Findings, Violation
+from pixloom_scheduler.journal.check.statements import find_foreign_rows, run_statements
+
+if TYPE_CHECKING:
+    from pixloom.artifacts.store import ArtifactStore
+
+__all__ = ["check_database"]
+
+SLICE_ROWS: Final = 5000
+PAGE_JOBS: Final = 500
+
+_JOBS: Final = "SELECT id FROM pixloom.job WHERE id > $1 AND id <= $2 ORDER BY id LIMIT $3"
+_PLAN: Final = "SELECT partition, project, day, plan FROM pixloom.job WHERE id = $1"
+_JOB: Final = "SELECT state, generation, end_time, record IS NOT NULL AS has_record FROM pixloom.job WHERE id = $1"
+_NODES: Final = """
+SELECT generation, index, project, state, reason, ok, filtered, rejected FROM pixloom.node WHERE job_id = $1
+"""
+_ROWS: Final = """
+SELECT seq, project, kind, generation, stage, shard, attempt, outcome, executor, reason, detail, start_time, end_time,
+       items_out, flags, counts, cuts, data{payload}
+FROM pixloom.journal WHERE day = $1 AND job_id = $2 AND seq > $3 ORDER BY seq LIMIT $4
+"""
+
+
+async def check_database(url: str, *, at_rest: bool = False, artifacts: ArtifactStore | None = None) -> Findings:
+    """Verify the invariants of every job in a database and return what was found.
+
+    Args:
+        url: The database, `postgresql://…`.
+        at_rest: Whether nothing is under way, so that every started job must have ended.
+        artifacts: Object store in which to look for what results name; None to leave that out.
+
+    Raises:
+        UnavailableError: If the database does not answer.
+        MachineError: If it is not one of ours or refuses a query.
+    """
+    try:
+        connection = await asyncpg.connect(
+            url.replace("postgresql+asyncpg://", "postgresql://", 1),
+            timeout=10.0,
+            server_settings={
+                "application_name": "pixloom-check",
+                "default_transaction_read_only": "on",
+                "default_transaction_isolation": "repeatable read",
+                "lock_timeout": "10s",
+            },
+        )
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise UnavailableError("the database does not answer; check PIXLOOM_DATABASE_URL") from error
+    try:
+        return await _Check(connection, artifacts).run(at_rest=at_rest)
+    except asyncpg.UndefinedTableError as error:
+        raise MachineError("the database has no tables of Pixloom; `pixloom db upgrade` makes them") from error
+    except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
+        raise UnavailableError("the connection to the database broke during the check; try again") from error
+    finally:
+        connection.terminate()
+
+
+class _Check:
+    """One run over one connection."""
+
+    def __init__(self, connection: asyncpg.Connection[Any], artifacts: ArtifactStore | None) -> None:
+        self._connection = connection
+        self._findings = Findings()
+        self._artifacts = (
+            ArtifactAudit(artifacts, findings=self._findings, report=self._findings.add) if artifacts else None
+        )
+        self._rows_query = _ROWS.format(payload=", payload" if artifacts else "")
+        self._counted = frozenset(spec.ref for spec in builtin_catalogue())
+
+    async def run(self, *, at_rest: bool) -> Findings:
+        """Check everything."""
+        async for violation in run_statements(self._connection, at_rest=at_rest):
+            self._findings.add(violation)
+        async for violation in find_foreign_rows(self._connection):
+            self._findings.add(violation)
+        last = await self._connection.fetchval("SELECT max(id) FROM pixloom.job") or ""
+        job_id = ""
+        while page := await self._connection.fetch(_JOBS, job_id, last, PAGE_JOBS):
+            for row in page:
+                await self._check_job(row["id"])
+            job_id = page[-1]["id"]
+        return self._findings
+
+    async def _check_job(self, job_id: str) -> None:
+        fixed = await self._connection.fetchrow(_PLAN, job_id)
+        if fixed is None:
+            return  # deleted meanwhile
+        self._findings.jobs += 1
+        try:
+            plan = plan_from_json(orjson.loads(fixed["plan"]))
+        except Exception as error:  # noqa: BLE001 # whatever a damaged plan raises, it is a finding
+            rule = "the plan of every job can be read"
+            self._findings.add(Violation(rule, job_id, "column plan", repr(error)[:300]))
+            return
+        audit = JobAudit(
+            job_id,
+            partition=fixed["partition"],
+            plan=plan,
+            project=fixed["project"],
+            counted=self._counted,
+            report=self._findings.add,
+        )
+        seq = 0
+        while not audit.is_broken:
+            async with self._connection.transaction():
+                rows = await self._connection.fetch(self._rows_query, fixed["day"], job_id, seq, SLICE_ROWS)
+                is_last = len(rows) < SLICE_ROWS
+                job = await self._connection.fetchrow(_JOB, job_id) if is_last else None
+                nodes = await self._connection.fetch(_NODES, job_id) if is_last else []
+            for row in rows:
+                await self._feed(audit, job_id, dict(row))
+            if is_last:
+                if job is not None:
+                    audit.finish(job, nodes)
+                return
+            seq = rows[-1]["seq"]
+
+    async def _feed(self, audit: JobAudit, job_id: str, row: dict[str, Any]) -> None:
+        self._findings.rows += 1
+        row["data"] = orjson.loads(row["data"]) if row["data"] else None
+        audit.feed(row)
+        if self._artifacts is not None and (row["payload"] is not None or row["data"]):
+            value = (row["data"] or {}).get("value")
+            await self._artifacts.check(job_id, f"row {row['seq']}", row["payload"], value)

@@ -1,0 +1,57 @@
+"""Conservation: what an output is cut into, and that every item given to a stage is accounted for by its nodes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pixloom.graph.plan import StageKind
+from pixloom_scheduler.core.states import NodeState, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from collections.abc import Set as AbstractSet
+
+    from pixloom_scheduler.core.changes import AttemptEnded
+    from pixloom_scheduler.core.model import JobRun, StageRun
+
+__all__ = ["check_flow", "expected_cuts"]
+
+
+def expected_cuts(run: JobRun, stage: StageRun, change: AttemptEnded) -> tuple[tuple[int, int, int], ...]:
+    """Return stage, edge and items of every cut that an outcome must make: one for each stage that streams from it."""
+    if change.outcome not in (Outcome.OK, Outcome.PARTIAL) or not change.items_out:
+        return ()
+    return tuple(
+        sorted(
+            (consumer, edge, change.items_out)
+            for consumer, edge in stage.consumers
+            if run.stages[consumer].plan.kind is StageKind.MAPPED and not run.stages[consumer].ended
+        )
+    )
+
+
+def check_flow(run: JobRun, stage: StageRun, counted: AbstractSet[str]) -> Iterator[str]:
+    """Yield where a mapped stage that COMPLETED counts more or fewer items than it was given.
+
+    An op of a user's own may make several items of one, and nobody but its executor knows how many: behind such an op
+    the count begins anew.
+
+    Args:
+        run: The job, with the stage ended.
+        stage: The stage.
+        counted: Ops of which it is known that an item gives at most one item.
+    """
+    nodes = [run.nodes[node] for node in stage.plan.nodes]
+    if stage.plan.kind is not StageKind.MAPPED or any(node.state is not NodeState.COMPLETED for node in nodes):
+        return
+    given = sum(run.stages[edge.producer].items_out for edge in stage.plan.inputs)
+    for node in nodes:
+        after = node.ok + node.filtered + node.rejected
+        if after != given and node.plan.op in counted:
+            yield (
+                f"node {node.plan.id} was given {given} items and counts {after}: {node.ok} ok, "
+                f"{node.filtered} filtered, {node.rejected} rejected"
+            )
+        given = node.ok
+    if stage.items_out != given:
+        yield f"node {nodes[-1].plan.id} let {given} items pass and gave {stage.items_out}"
