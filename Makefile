@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install -q --no-build-isolation --no-deps --require-hashes --only-binary :all:
 
-.PHONY: help demo up test sim lint types proto baseline docs lock bench clean
+.PHONY: help demo up test test-faults sim lint types proto baseline docs lock bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ up: $(VENV)/run.stamp ## Start everything on this machine in the foreground
 
 test: $(VENV)/dev.stamp ## Run all tests (embedded Postgres and NATS; ARGS for pytest)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(or $(WORKERS),3) --dist loadgroup tests $(ARGS)
+
+test-faults: $(VENV)/dev.stamp ## Run a load while parts die, stall, forget and lie (CASES=a,b SCALE=0.1 SECONDS=60 SCHEDULERS=1)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.faults $(if $(CASES),--cases $(CASES)) $(if $(SCALE),--scale $(SCALE)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SCHEDULERS),--schedulers $(SCHEDULERS)) $(ARGS)
 
 sim: $(VENV)/dev.stamp ## Run the engine in a simulated world (SEEDS=A:B, default 0:2000; ARGS=--mutants for the planted faults)
 	@$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),0:2000) $(ARGS)

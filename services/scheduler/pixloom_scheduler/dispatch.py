@@ -40,6 +40,7 @@ from pixloom_scheduler.core.changes import (
 )
 from pixloom_scheduler.core.events import DispatchFilled, DispatchVanished
 from pixloom_scheduler.core.states import JobState
+from pixloom_scheduler.crash_points import reach
 from pixloom_scheduler.limits import Admission, Concurrency
 from pixloom_scheduler.turns import Turns, task_s
 
@@ -377,12 +378,14 @@ class Dispatcher:
             await self._declare_stream()
             await declare_consumers(self._js, offer.pool)
             self._declared.add(offer.pool)
+        reach("publish.before")
         ack = await self._js.publish(
             subject(offer.pool, offer.lane),
             message,
             timeout=PUBLISH_TIMEOUT_S,
             headers={**headers, "Nats-Msg-Id": dispatch_id},
         )
+        reach("publish.after")
         offer.published, offer.seq = self._clock.now(), ack.seq
 
     async def _look_forever(self) -> None:

@@ -17,6 +17,7 @@ import asyncpg
 import orjson
 import structlog
 
+from pixloom_scheduler.crash_points import reach
 from pixloom_scheduler.journal.revisions import write_replans, write_revisions
 from pixloom_scheduler.journal.rows import COLUMNS
 
@@ -168,7 +169,9 @@ class Committer:
         if len(fenced) != len(ids):
             await transaction.rollback()
             return await self._judge(connection, batch, ids)
+        reach("commit.before")
         await transaction.commit()
+        reach("commit.after")
         return float(fenced[0][1])
 
     async def _judge(self, connection: asyncpg.Connection[Any], batch: Batch, ids: list[int]) -> float:

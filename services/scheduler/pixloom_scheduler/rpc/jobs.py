@@ -8,6 +8,7 @@ from pixloom.errors import InvalidError, NotFoundError, PixloomError, Problem
 from pixloom.graph.plan import plan_from_json
 from pixloom.telemetry.propagation import inject
 from pixloom.v1 import job_pb2
+from pixloom_scheduler.crash_points import reach
 from pixloom_scheduler.journal.reader import AttemptPlace, JobFilter
 from pixloom_scheduler.rpc.requests import (
     PROJECT,
@@ -102,6 +103,7 @@ class Jobs(JobVerbs):
             trace_context=inject(),
         )
         found = await self._submissions.submit(body_digest(submission))
+        reach("reply.before")
         return job_pb2.CreateJobResponse(job=self._reads.view(found))
 
     async def GetJob(self, request: job_pb2.GetJobRequest, context: Context) -> job_pb2.GetJobResponse:

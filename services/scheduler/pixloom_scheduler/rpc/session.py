@@ -20,6 +20,7 @@ from pixloom.v1 import executor_pb2, executor_pb2_grpc
 from pixloom_scheduler.core.changes import AttemptEnded, Change, LeaseAdopted, TasksGranted
 from pixloom_scheduler.core.events import LeaseAnnounced, LeaseLost, TasksClaimed, TasksReported, TasksReturned
 from pixloom_scheduler.core.view import halt_of
+from pixloom_scheduler.crash_points import reach
 from pixloom_scheduler.executors import ExecutorSession
 from pixloom_scheduler.rpc.results import read_result
 
@@ -348,6 +349,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         accepted: frozenset[int],
         open_reports: asyncio.Semaphore,
     ) -> None:
+        reach("acknowledge.before")
         open_reports.release()
         refused = [result.shard for result in report.results if result.shard not in accepted]
         ack = executor_pb2.ReportAck(report_id=report.report_id, refused=refused)
