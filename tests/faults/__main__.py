@@ -60,7 +60,8 @@ def main() -> int:
     if unknown := sorted(set(chosen) - set(names)):
         parser.error(f"there is no case {', '.join(unknown)}; there are {', '.join(names)}")
     results = []
-    for case in (case for case in CASES if case.name in chosen):
+    by_name = {case.name: case for case in CASES}
+    for case in (by_name[name] for name in chosen):
         folder = Path(tempfile.mkdtemp(prefix=f"faults-{case.name}-"))
         scene = Scene(
             folder,

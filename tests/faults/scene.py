@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-__all__ = ["Case", "Scene"]
+__all__ = ["Case", "Enough", "Scene"]
+
+
+class Enough(Exception):  # noqa: N818 - it is no error
+    """Trouble that has made enough of itself."""
 
 
 @dataclass(slots=True)
@@ -67,21 +71,22 @@ class Scene:
     ) -> Outcome:
         """Run the load while `trouble` is made again and again, and return what it cost.
 
-        Trouble that has made enough of itself raises `CancelledError`. It stops after `seconds`, or `at_least_s` if that is longer; the load is then let end in peace.
+        It stops with `Enough`, after `seconds`, or `at_least_s` if that is longer; the load is then let end in peace.
         """
         calm = asyncio.Event()
-        running = asyncio.create_task(load.run(until=calm, within_s=self.limit_s))
+        running = asyncio.create_task(load.run(until=calm, within_s=self.limit_s + at_least_s))
 
         async def make_trouble() -> None:
-            while True:
-                await trouble()
+            with contextlib.suppress(Enough):
+                while True:
+                    await trouble()
 
         troubling = asyncio.create_task(make_trouble())
         try:
             await asyncio.wait(
                 {running, troubling}, timeout=max(self.seconds, at_least_s), return_when="FIRST_COMPLETED"
             )
-            if troubling.done() and not troubling.cancelled():
+            if troubling.done():
                 troubling.result()
         finally:
             troubling.cancel()

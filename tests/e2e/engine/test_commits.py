@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from pixloom_scheduler.crash_points import VARIABLE
 from pixloom_scheduler.journal.check.database import check_database
-from pixloom_scheduler.journal.ownership import Ownership, connect
+from pixloom_scheduler.journal.ownership import Owned, Ownership, connect
 from tests.faults.cluster import Cluster
 from tests.faults.load import Load, workflow
 from tests.faults.postgres_messages import CommitCutter, Moment
@@ -106,11 +106,11 @@ async def test_an_owner_that_slept_through_its_lease_writes_nothing_once_another
             await asyncio.sleep(LEASE_S + 0.5)  # nothing tells of a lease that ends but the time
             asleep = await rows_of(watching)
         async with asyncio.timeout(20):
-            while await rows_of(watching) == asleep:
+            while await rows_of(watching) == asleep:  # noqa: ASYNC110 - the database tells nobody
                 await asyncio.sleep(0.05)
         assert cluster.stack.pid("scheduler") == pid
         async with cluster.stopped("scheduler"):
-            taken = []
+            taken: list[Owned] = []
             async with asyncio.timeout(10):
                 while len(taken) < 16:
                     taken += await other.take(16)

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pixloom_scheduler.crash_points import POINTS, VARIABLE
-from tests.faults.scene import Case
+from tests.faults.scene import Case, Enough
 from tests.faults.verdict import Outcome, percentile
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ async def crash_points(scene: Scene) -> Outcome:
         async def crash() -> None:
             point = next(points, None)
             if point is None:
-                raise asyncio.CancelledError  # every point was hit: that is enough
+                raise Enough
             cluster.environment["scheduler"] = {VARIABLE: f"{point}:{scene.rng.randint(1, 30)}"}
             pid = await cluster.stack.wait_replaced(part, cluster.stack.kill(part))
             await cluster.stack.wait_replaced(part, pid, timeout_s=60)  # it dies by itself, as the load goes on

@@ -12,7 +12,7 @@ import httpx2
 import psutil
 
 from tests.faults.postgres_messages import CommitCutter, Moment
-from tests.faults.scene import Case
+from tests.faults.scene import Case, Enough
 
 if TYPE_CHECKING:
     from tests.faults.cluster import Cluster
@@ -77,9 +77,9 @@ async def nats_away(scene: Scene) -> Outcome:
                 usage.append((_executor_cpu_s(cluster) - before) / (time.monotonic() - begin) / len(cluster.executors))
             finally:
                 await cluster.stack.start_part("nats")
-            await asyncio.Event().wait()
+            raise Enough
 
-        outcome = await scene.under(cluster, load, go_away, at_least_s=away_s + 10)
+        outcome = await scene.under(cluster, load, go_away, at_least_s=away_s + 30)
         most = max(usage, default=1.0)
         outcome.bars["executor_cpu_percent"] = (round(100 * most, 1), most < 0.10)
         outcome.figures["away_s"] = away_s

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import pyvips
 
 from pixloom.demo.broken import jpeg_bomb, png_bomb, text_as_jpeg, truncated
 from tests.faults.ops import POISONS
-from tests.faults.scene import Case
+from tests.faults.scene import Case, Enough
 from tests.support.photo_folder import photo_paths
 
 if TYPE_CHECKING:
@@ -54,9 +53,9 @@ async def values(scene: Scene) -> Outcome:
                         "/api/v1/jobs", content=body, headers={"content-type": "application/json"}
                     )
                     answers[kind] = response.status_code
-            await asyncio.Event().wait()
+            raise Enough
 
-        outcome = await scene.under(cluster, load, poison, at_least_s=15)
+        outcome = await scene.under(cluster, load, poison, at_least_s=60)
         ended = {row[0]: row[1] for row in await cluster.query(_POISONED, poisoned)}
         outcome.bars["poisoned_jobs"] = (
             ended,
@@ -127,9 +126,9 @@ async def images(scene: Scene) -> Outcome:
             jobs["photos"] = await load.accept(_photo_document(cluster.photos))
             for mode in ("signal", "exit", "hang", "alloc"):
                 jobs[mode] = await load.accept(_crash_document(mode))
-            await asyncio.Event().wait()
+            raise Enough
 
-        outcome = await scene.under(cluster, load, poison, at_least_s=20)
+        outcome = await scene.under(cluster, load, poison, at_least_s=60)
         rejected = {
             item.key: item.reason
             async for item in cluster.client.iter_items(jobs["photos"], "valid", page_size=1000)
