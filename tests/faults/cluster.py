@@ -48,6 +48,9 @@ class Cluster:
         stack: The processes.
         client: Speaks gRPC with the gateway.
         proxies: Proxies by link.
+        schedulers: Names of the schedulers.
+        executors: Names of the executors.
+        addresses: Where each scheduler listens; known once the stack was started.
         environment: As given.
         lines: What the stack has announced.
     """
@@ -70,9 +73,10 @@ class Cluster:
         }
         self.photos = folder / "photos"
         self.photos.mkdir(parents=True, exist_ok=True)
-        if schedulers != 1:
-            raise NotImplementedError("this stack has one scheduler")
-        self.schedulers = ("scheduler",)
+        self.schedulers = (
+            ("scheduler",) if schedulers == 1 else tuple(f"scheduler-{number}" for number in range(1, schedulers + 1))
+        )
+        self.addresses: dict[str, str] = {}
         self.executors = tuple(f"executor-{number}" for number in range(1, executors + 1))
         options = LocalStackOptions(
             data_dir=folder / "data",
@@ -83,6 +87,7 @@ class Cluster:
             source_roots=(self.photos,),
             imports=("tests.faults.ops",),
             artifacts_url=artifacts.as_uri() if artifacts is not None else None,
+            **({"schedulers": schedulers} if schedulers != 1 else {}),  # type: ignore[arg-type]
         )
         self.artifacts = artifacts or options.data_dir.absolute() / "artifacts"
         self.stack = LocalStack(options, make_parts=self._parts, announce=self.lines.append)
@@ -121,6 +126,8 @@ class Cluster:
         env: dict[str, str] = dict(spec.env)
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), env.get("PYTHONPATH")]))
         env["PIXLOOM_EXECUTOR_SLOTS"] = "1"
+        if spec.name in self.schedulers:
+            self.addresses[spec.name] = env["PIXLOOM_SCHEDULER_LISTEN"]
         if "postgres" in self.proxies and "PIXLOOM_DATABASE_URL" in env:
             env["PIXLOOM_DATABASE_URL"] = self._through_postgres(wiring.database_url)
         if "nats" in self.proxies and "PIXLOOM_NATS_URL" in env:
@@ -128,6 +135,7 @@ class Cluster:
             self.proxies["nats"].aim(("127.0.0.1", parts.port or 4222))
             env["PIXLOOM_NATS_URL"] = f"nats://{parts.username}:{parts.password}@127.0.0.1:{self.proxies['nats'].port}"
         if "scheduler" in self.proxies and spec.name.startswith("executor"):
+            # The executors know no other address than the proxy's, so this link is for one scheduler only.
             self.proxies["scheduler"].aim(("127.0.0.1", wiring.scheduler_port))
             env["PIXLOOM_SCHEDULER_ADDRESSES"] = f"127.0.0.1:{self.proxies['scheduler'].port}"
         return dataclasses.replace(spec, env=_Changing(env, spec.name, self.environment))
@@ -149,7 +157,7 @@ class Cluster:
     @property
     def scheduler_address(self) -> str:
         """The first scheduler, past all proxies."""
-        return f"127.0.0.1:{self.stack.wiring.scheduler_port}"
+        return self.addresses[self.schedulers[0]]
 
     @contextlib.asynccontextmanager
     async def stopped(self, part: str) -> AsyncIterator[None]:

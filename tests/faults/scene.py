@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tests.faults.cluster import Cluster
+from tests.faults.cluster import LINKS, Cluster
 from tests.faults.load import Load
 from tests.faults.verdict import Outcome, judge
 
@@ -47,6 +47,11 @@ class Scene:
     def cluster(self, **options: Any) -> Cluster:
         """Return a stack that is not started yet."""
         return Cluster(self.folder, schedulers=self.schedulers, **options)
+
+    @property
+    def links(self) -> tuple[str, ...]:
+        """The links that can go through a proxy; executors look for the owner of a job among several schedulers."""
+        return LINKS if self.schedulers == 1 else tuple(link for link in LINKS if link != "scheduler")
 
     def load(self, cluster: Cluster, **options: Any) -> Load:
         """Return the load of this size."""

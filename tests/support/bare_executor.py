@@ -14,7 +14,7 @@ from pixloom.queue import LANES, STREAM, consumer_name, declare_consumers, decla
 from pixloom.rpc.bundles import unbundled
 from pixloom.rpc.channel import aio_channel
 from pixloom.v1 import executor_pb2 as pb
-from pixloom.v1 import executor_pb2_grpc, job_pb2
+from pixloom.v1 import executor_pb2_grpc, item_pb2, job_pb2
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -119,8 +119,10 @@ def succeeded(batch: pb.LeaseBatch, grant: pb.Grant) -> pb.Report:
     )
     for task in batch.tasks:
         (part,) = task.inputs
+        items = item_pb2.ItemBatch.FromString(part.manifest.inline).items[part.offset : part.offset + part.count]
+        output = item_pb2.Manifest(count=part.count, inline=item_pb2.ItemBatch(items=items).SerializeToString())
         result = report.results.add(
-            shard=task.shard, attempt=task.attempt, outcome=job_pb2.ATTEMPT_OUTCOME_OK, output=part.manifest
+            shard=task.shard, attempt=task.attempt, outcome=job_pb2.ATTEMPT_OUTCOME_OK, output=output
         )
         result.start_time.GetCurrentTime()
         result.end_time.GetCurrentTime()

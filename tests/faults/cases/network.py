@@ -15,16 +15,15 @@ if TYPE_CHECKING:
 __all__ = ["CASES"]
 
 ROUND_TRIP_S = 0.2
-LINKS = ("postgres", "nats", "scheduler")
 _LOST = "SELECT count(*) FROM pixloom.journal WHERE kind = 7 AND outcome = 4"
 
 
 async def half_open(scene: Scene) -> Outcome:
     """Swallow what one end sends, then what the other does, then both, on one link after the other."""
     seen: set[tuple[str, Side]] = set()
-    async with scene.cluster(proxied=LINKS) as cluster:
+    async with scene.cluster(proxied=scene.links) as cluster:
         load = scene.load(cluster, seconds=0.01)
-        turns = [(link, side) for side in (Side.TO_SERVER, Side.TO_CLIENT, Side.BOTH) for link in LINKS]
+        turns = [(link, side) for side in (Side.TO_SERVER, Side.TO_CLIENT, Side.BOTH) for link in scene.links]
 
         async def fall_silent() -> None:
             await asyncio.sleep(1.5)
@@ -43,7 +42,7 @@ async def half_open(scene: Scene) -> Outcome:
 
 async def latency(scene: Scene) -> Outcome:
     """Let every message between the parts take its time."""
-    async with scene.cluster(proxied=LINKS) as cluster:
+    async with scene.cluster(proxied=scene.links) as cluster:
         load = scene.load(cluster, seconds=0.05)
 
         async def slow_down() -> None:

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["CASES", "executor_kill", "executor_stop", "scheduler_kill", "scheduler_stop"]
 
 LEASE_S = 3.0
-_LOST = 4
+PARTITIONS = 16
+_OWNERS = "SELECT DISTINCT owner FROM pixloom.partition WHERE address = ANY($1::text[])"
+_OWNED = """
+SELECT count(*) FROM pixloom.partition
+WHERE owner <> '' AND owner <> ALL($1::text[]) AND expires_at > clock_timestamp()
+"""
 # Kind 7 is an attempt. How long after the kill that took its executor each LOST attempt was known to be lost.
 _REQUEUED = """
 SELECT extract(epoch FROM j.time) - (
@@ -55,38 +60,37 @@ async def executor_kill(scene: Scene, *, every_s: float = 3.0) -> Outcome:
         return outcome
 
 
-async def _owned_again(cluster: Cluster, before: int) -> None:
-    """Wait until every partition has an owner whose epoch is later than `before`."""
-    sql = "SELECT min(epoch) FROM pixloom.partition WHERE expires_at > clock_timestamp() AND owner <> '' HAVING count(*) = 16"
-    while True:
-        rows = await cluster.query(sql)
-        if rows and rows[0][0] > before:
-            return
+async def _taken_over(cluster: Cluster, dead: list[str]) -> None:
+    """Wait until every partition is owned by somebody who is not dead."""
+    while (await cluster.query(_OWNED, dead))[0][0] < PARTITIONS:  # noqa: ASYNC110 - the database tells nobody
         await asyncio.sleep(0.05)
 
 
 async def scheduler_kill(scene: Scene) -> Outcome:
-    """Kill a scheduler 2 to 4 s after the one before it took over."""
+    """Kill a scheduler 2 to 4 s after the one before it was replaced; of several sometimes all at once."""
     takeovers: list[float] = []
     async with scene.cluster() as cluster:
         load = scene.load(cluster, seconds=0.01)
 
         async def kill() -> None:
             await asyncio.sleep(scene.rng.uniform(2.0, 4.0))
-            epoch = (await cluster.query("SELECT max(epoch) FROM pixloom.partition"))[0][0]
-            (part,) = cluster.schedulers
-            if cluster.stack.pid(part) is None:
-                return
+            all_of_them = scene.rng.random() < 0.25
+            parts = cluster.schedulers if all_of_them else (scene.rng.choice(cluster.schedulers),)
+            parts = tuple(part for part in parts if cluster.stack.pid(part) is not None)
+            dead = [row[0] for row in await cluster.query(_OWNERS, [cluster.addresses[part] for part in parts])]
             begin = time.monotonic()
-            scene.happens()
-            cluster.stack.kill(part)
-            await _owned_again(cluster, epoch)
-            takeovers.append(time.monotonic() - begin)
+            for part in parts:
+                scene.happens()
+                cluster.stack.kill(part)
+            await _taken_over(cluster, dead)
+            if len(parts) < len(cluster.schedulers) or len(cluster.schedulers) == 1:
+                takeovers.append(time.monotonic() - begin)
 
         outcome = await scene.under(cluster, load, kill)
         worst = percentile(takeovers, 1.0)
         # A lone scheduler has to be started again first, so its time is told and is no bar.
-        outcome.bars["takeover_max_s"] = (None if worst is None else round(worst, 3), True)
+        in_time = len(cluster.schedulers) == 1 or (worst is not None and worst <= LEASE_S + 1)
+        outcome.bars["takeover_max_s"] = (None if worst is None else round(worst, 3), in_time)
         return outcome
 
 
@@ -95,21 +99,22 @@ async def crash_points(scene: Scene) -> Outcome:
     hit: set[str] = set()
     async with scene.cluster() as cluster:
         load = scene.load(cluster, seconds=0.005)
-        (part,) = cluster.schedulers
         points = iter([point for point in POINTS for _ in range(2)])
 
         async def crash() -> None:
             point = next(points, None)
             if point is None:
                 raise Enough
-            cluster.environment["scheduler"] = {VARIABLE: f"{point}:{scene.rng.randint(1, 30)}"}
+            part = scene.rng.choice(cluster.schedulers)
+            cluster.environment.clear()
+            cluster.environment[part] = {VARIABLE: f"{point}:{scene.rng.randint(1, 30)}"}
             pid = await cluster.stack.wait_replaced(part, cluster.stack.kill(part))
+            cluster.environment.clear()
             await cluster.stack.wait_replaced(part, pid, timeout_s=60)  # it dies by itself, as the load goes on
             scene.happens()
             hit.add(str(point))
 
         outcome = await scene.under(cluster, load, crash, at_least_s=25.0 * len(POINTS))
-        cluster.environment.pop("scheduler", None)
         outcome.bars["points_hit"] = (f"{len(hit)} of {len(POINTS)}", hit == set(POINTS))
         return outcome
 
@@ -135,10 +140,10 @@ async def scheduler_stop(scene: Scene) -> Outcome:
     """Let a scheduler stand still until its leases have ended, then let it go on."""
     async with scene.cluster() as cluster:
         load = scene.load(cluster, seconds=0.05)
-        (part,) = cluster.schedulers
 
         async def stop() -> None:
             await asyncio.sleep(1.5)
+            part = scene.rng.choice(cluster.schedulers)
             scene.happens()
             async with cluster.stopped(part):
                 await asyncio.sleep(scene.rng.uniform(LEASE_S + 0.5, LEASE_S + 3.0))
@@ -162,7 +167,10 @@ CASES = (
         executor_kill,
     ),
     Case(
-        "scheduler-kill", "kill -9 a scheduler every 2 to 4 s", "takeover told; no accepted job missing", scheduler_kill
+        "scheduler-kill",
+        "kill -9 a scheduler every 2 to 4 s",
+        "takeover by another one ≤ lease + 1 s; no accepted job missing",
+        scheduler_kill,
     ),
     Case(
         "crash-points",

@@ -16,10 +16,12 @@ import orjson
 from pixloom.errors import MachineError, UnavailableError
 from pixloom.graph.builtin import builtin_catalogue
 from pixloom.graph.plan import plan_from_json
+from pixloom_scheduler.core.changes import AttemptEnded
 from pixloom_scheduler.journal.check.artifacts import ArtifactAudit
 from pixloom_scheduler.journal.check.audit import JobAudit
 from pixloom_scheduler.journal.check.findings import Findings, Violation
 from pixloom_scheduler.journal.check.statements import find_foreign_rows, run_statements
+from pixloom_scheduler.journal.rows import KINDS
 
 if TYPE_CHECKING:
     from pixloom.artifacts.store import ArtifactStore
@@ -28,6 +30,7 @@ __all__ = ["check_database"]
 
 SLICE_ROWS: Final = 5000
 PAGE_JOBS: Final = 500
+_ATTEMPT: Final = KINDS[AttemptEnded]
 
 _JOBS: Final = "SELECT id FROM pixloom.job WHERE id > $1 AND id <= $2 ORDER BY id LIMIT $3"
 _PLAN: Final = "SELECT partition, project, day, plan FROM pixloom.job WHERE id = $1"
@@ -104,31 +107,21 @@ class _Check:
         return self._findings
 
     async def _check_job(self, job_id: str) -> None:
-        fixed = await self._connection.fetchrow(_PLAN, job_id)
-        if fixed is None:
-            return  # deleted meanwhile
-        self._findings.jobs += 1
-        try:
-            plan = plan_from_json(orjson.loads(fixed["plan"]))
-        except Exception as error:  # noqa: BLE001 # whatever a damaged plan raises, it is a finding
-            rule = "the plan of every job can be read"
-            self._findings.add(Violation(rule, job_id, "column plan", repr(error)[:300]))
-            return
-        audit = JobAudit(
-            job_id,
-            partition=fixed["partition"],
-            plan=plan,
-            project=fixed["project"],
-            counted=self._counted,
-            report=self._findings.add,
-        )
+        audit: JobAudit | None = None
         seq = 0
-        while not audit.is_broken:
+        while audit is None or not audit.is_broken:
             async with self._connection.transaction():
+                fixed = await self._connection.fetchrow(_PLAN, job_id)
+                if fixed is None:
+                    return  # deleted meanwhile
                 rows = await self._connection.fetch(self._rows_query, fixed["day"], job_id, seq, SLICE_ROWS)
                 is_last = len(rows) < SLICE_ROWS
                 job = await self._connection.fetchrow(_JOB, job_id) if is_last else None
                 nodes = await self._connection.fetch(_NODES, job_id) if is_last else []
+            # A start with other params gives a job another plan, and is its second row: so the plan fits its slice.
+            audit = audit or self._audit_of(job_id, fixed)
+            if audit is None:
+                return
             for row in rows:
                 await self._feed(audit, job_id, dict(row))
             if is_last:
@@ -137,10 +130,27 @@ class _Check:
                 return
             seq = rows[-1]["seq"]
 
+    def _audit_of(self, job_id: str, fixed: asyncpg.Record) -> JobAudit | None:
+        self._findings.jobs += 1
+        try:
+            plan = plan_from_json(orjson.loads(fixed["plan"]))
+        except Exception as error:  # noqa: BLE001 # whatever a damaged plan raises, it is a finding
+            rule = "the plan of every job can be read"
+            self._findings.add(Violation(rule, job_id, "column plan", repr(error)[:300]))
+            return None
+        return JobAudit(
+            job_id,
+            partition=fixed["partition"],
+            plan=plan,
+            project=fixed["project"],
+            counted=self._counted,
+            report=self._findings.add,
+        )
+
     async def _feed(self, audit: JobAudit, job_id: str, row: dict[str, Any]) -> None:
         self._findings.rows += 1
         row["data"] = orjson.loads(row["data"]) if row["data"] else None
         audit.feed(row)
-        if self._artifacts is not None and (row["payload"] is not None or row["data"]):
+        if self._artifacts is not None and row["kind"] == _ATTEMPT and (row["payload"] is not None or row["data"]):
             value = (row["data"] or {}).get("value")
             await self._artifacts.check(job_id, f"row {row['seq']}", row["payload"], value)
