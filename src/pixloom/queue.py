@@ -7,6 +7,7 @@ no replication, no retention beyond delivery and no exactly-once tricks.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 import nats
@@ -27,6 +28,7 @@ __all__ = [
     "consumer_name",
     "declare_consumers",
     "declare_stream",
+    "replace_stream",
     "subject",
 ]
 
@@ -115,6 +117,17 @@ async def declare_stream(js: JetStreamContext) -> bool:
         )
         return True
     return False
+
+
+async def replace_stream(js: JetStreamContext) -> None:
+    """Delete the stream with everything in it, and create it anew.
+
+    A stream whose disk was full keeps its error in the server: it takes no message, and cannot even be purged, however
+    much room there is again. Only a new one does.
+    """
+    with contextlib.suppress(NotFoundError):
+        await js.delete_stream(STREAM)
+    await declare_stream(js)
 
 
 async def declare_consumers(js: JetStreamContext, pool: str) -> None:

@@ -304,6 +304,13 @@ class SimulatedJetStream:
         await self._trip()
         self._server.add_stream(config)
 
+    async def delete_stream(self, name: str) -> None:
+        """Forget the stream with everything in it."""
+        await self._trip()
+        if not self._server.has_stream():
+            raise nats.js.errors.NotFoundError(code=404, description=f"stream {name} not found")
+        self._server.wipe()
+
     async def add_consumer(self, stream: str, config: Any) -> None:
         """Declare a consumer."""
         await self._trip()

@@ -24,7 +24,7 @@ import nats.errors
 import nats.js.errors
 import structlog
 
-from pixloom.queue import LANES, STREAM, consumer_name, declare_consumers, declare_stream, subject
+from pixloom.queue import LANES, STREAM, consumer_name, declare_consumers, declare_stream, replace_stream, subject
 from pixloom_scheduler.core.changes import (
     AttemptEnded,
     Change,
@@ -69,6 +69,8 @@ LOOK_EVERY_S: Final = 10.0
 FORGET_AFTER_S: Final = 300.0
 PUBLISHERS: Final = 4
 PUBLISH_TIMEOUT_S: Final = 2.0
+STREAM_BROKEN_AFTER_S: Final = 10.0
+"""How long nothing can be published over a connection that stands before the stream is made anew."""
 
 
 @dataclass(slots=True)
@@ -132,6 +134,7 @@ class Dispatcher:
         self._has_outbox = asyncio.Event()
         self._declared: set[str] = set()
         self._stream_created: datetime | None = None
+        self._failing_since = 0.0
         self._log = structlog.get_logger("dispatch")
 
     # -- What is ready --------------------------------------------------------------------------------------------
@@ -363,14 +366,28 @@ class Dispatcher:
                 continue
             try:
                 await self._publish(dispatch_id, offer)
-                delay = 0.05
+                delay, self._failing_since = 0.05, 0.0
             except (nats.errors.Error, OSError, TimeoutError) as error:
                 self._log.warning("publish_failed", error=type(error).__name__, dispatch=dispatch_id)
                 self._declared.clear()
                 self._withdraw(dispatch_id)
+                await self._mend_stream()
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 1.0)
                 self.fill()
+
+    async def _mend_stream(self) -> None:
+        """Make the stream anew if NATS has not taken a dispatch for long: after a full disk it never would again."""
+        now = self._clock.now()
+        self._failing_since = self._failing_since or now
+        if now - self._failing_since < STREAM_BROKEN_AFTER_S:
+            return
+        self._failing_since = 0.0
+        try:
+            await replace_stream(self._js)
+            self._log.warning("stream_replaced")
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            self._log.warning("stream_not_replaced", error=type(error).__name__)
 
     async def _publish(self, dispatch_id: str, offer: _Offer) -> None:
         message, headers = await self._composer.compose(offer.live, offer.stage, offer.shards, dispatch_id=dispatch_id)
@@ -433,6 +450,7 @@ class Dispatcher:
 
     async def reconnected(self) -> None:
         """Declare the stream again if NATS came back without it, and offer again what it forgot."""
+        self._failing_since = 0.0
         try:
             await self._declare_stream()
             self.fill()

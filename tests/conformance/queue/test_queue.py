@@ -9,7 +9,7 @@ import nats.errors
 import nats.js.errors
 import pytest
 
-from pixloom.queue import STREAM, consumer_name, declare_consumers, declare_stream, subject
+from pixloom.queue import STREAM, consumer_name, declare_consumers, declare_stream, replace_stream, subject
 from tests.simulation.jetstream import SimulatedNats
 from tests.simulation.loop import Process
 from tests.simulation.world import World
@@ -90,6 +90,24 @@ async def test_declaring_twice_changes_nothing(declared: Any) -> None:
     await declare_consumers(declared, "cpu")
     info = await declared.stream_info(STREAM)
     assert (info.created, info.state.last_seq) == (created, 1)
+
+
+async def test_a_stream_that_was_replaced_is_empty_without_consumers_and_younger(declared: Any) -> None:
+    await publish(declared, "a")
+    before = (await declared.stream_info(STREAM)).created
+    await replace_stream(declared)
+    info = await declared.stream_info(STREAM)
+    assert (info.state.last_seq, info.created > before) == (0, True)
+    with pytest.raises(nats.js.errors.NotFoundError):
+        await declared.consumer_info(STREAM, consumer_name("cpu", "now"))
+    # Its ids are forgotten with it, so the same one is taken again.
+    await declare_consumers(declared, "cpu")
+    assert (await publish(declared, "a")).seq == 1
+
+
+async def test_replacing_a_stream_that_is_missing_declares_it(js: Any) -> None:
+    await replace_stream(js)
+    assert (await js.stream_info(STREAM)).state.last_seq == 0
 
 
 async def test_messages_are_numbered_and_come_in_order(declared: Any) -> None:
