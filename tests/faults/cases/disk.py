@@ -15,9 +15,10 @@ import resource
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
+import pyvips
 
 from tests.faults.scene import Case
 from tests.faults.verdict import Outcome
@@ -34,6 +35,7 @@ __all__ = ["CASES"]
 
 INSIDE = "PIXLOOM_FAULTS_INSIDE"
 ROOM_MB = 300
+PHOTOS = 12
 FULL_S = 2.0
 """Time for which the disk is full: less than the retries of a task last, so that none may be lost."""
 
@@ -75,10 +77,14 @@ async def disk_full(scene: Scene) -> Outcome:
     async with scene.cluster(environment=variables) as cluster:
         load = scene.load(cluster)
 
+        await asyncio.to_thread(_make_photos, cluster.photos)
+
         async def fill() -> None:
             await asyncio.sleep(2.0)
             scene.happens()
             async with _full(cluster, inside=bool(os.environ.get(INSIDE))):
+                # Each time other thumbnails than before, as what is stored already is not written again.
+                await load.accept(_thumbnails(cluster.photos, width=32 + len(scene.moments)))
                 await asyncio.sleep(FULL_S)
             await asyncio.sleep(8.0)  # until the longest back-off is over
 
@@ -112,27 +118,50 @@ async def _full(cluster: Cluster, *, inside: bool) -> AsyncIterator[None]:
     if inside:
         folders = (cluster.artifacts, cluster.stack.options.data_dir / "nats", cluster.folder / "scratch")
         fillers = [folder / "filler" for folder in folders]
-        for filler in fillers:
-            await asyncio.to_thread(_fill, filler)
         try:
+            for filler in fillers:
+                _fill(filler)  # not in a thread, which would go on if this were cancelled
             yield
         finally:
             for filler in fillers:
-                filler.unlink()
+                filler.unlink(missing_ok=True)
         return
     limited = [
         process
         for part in cluster.executors
         for process in psutil.Process(cluster.stack.pid(part)).children(recursive=True)
     ]
-    for process in limited:
-        _limit(process, 16)
     try:
+        for process in limited:
+            _limit(process, 16)
         yield
     finally:
         for process in limited:
             with contextlib.suppress(psutil.NoSuchProcess):
                 _limit(process, process.rlimit(resource.RLIMIT_FSIZE)[1])
+
+
+def _make_photos(folder: Path) -> None:
+    for number in range(PHOTOS):
+        noise = pyvips.Image.gaussnoise(200, 200, mean=128, sigma=40, seed=number).cast("uchar")
+        (folder / f"noise-{number:02}.png").write_bytes(noise.write_to_buffer(".png"))
+
+
+def _thumbnails(folder: Path, *, width: int) -> dict[str, Any]:
+    return {
+        "name": "fault-thumbnails",
+        "nodes": [
+            {"id": "photos", "op": "source.folder", "params": {"path": str(folder)}},
+            {
+                "id": "small",
+                "op": "image.thumbnail",
+                "inputs": {"images": "photos"},
+                "params": {"width": width},
+                "shard_size": 2,
+            },
+        ],
+        "outputs": {"small": "small"},
+    }
 
 
 def _limit(process: psutil.Process, most: int) -> None:
@@ -157,7 +186,7 @@ async def _look_at(cluster: Cluster, load: Load, outcome: Outcome) -> None:
     reasons = {row[0]: row[1] for row in await cluster.query(_REASONS)}
     outcome.bars["failures"] = (
         ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items())) or "none",
-        set(reasons) <= TYPED,
+        bool(reasons) and set(reasons) <= TYPED,
     )
     files = [path for path in (cluster.artifacts / "cas").rglob("*") if path.is_file()]
     partial = [path.name for path in files if hashlib.sha256(path.read_bytes()).hexdigest() != path.name]
