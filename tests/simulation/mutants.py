@@ -250,7 +250,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "back-offs are forgotten by a restart",
-        SCHEDULER + "outside:Outside.resume",
+        SCHEDULER + "outside:Outside.resumed",
         "if task.due:",
         "if False:",
         _RESTART,

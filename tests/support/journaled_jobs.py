@@ -51,6 +51,12 @@ class _Quiet:
     def committed(self, live: LiveJob, changes: list[Any]) -> None:
         pass
 
+    def resumed(self, live: LiveJob) -> None:
+        pass
+
+    def dropped(self, jobs: list[LiveJob]) -> None:
+        pass
+
     def settled(self) -> None:
         pass
 

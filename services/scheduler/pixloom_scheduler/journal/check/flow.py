@@ -18,14 +18,17 @@ __all__ = ["check_flow", "expected_cuts"]
 
 
 def expected_cuts(run: JobRun, stage: StageRun, change: AttemptEnded) -> tuple[tuple[int, int, int], ...]:
-    """Return stage, edge and items of every cut that an outcome must make: one for each stage that streams from it."""
+    """Return stage, edge and items of every cut that an outcome must make: one for each stage that streams from it.
+
+    A stage that has ended gets its cuts as well: the next generation may go on with it.
+    """
     if change.outcome not in (Outcome.OK, Outcome.PARTIAL) or not change.items_out:
         return ()
     return tuple(
         sorted(
             (consumer, edge, change.items_out)
             for consumer, edge in stage.consumers
-            if run.stages[consumer].plan.kind is StageKind.MAPPED and not run.stages[consumer].ended
+            if run.stages[consumer].plan.kind is StageKind.MAPPED
         )
     )
 
