@@ -100,6 +100,20 @@ async def test_a_job_is_steered_from_its_start_to_its_deletion(engine: Engine) -
     assert (await pixloom(engine, "delete", job, "--missing-ok", "-o", "json")).json == {"id": job, "deleted": True}
 
 
+async def test_a_job_is_taken_up_and_run_again(engine: Engine) -> None:
+    job = await waiting(engine, params={"count": 2, "seconds": 0})
+    assert (await pixloom(engine, "recover", job)).code == 1
+    await pixloom(engine, "cancel", job)
+    recovered = await pixloom(engine, "recover", "@latest", "-o", "json")
+    assert (recovered.code, recovered.json["id"], recovered.json["generation"]) == (0, job, 2)
+    assert (await engine.finish(job)).state == "COMPLETED"
+    retried = await pixloom(engine, "retry", job, "--reason", "TRUNCATED")
+    assert (retried.code, "COMPLETED" in retried.err) == (1, True)
+    rerun = await pixloom(engine, "rerun", job, "-p", "count=3", "-o", "json")
+    assert (rerun.code, rerun.json["params"]["count"], rerun.json["id"] == job) == (0, 3, False)
+    assert (await engine.finish(rerun.json["id"])).items.ok == 3
+
+
 async def test_all_jobs_that_match_are_cancelled(engine: Engine) -> None:
     for number in range(3):
         await waiting(engine, tags={"batch": "1" if number else "2"})

@@ -270,3 +270,51 @@ async def test_only_started_jobs_are_paused_and_resumed(engine: Engine) -> None:
         with pytest.raises(StateConflictError, match="PENDING"):
             await verb(job.id)
     assert (await engine.client.cancel_job(job.id)).state == "CANCELLED"
+
+
+async def test_a_cancelled_job_is_recovered_and_does_only_what_was_not_done(engine: Engine) -> None:
+    job = await engine.submit(*sleeping(0.3, count=12))
+    await engine.until(job.id, lambda snapshot: node_of(snapshot, "wait").items.ok >= 2)
+    await engine.client.cancel_job(job.id, now=True)
+    before = {attempt.task.rpartition(".")[2] for attempt in await engine.attempts(job.id, "wait")}
+    assert (await engine.client.recover_job(job.id)).generation == 2
+    assert (await engine.client.recover_job(job.id)).generation == 2  # taken up already
+    ended = await engine.finish(job.id)
+    assert (ended.state, ended.items.ok, ended.generation, ended.recovery_attempts) == ("COMPLETED", 12, 2, 1)
+    again = [attempt for attempt in await engine.attempts(job.id, "wait") if attempt.generation == 2]
+    assert {attempt.task.rpartition(".")[2] for attempt in again if attempt.outcome == "OK"}.isdisjoint(before)
+    assert sorted(int(item.key) for item in await engine.items(job.id, "wait")) == list(range(12))
+    with pytest.raises(StateConflictError, match="COMPLETED"):
+        await engine.client.recover_job(job.id)
+
+
+async def test_rejected_items_are_retried_in_the_next_generation(engine: Engine) -> None:
+    fail = {
+        "id": "step",
+        "op": "debug.fail",
+        "inputs": {"items": "numbers"},
+        "params": {"times": 1, "retryable": False},
+    }
+    job = await engine.run({"id": "numbers", "op": "debug.range", "params": {"count": 3}}, fail)
+    assert (job.state, job.items.rejected) == ("COMPLETED", 3)
+    with pytest.raises(StateConflictError, match="COMPLETED"):
+        await engine.client.retry_job(job.id, reasons=["TRUNCATED"])
+    answer = await engine.http.post(f"/api/v1/jobs/{job.id}:retry", json={"reasons": ["DEBUG"]})
+    # Which items these are is looked up first.
+    assert (answer.status_code, answer.json()["state"]) == (200, "RECOVERING")
+    ended = await engine.finish(job.id)
+    assert (ended.state, ended.generation, ended.items.ok + ended.items.rejected) == ("COMPLETED", 2, 3)
+    attempts = await engine.attempts(job.id, "step")
+    assert {attempt.generation for attempt in attempts} == {1, 2}
+
+
+async def test_a_rerun_is_a_job_of_its_own_with_other_params(engine: Engine) -> None:
+    old = await engine.finish((await engine.client.create_job(spec=SIZED, params={"count": 2})).id)
+    new = await engine.client.rerun_job(old.id, params={"count": 5}, request_id="monday")
+    assert new.id != old.id
+    assert (await engine.client.rerun_job(old.id, params={"count": 5}, request_id="monday")).id == new.id
+    ended = await engine.finish(new.id)
+    assert (ended.state, ended.items.ok, ended.params["count"]) == ("COMPLETED", 5, 5)
+    assert (await engine.client.get_job(old.id)).items.ok == 2
+    with pytest.raises(InvalidError):
+        await engine.client.rerun_job(old.id, params={"count": 0})
