@@ -483,3 +483,22 @@ async def test_a_change_that_is_under_way_leaves_no_row_behind_a_deletion(schedu
         assert answers[-1] is None
         assert all(isinstance(answer, job_pb2.Job | NotFoundError) for answer in answers[:-1])
         assert [await scheduler.rows(table, job_id) for table in ("job", "node", "journal")] == [0, 0, 0]
+
+
+async def test_a_job_that_is_recovered_while_its_tags_are_changed_keeps_one_order_of_its_journal(
+    scheduler: Scheduler, tasks: asyncio.TaskGroup
+) -> None:
+    jobs = [await scheduler.cancelled() for _ in range(6)]
+    await scheduler.restart(tasks)
+    for job_id in jobs:
+        answers = await asyncio.gather(
+            scheduler.update(job_id, "tags", tags={"a": "1"}),
+            scheduler.verbs.RecoverJob(job_pb2.RecoverJobRequest(id=job_id), CONTEXT),
+            scheduler.update(job_id, "tags", tags={"a": "2"}),
+            return_exceptions=True,
+        )
+        assert [answer for answer in answers if isinstance(answer, BaseException)] == []
+        live = scheduler.replica.find(job_id)
+        assert live is not None
+        assert str(live.run.state) == "RUNNING"
+        await scheduler.require_same_after_replay(job_id)

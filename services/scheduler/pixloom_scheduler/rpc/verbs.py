@@ -154,13 +154,26 @@ class JobVerbs(job_pb2_grpc.JobServiceServicer):
         """Change tags or priority."""
         del context
         tags, priority = _read_update(request)
-        job_id = request.job.id
+        if self._replica.find(request.job.id) is None:
+            changed = await self._update_finished(request.job.id, tags, priority)
+            if changed is not None:
+                return job_pb2.UpdateJobResponse(job=changed)
+        return job_pb2.UpdateJobResponse(job=await self._update_live(request.job.id, tags, priority))
+
+    async def _update_live(self, job_id: str, tags: dict[str, str] | None, priority: int | None) -> job_pb2.Job:
         live = await self._reads.durable(job_id)
-        if live is not None:
-            changed = None if tags == live.header.tags else tags
-            await self._replica.command(job_id, UpdateRequested(tags=changed, priority=priority))
-            return job_pb2.UpdateJobResponse(job=await self._reads.job(job_id))
+        if live is not None and tags == live.header.tags:
+            tags = None
+        await self._replica.command(job_id, UpdateRequested(tags=tags, priority=priority))
+        return await self._reads.job(job_id)
+
+    async def _update_finished(
+        self, job_id: str, tags: dict[str, str] | None, priority: int | None
+    ) -> job_pb2.Job | None:
+        """Change a job that has ended and left memory; None if somebody has taken it up again."""
         async with self._finished_lock:
+            if self._replica.find(job_id) is not None:
+                return None
             stored = await self._reads.stored(job_id)
             if stored.record is None:
                 raise _away(job_id)
@@ -168,11 +181,11 @@ class JobVerbs(job_pb2_grpc.JobServiceServicer):
             if priority is not None and priority != found.priority:
                 raise _refusal(stored, "change the priority of")
             if tags is None:
-                return job_pb2.UpdateJobResponse(job=found)
+                return found
             record = await asyncio.shield(self._finished.retag(stored, tags, epoch=self._epoch(stored)))
         if record is None:
             raise _missing(job_id)
-        return job_pb2.UpdateJobResponse(job=job_pb2.Job.FromString(record))
+        return job_pb2.Job.FromString(record)
 
     async def DeleteJob(self, request: job_pb2.DeleteJobRequest, context: Context) -> job_pb2.DeleteJobResponse:
         """Delete a job that has ended, with everything the database has of it."""
