@@ -83,7 +83,7 @@ async def test_plain_pause_lets_running_tasks_finish_and_starts_no_other(engine:
     attempts = await engine.attempts(job.id, "wait")
     assert [attempt.outcome for attempt in attempts] == ["OK", "OK"]
     node = await engine.node(job.id, "wait")
-    assert node.waiting_reason == "the job is paused"
+    assert node.waiting_reason == "paused"
 
     await engine.client.resume_job(job.id)
     ended = await engine.finish(job.id)
