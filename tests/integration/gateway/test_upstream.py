@@ -18,7 +18,8 @@ async def second(sockets: Any, spans: Any) -> Any:
 
 
 def client(gateway: Any) -> Any:
-    return httpx2.AsyncClient(base_url=f"http://{gateway.http_address}", trust_env=False)
+    # A gateway tries for as long as a takeover may take before it answers 503.
+    return httpx2.AsyncClient(base_url=f"http://{gateway.http_address}", trust_env=False, timeout=20)
 
 
 async def test_first_reachable_scheduler_answers(start_gateway: Any, second: Any, sockets: Any) -> None:
@@ -102,3 +103,17 @@ async def test_metrics_count_requests_by_route(http: Any) -> None:
     assert 'pixloom_http_seconds_count{code="404",method="GET",route="/api/v1/jobs/{id}"} 2.0' in text
     assert "nowhere" not in text
     assert 'pixloom_rpc_seconds_count{code="NOT_FOUND",method="/pixloom.v1.JobService/GetJob"} 2.0' in text
+
+
+async def test_new_jobs_go_to_all_schedulers_in_turn_and_past_one_that_does_not_answer(
+    start_gateway: Any, peer: Any, peer_address: Any, second: Any, sockets: Any
+) -> None:
+    gateway = await start_gateway([peer_address, f"unix:{sockets}/t"])
+    async with client(gateway) as http:
+        for _ in range(4):
+            assert (await http.post("/api/v1/jobs", json={"spec": {"name": "w"}})).status_code == 201
+        assert (len(peer.jobs.seen_requests), len(second.jobs.seen_requests)) == (2, 2)
+        await peer.stop()
+        for _ in range(3):
+            assert (await http.post("/api/v1/jobs", json={"spec": {"name": "w"}})).status_code == 201
+        assert (len(peer.jobs.seen_requests), len(second.jobs.seen_requests)) == (2, 5)

@@ -183,8 +183,8 @@ class Scheduler:
         """Return whose turn it is to take a new job; who did not answer a moment ago is left out."""
         now = asyncio.get_running_loop().time()
         up = [index for index in range(len(self._channels)) if now - self._left_at.get(index, -_SPARE_S) >= _SPARE_S]
-        self._turn += 1
-        return up[self._turn % len(up)] if up else self._current
+        turn, self._turn = self._turn, self._turn + 1
+        return up[turn % len(up)] if up else self._current
 
     def _leave(self, index: int) -> None:
         self._left_at[index] = asyncio.get_running_loop().time()

@@ -58,5 +58,5 @@ async def watch_job(
                 raise
         else:
             return
-        await asyncio.sleep(delay_s)
+        await asyncio.sleep(min(delay_s, max(give_up_at - loop.time(), _FIRST_DELAY_S)))
         delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
