@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 from pixloom.artifacts.store import open_store
-from pixloom.local.options import LocalStackOptions
+from pixloom.local.options import LocalStackOptions, default_parts
 from pixloom.local.stack import LocalStack
 from pixloom.resources import Event, Snapshot
 from pixloom.sdk.aio import AsyncClient
@@ -23,6 +23,7 @@ from pixloom_scheduler.journal.check.database import check_database
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
+    from pixloom.local.options import PartSpec, Wiring
     from pixloom.resources import Attempt, Item, Job, Node
 
 __all__ = ["Engine", "node_of", "running_engine"]
@@ -127,6 +128,7 @@ async def running_engine(
     source_roots: Sequence[Path] = (),
     imports: Sequence[str] = (),
     schedulers: int = 1,
+    make_parts: Callable[[LocalStackOptions, Wiring], Sequence[PartSpec]] = default_parts,
 ) -> AsyncIterator[Engine]:
     """Start a stack with two executors of one slot each, and stop it at the end.
 
@@ -136,6 +138,7 @@ async def running_engine(
         source_roots: Folders that sources may read.
         imports: Modules with ops that executors load; those of this repository's tests are found.
         schedulers: How many schedulers share the jobs.
+        make_parts: Says how the services are started.
     """
     lines: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
@@ -153,7 +156,7 @@ async def running_engine(
             source_roots=tuple(source_roots),
             imports=tuple(imports),
         )
-        stack = LocalStack(options, announce=lines.append)
+        stack = LocalStack(options, make_parts=make_parts, announce=lines.append)
         async with (
             stack,
             AsyncClient(stack.grpc_address) as client,
