@@ -8,15 +8,17 @@ from datetime import UTC, datetime
 import orjson
 import pytest
 
-from pixloom.errors import StateConflictError
+from pixloom.errors import StateConflictError, UnavailableError
 from pixloom.graph.plan import StageKind, plan_to_json
 from pixloom_scheduler.clock import DatabaseClock
-from pixloom_scheduler.core.events import CancelRequested, PauseRequested, ResumeRequested
+from pixloom_scheduler.core.events import CancelRequested, PauseRequested, ResumeRequested, StartRequested
 from pixloom_scheduler.core.model import JobRun
 from pixloom_scheduler.core.states import JobState
 from pixloom_scheduler.job import JobHeader
-from pixloom_scheduler.journal.batch import NewJob
+from pixloom_scheduler.journal.batch import NewJob, Stamp
+from pixloom_scheduler.journal.committer import OwnershipLostError
 from pixloom_scheduler.journal.ownership import Owned
+from pixloom_scheduler.journal.rows import COLUMNS
 from pixloom_scheduler.live import LiveJob
 from pixloom_scheduler.replica import STEP_S, Replica
 from tests.support.core_world import plan_of
@@ -30,10 +32,13 @@ class MemoryJournal:
         self.gate = asyncio.Event()
         self.gate.set()
         self.entered = asyncio.Event()
+        self.lost: frozenset[int] = frozenset()
 
     async def commit(self, batch):
         self.entered.set()
         await self.gate.wait()
+        if self.lost & batch.stamps.keys():
+            raise OwnershipLostError(self.lost & batch.stamps.keys())
         self.batches.append(batch)
         return 1_000.0 + len(self.batches)
 
@@ -46,6 +51,7 @@ class Watching:
 
     def __init__(self):
         self.left = []
+        self.gone = []
 
     def committed(self, live, changes):
         self.left.extend(changes)
@@ -54,7 +60,7 @@ class Watching:
         pass
 
     def dropped(self, jobs):
-        pass
+        self.gone.extend(jobs)
 
     def settled(self):
         pass
@@ -191,3 +197,63 @@ async def test_a_replica_outside_its_lease_is_mute():
     assert not replica.is_inside_lease
     with pytest.raises(Exception, match="does not own"):
         await replica.submit(*submission(1), start=True)
+
+
+async def test_what_is_lost_with_a_partition_is_refused_and_the_rest_is_written_under_its_number(running):
+    replica, journal, effects = running
+    kept = await replica.submit(*submission(2), start=False)
+    lost = await replica.submit(*submission(1), start=False)
+    journal.gate.clear()
+    journal.entered.clear()
+    first = asyncio.create_task(replica.submit(*submission(3), start=True))
+    await journal.entered.wait()
+    starts = [asyncio.create_task(replica.command(live.header.id, StartRequested())) for live in (kept, lost)]
+    await asyncio.sleep(0)
+    journal.lost = frozenset({1})
+    number = replica.stamps[2].seq + 1
+    journal.gate.set()
+    await first
+    await starts[0]
+    with pytest.raises(UnavailableError, match="owner of the job changed"):
+        await starts[1]
+    assert kept.run.state is JobState.RUNNING
+    assert journal.batches[-1].stamps == {2: Stamp(1, number)}
+    assert {row[COLUMNS.index("job_id")] for row in journal.batches[-1].rows} == {kept.header.id}
+    assert lost.is_gone
+    assert replica.find(lost.header.id) is None
+    assert effects.gone == [lost]
+    assert 1 not in replica.stamps
+    with pytest.raises(UnavailableError):
+        await replica.submit(*submission(17), start=True)  # of partition 1 as well
+
+
+async def test_a_partition_is_left_when_what_waits_for_it_is_durable(running):
+    replica, journal, _ = running
+    journal.gate.clear()
+    waiting = [asyncio.create_task(replica.submit(*submission(n), start=True)) for n in (1, 17, 2)]
+    await journal.entered.wait()
+    leaving = asyncio.create_task(replica.leave([1]))
+    await asyncio.sleep(0)
+    assert not replica.serves(1)
+    with pytest.raises(UnavailableError):
+        await replica.submit(*submission(33), start=True)
+    assert replica.open_partitions() == [0, *range(2, 16)]
+    assert not leaving.done()
+    journal.gate.set()
+    await leaving
+    assert [live.run.state for live in await asyncio.gather(*waiting)] == [JobState.RUNNING] * 3
+    assert 1 not in replica.stamps
+    assert list(replica.jobs) == [f"{2:030x}02"]
+
+
+async def test_a_replica_without_partitions_waits_and_is_of_use_again_later(running):
+    replica, journal, _ = running
+    await replica.leave(range(16))
+    assert replica.stamps == {}
+    written = len(journal.batches)
+    with pytest.raises(UnavailableError):
+        await replica.submit(*submission(1), start=True)
+    replica.own([Owned(1, 7, 40)], [], since=replica._monotonic())
+    await replica.submit(*submission(1), start=True)
+    assert journal.batches[-1].stamps == {1: Stamp(7, 41)}
+    assert len(journal.batches) == written + 1

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OUTAGE", "Deployment", "Owned", "Ownership", "connect"]
 
-OUTAGE: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+OUTAGE: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What the calls here raise while the database is away."""
 
 _TAKE: Final = """
