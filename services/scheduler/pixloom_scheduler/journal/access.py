@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -17,11 +17,20 @@ if TYPE_CHECKING:
 
 __all__ = ["reading", "writing"]
 
+_AWAY: Final = ("08", "53", "57P")
+"""Classes of SQLSTATE (PostgreSQL manual, appendix A): connection, insufficient resources, shutting down or starting."""
+
+
+def _is_refusal(error: DBAPIError) -> bool:
+    """Return whether the server takes nobody at the moment; SQLAlchemy has no class of its own for that."""
+    state = getattr(error.orig, "sqlstate", None) or getattr(error.orig.__cause__, "sqlstate", None) or ""
+    return str(state).startswith(_AWAY)
+
 
 def _outage(error: Exception) -> UnavailableError | None:
     """Return what to tell a caller if the database is away; None if the error means something else."""
     away = isinstance(error, OSError | TimeoutError | InterfaceError | OperationalError | PoolTimeoutError)
-    if away or (isinstance(error, DBAPIError) and error.connection_invalidated):
+    if away or (isinstance(error, DBAPIError) and (error.connection_invalidated or _is_refusal(error))):
         return UnavailableError("the database does not answer at the moment; try again", retry_after_s=1.0)
     return None
 
