@@ -34,7 +34,7 @@ up: $(VENV)/run.stamp ## Start everything on this machine in the foreground
 test: $(VENV)/dev.stamp ## Run all tests (embedded Postgres and NATS; ARGS for pytest)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(or $(WORKERS),3) --dist loadgroup tests $(ARGS)
 
-test-faults: $(VENV)/dev.stamp ## Run a load while parts die, stall, forget and lie (CASES=a,b SCALE=0.1 SECONDS=60 SCHEDULERS=1)
+test-faults: $(VENV)/dev.stamp ## Run a load while parts die, stall, forget and lie (CASES=a,b SCALE=0.1 SECONDS=60 SCHEDULERS=2)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.faults $(if $(CASES),--cases $(CASES)) $(if $(SCALE),--scale $(SCALE)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SCHEDULERS),--schedulers $(SCHEDULERS)) $(ARGS)
 
 sim: $(VENV)/dev.stamp ## Run the engine in a simulated world (SEEDS=A:B, default 0:2000; ARGS=--mutants for the planted faults)

@@ -87,7 +87,7 @@ class Cluster:
             source_roots=(self.photos,),
             imports=("tests.faults.ops",),
             artifacts_url=artifacts.as_uri() if artifacts is not None else None,
-            **({"schedulers": schedulers} if schedulers != 1 else {}),  # type: ignore[arg-type]
+            schedulers=schedulers,
         )
         self.artifacts = artifacts or options.data_dir.absolute() / "artifacts"
         self.stack = LocalStack(options, make_parts=self._parts, announce=self.lines.append)

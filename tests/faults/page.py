@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from tests.faults.cases.catalogue import CASES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["BEGIN", "END", "PAGE", "table_of", "write_table"]
+__all__ = ["BEGIN", "END", "PAGE", "merged", "write_table"]
 
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "reliability.md"
 BEGIN = "<!-- make test-faults writes what follows -->"
@@ -29,27 +30,13 @@ _COLUMNS = {
 _KNOWN = {*_COLUMNS, "case", "seconds", "passed", "missed", "problems"}
 
 
-def table_of(results: Sequence[dict[str, Any]], *, scale: float, seconds: float, schedulers: int) -> str:
-    """Return the figures of a run in Markdown."""
-    faults = {case.name: case for case in CASES}
-    lines = [
-        (
-            f"`make test-faults SCALE={scale:g} SECONDS={seconds:g}`, {schedulers} scheduler{'s' * (schedulers > 1)}, "
-            "three executors of one slot:"
-        ),
-        "",
-        f"| fault | {' | '.join(_COLUMNS.values())} | further | passed |",
-        f"|---|{'---|' * len(_COLUMNS)}---|---|",
-    ]
-    for result in results:
-        case = faults[result["case"]]
-        cells = [_cell(name, result.get(name)) for name in _COLUMNS]
-        further = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in result.items() if name not in _KNOWN)
-        lines.append(
-            f"| {case.fault} (`{case.name}`) | {' | '.join(cells)} | {case.bar}: {further} | "
-            f"{'yes' if result['passed'] else '**no**'} |"
-        )
-    return "\n".join(lines)
+def row_of(result: dict[str, Any], *, run: str) -> str:
+    """Return the figures of a case as a row of the table; `run` says how it was run."""
+    case = next(case for case in CASES if case.name == result["case"])
+    cells = [_cell(name, result.get(name)) for name in _COLUMNS]
+    further = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in result.items() if name not in _KNOWN)
+    passed = "yes" if result["passed"] else "**no**"
+    return f"| {case.fault} (`{case.name}`) | {' | '.join(cells)} | {case.bar}: {further} | {run} | {passed} |"
 
 
 def _cell(name: str, value: Any) -> str:
@@ -58,10 +45,24 @@ def _cell(name: str, value: Any) -> str:
     return f"{value} s" if name.endswith("_s") else str(value)
 
 
-def write_table(results: Sequence[dict[str, Any]], *, scale: float, seconds: float, schedulers: int) -> None:
-    """Replace what stands between the markers."""
-    text = PAGE.read_text(encoding="utf-8")
+def table_of(rows: dict[str, str]) -> str:
+    """Return the table of rows by case, in the order of the cases."""
+    head = [
+        f"| fault | {' | '.join(_COLUMNS.values())} | further | scale, seconds, schedulers | passed |",
+        f"|---|{'---|' * len(_COLUMNS)}---|---|---|",
+    ]
+    return "\n".join([*head, *(rows[case.name] for case in CASES if case.name in rows)])
+
+
+def merged(text: str, results: Sequence[dict[str, Any]], *, run: str) -> str:
+    """Return the page with the rows of the cases that were run in place of those before."""
     before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    table = table_of(results, scale=scale, seconds=seconds, schedulers=schedulers)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{after}", encoding="utf-8")
+    table, _, after = rest.partition(END)
+    rows = {name: line for line in table.splitlines() for name in re.findall(r"^\| [^|]*\(`([a-z-]+)`\) \|", line)}
+    rows.update({result["case"]: row_of(result, run=run) for result in results})
+    return f"{before}{BEGIN}\n\n{table_of(rows)}\n\n{END}{after}"
+
+
+def write_table(results: Sequence[dict[str, Any]], *, run: str) -> None:
+    """Put the figures of cases that were run into the page."""
+    PAGE.write_text(merged(PAGE.read_text(encoding="utf-8"), results, run=run), encoding="utf-8")

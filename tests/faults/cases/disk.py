@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tests.faults.load import Load
     from tests.faults.scene import Scene
 
-__all__ = ["CASES"]
+__all__ = ["CASES", "INSIDE"]
 
 INSIDE = "PIXLOOM_FAULTS_INSIDE"
 ROOM_MB = 300

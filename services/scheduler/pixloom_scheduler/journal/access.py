@@ -23,8 +23,8 @@ _AWAY: Final = ("08", "53", "57P")
 
 def _is_refusal(error: DBAPIError) -> bool:
     """Return whether the server takes nobody at the moment; SQLAlchemy has no class of its own for that."""
-    state = getattr(error.orig, "sqlstate", None) or getattr(error.orig.__cause__, "sqlstate", None) or ""
-    return str(state).startswith(_AWAY)
+    states = (getattr(cause, "sqlstate", None) for cause in (error.orig, getattr(error.orig, "__cause__", None)))
+    return any(str(state).startswith(_AWAY) for state in states if state)
 
 
 def _outage(error: Exception) -> UnavailableError | None:
