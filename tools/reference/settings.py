@@ -29,6 +29,8 @@ def _type_of(annotation: Any) -> str:
         return "one of " + ", ".join(str(value) for value in typing.get_args(annotation))
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_type_of(part) for part in typing.get_args(annotation) if part is not type(None))
+    if origin is dict:
+        return "list of name=number"
     if origin is tuple:
         return f"list of {_type_of(typing.get_args(annotation)[0])}"
     words = {str: "text", int: "integer", float: "number", bool: "true or false", Path: "path"}
@@ -38,6 +40,8 @@ def _type_of(annotation: Any) -> str:
 def _default_of(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
+    if field.default_factory is dict:
+        return "none"
     if field.default_factory is not None:
         return "see there"
     default = field.default
