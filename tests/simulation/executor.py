@@ -65,7 +65,7 @@ class ExecutorProcess:
 
         self._owners = Owners(configured=addresses, open_session=open_session, book=self.book)
         self._slots = slots
-        self._room = Room(batches=2 * slots, urgent=slots, is_open=self.supervisor.has_room)
+        self._room = Room(batches=lambda: 2 * slots, urgent=lambda: slots, is_open=self.supervisor.has_room)
         self.supervisor.connect(owners=self._owners, room=self._room, ops=(op.name for op in OPS))
         js: Any = queue.connect(self.process)
         self._pullers = [

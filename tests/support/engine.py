@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from pixloom.local.options import PartSpec, Wiring
-    from pixloom.resources import Attempt, Item, Job, Node
+    from pixloom.resources import Attempt, Executor, Item, Job, Node
 
 __all__ = ["Engine", "node_of", "running_engine"]
 
@@ -54,13 +54,17 @@ class Engine:
 
     async def until(self, job_id: str, happened: Callable[[Snapshot], bool], *, within_s: float = 30) -> Snapshot:
         """Watch a job until a snapshot shows what is waited for."""
-        async with (
-            contextlib.aclosing(self.client.watch_job(job_id)) as updates,
-            _deadline(within_s, f"job {job_id} did not show it"),
-        ):
-            async for update in updates:
-                if isinstance(update, Snapshot) and happened(update):
-                    return update
+        last: Snapshot | None = None
+        try:
+            async with contextlib.aclosing(self.client.watch_job(job_id)) as updates, asyncio.timeout(within_s):
+                async for update in updates:
+                    if isinstance(update, Snapshot):
+                        last = update
+                        if happened(update):
+                            return update
+        except TimeoutError as error:
+            nodes = [(node.id, str(node.state), node.tasks, node.waiting_reason) for node in last.nodes] if last else []
+            raise AssertionError(f"job {job_id} did not show it within {within_s} s, but {nodes}") from error
         raise AssertionError(f"job {job_id} ended and never showed it")
 
     async def finish(self, job_id: str, *, within_s: float = 30) -> Job:
@@ -83,6 +87,26 @@ class Engine:
     async def node(self, job_id: str, name: str) -> Node:
         """Return a node of a job."""
         return next(node for node in await self.nodes(job_id) if node.id == name)
+
+    async def until_waits(self, job_id: str, name: str, reason: str, *, within_s: float = 20) -> str:
+        """Ask until a node says that it waits for a reason that begins so; snapshots tell of a job's own news only."""
+        found: str | None = None
+        async with _deadline(within_s, f"node {name} did not wait as {reason!r}"):
+            while not (found or "").startswith(reason) or not found:
+                await asyncio.sleep(0.05)
+                found = (await self.node(job_id, name)).waiting_reason
+        return found
+
+    async def until_executors(
+        self, happened: Callable[[list[Executor]], bool], *, within_s: float = 20
+    ) -> list[Executor]:
+        """Ask for the executors until something shows."""
+        async with _deadline(within_s, "the executors did not show it"):
+            while True:
+                found: list[Executor] = await self.client.list_executors()
+                if happened(found):
+                    return found
+                await asyncio.sleep(0.05)
 
     async def items(self, job_id: str, node: str) -> list[Item]:
         """Return everything that was at a node."""

@@ -35,17 +35,25 @@ class Room:
     """How many batches may be under way; waiters with the lower rank go first.
 
     Args:
-        batches: How many.
-        urgent: How many more there may be for those of rank 0, so that they never wait for the others.
+        batches: Returns how many at this moment.
+        urgent: Returns how many more there may be for those of rank 0, so that they never wait for the others.
         is_open: Tells whether any may be taken at all.
     """
 
-    def __init__(self, *, batches: int, urgent: int = 0, is_open: Callable[[], bool]) -> None:
-        self._free = batches
+    def __init__(
+        self, *, batches: Callable[[], int], urgent: Callable[[], int] = lambda: 0, is_open: Callable[[], bool]
+    ) -> None:
+        self._batches = batches
         self._urgent = urgent
         self._is_open = is_open
+        self._under_way = 0
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
+
+    async def wait(self, rank: int) -> None:
+        """Wait until there is room, without taking it."""
+        await self.take(rank)
+        self.give()
 
     async def take(self, rank: int) -> None:
         """Wait for room and take it."""
@@ -61,18 +69,18 @@ class Room:
 
     def give(self) -> None:
         """Give room back."""
-        self._free += 1
+        self._under_way -= 1
         self.wake()
 
     def wake(self) -> None:
         """Serve waiters if there is room."""
         while self._waiters and self._is_open():
             rank, _, waiter = self._waiters[0]
-            if self._free + (0 if rank else self._urgent) <= 0:
+            if self._under_way >= self._batches() + (0 if rank else self._urgent()):
                 return
             heapq.heappop(self._waiters)
             if not waiter.done():
-                self._free -= 1
+                self._under_way += 1
                 waiter.set_result(None)
 
 
@@ -129,6 +137,8 @@ class Puller:
         rank = LANES.index(self._lane)
         try:
             while True:
+                # What waits here for a slot, another executor cannot have.
+                await self._room.wait(rank)
                 try:
                     messages = await self._ask(subscription)
                 except nats.errors.TimeoutError:

@@ -99,8 +99,9 @@ async def run_executor(settings: ExecutorSettings, *, stop: asyncio.Event) -> No
             )
 
         owners = Owners(configured=settings.scheduler_addresses, open_session=open_session, book=book)
-        # One batch for each slot to work on, and one more so that it never waits for the next; urgent ones go ahead.
-        room = Room(batches=2 * slots, urgent=slots, is_open=supervisor.has_room)
+        room = Room(
+            batches=lambda: children.batches, urgent=lambda: children.urgent_batches, is_open=supervisor.has_room
+        )
         supervisor.connect(owners=owners, room=room, ops=(op.name for op in ops))
         js = connection.jetstream()
         pullers += [
@@ -109,6 +110,7 @@ async def run_executor(settings: ExecutorSettings, *, stop: asyncio.Event) -> No
             for lane in LANES
         ]
         tasks = [asyncio.create_task(owners.run(), name="sessions")]
+        tasks.append(asyncio.create_task(supervisor.watch_slots(), name="slots"))
         pulls = [asyncio.create_task(puller.run(), name="puller") for puller in pullers]
         ends = [asyncio.create_task(stop.wait()), asyncio.create_task(supervisor.wait_for_drain())]
         log.info("executor_ready", executor=executor_id, slots=slots, pools=list(settings.executor_pools), ops=len(ops))

@@ -34,6 +34,7 @@ CLAIM_TIMEOUT_S: Final = 1.0
 NOT_OURS_S: Final = 0.1
 """How long a batch with ops of other executors is kept from the queue, so that it does not come back at once."""
 
+LOOK_AT_SLOTS_S: Final = 0.3
 MAX_UNACKNOWLEDGED: Final = 2000
 MAX_UNACKNOWLEDGED_BYTES: Final = 16 * 1024 * 1024
 REPORT_RESULTS: Final = 256
@@ -101,6 +102,14 @@ class Supervisor:
         self._log.info("draining", leases=len(self._book))
         self._draining.set()
         self._children.end(lambda _: True, running=False)
+
+    async def watch_slots(self) -> None:
+        """Give back what waits behind tasks that take long, until cancelled: another executor may be free."""
+        while True:
+            await asyncio.sleep(LOOK_AT_SLOTS_S)
+            # What is taken back is reported CANCELLED: in a job that nobody cancels, that hands it back.
+            self._children.take_back()
+            self.room_changed()
 
     async def wait_for_drain(self) -> None:
         """Wait until somebody asked this executor to leave."""

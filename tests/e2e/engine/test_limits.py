@@ -13,6 +13,7 @@ from tests.support.engine import Engine, node_of, running_engine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from datetime import datetime
 
     from pixloom.resources import Job
 
@@ -41,20 +42,17 @@ def sleeps(count: int, seconds: float, **more: Any) -> list[dict[str, Any]]:
     ]
 
 
-async def until_reason(engine: Engine, job: Job, node: str, reason: str) -> None:
-    await engine.until(job.id, lambda snapshot: (node_of(snapshot, node).waiting_reason or "").startswith(reason))
+async def spans_of(engine: Engine, *jobs: Job) -> list[tuple[datetime, datetime]]:
+    """Return when the attempts at `step` began and ended, in order."""
+    attempts = [attempt for job in jobs for attempt in await engine.attempts(job.id, "step")]
+    return sorted((each.start_time, each.end_time) for each in attempts if each.start_time and each.end_time)
 
 
 async def test_a_limited_op_never_runs_more_often_at_once(engine: Engine) -> None:
     first, second = await asyncio.gather(engine.submit(*sleeps(8, 0.05)), engine.submit(*sleeps(8, 0.05)))
     ended = [await engine.finish(job.id) for job in (first, second)]
     assert [(job.state, job.items.ok) for job in ended] == [("COMPLETED", 8)] * 2
-    spans = sorted(
-        (attempt.start_time, attempt.end_time)
-        for job in (first, second)
-        for attempt in await engine.attempts(job.id, "step")
-        if attempt.start_time and attempt.end_time
-    )
+    spans = await spans_of(engine, first, second)
     assert len(spans) == 16
     assert all(before[1] <= after[0] for before, after in pairwise(spans))
 
@@ -63,7 +61,7 @@ async def test_a_full_limit_of_an_op_is_the_reason_and_stops_nothing_else(engine
     running = await engine.submit(*sleeps(1, 600))
     await engine.until(running.id, lambda snapshot: node_of(snapshot, "step").state == "RUNNING")
     waiting = await engine.submit(*sleeps(1, 0))
-    await until_reason(engine, waiting, "step", "limit 1 reached: op debug.sleep")
+    await engine.until_waits(waiting.id, "step", "limit 1 reached: op debug.sleep")
     assert (await engine.run({"id": "other", "op": "debug.noop"})).state == "COMPLETED"
     await engine.client.cancel_job(running.id, now=True)
     assert (await engine.finish(waiting.id)).state == "COMPLETED"
@@ -75,8 +73,8 @@ async def test_jobs_beyond_the_limit_wait_for_those_in_flight(engine: Engine) ->
         await engine.until(job.id, lambda snapshot: node_of(snapshot, "numbers").state == "COMPLETED")
     late = await engine.submit({"id": "only", "op": "debug.noop"})
     urgent = await engine.submit({"id": "only", "op": "debug.noop"}, name="urgent")
-    await until_reason(engine, late, "only", "limit 3 reached: jobs in flight")
-    await until_reason(engine, urgent, "only", "limit 3 reached: jobs in flight, 1 job first")
+    await engine.until_waits(late.id, "only", "limit 3 reached: jobs in flight")
+    await engine.until_waits(urgent.id, "only", "limit 3 reached: jobs in flight, 1 job first")
     await engine.client.cancel_job(running.pop().id, now=True)
     assert {(await engine.finish(job.id)).state for job in (late, urgent)} == {"COMPLETED"}
     for job in running:
@@ -90,11 +88,6 @@ async def test_limits_hold_over_a_restart_of_the_scheduler(engine: Engine) -> No
     await engine.stack.wait_replaced("scheduler", engine.stack.kill("scheduler"))
     other = await engine.submit(*sleeps(1, 0))
     assert {(await engine.finish(job.id)).state for job in (running, other)} == {"COMPLETED"}
-    spans = sorted(
-        (attempt.start_time, attempt.end_time)
-        for job in (running, other)
-        for attempt in await engine.attempts(job.id, "step")
-        if attempt.start_time and attempt.end_time
-    )
+    spans = await spans_of(engine, running, other)
     assert len(spans) == 3
     assert all(before[1] <= after[0] for before, after in pairwise(spans))

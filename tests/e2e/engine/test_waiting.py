@@ -6,17 +6,13 @@ import asyncio
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psutil
 import pytest
 
 from pixloom.errors import NotFoundError
 from tests.support.engine import Engine, node_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pixloom.resources import Executor
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("engine-waiting")]
 
@@ -38,35 +34,28 @@ async def cli(engine: Engine, *words: str) -> str:
     return out.decode()
 
 
-async def executors_until(engine: Engine, happened: Callable[[list[Executor]], bool]) -> list[Executor]:
-    """Ask for the executors until something shows."""
-    async with asyncio.timeout(30):
-        while not happened(found := await engine.client.list_executors()):
-            await asyncio.sleep(0.05)
-    return found
-
-
 async def test_every_waiting_node_says_why(engine: Engine) -> None:
     job = await engine.submit(
         NUMBERS,
         step("debug.sleep", params={"seconds": 600}, timeout_s=900, name="slow", shard_size=1),
         step("debug.noop", behind="slow", name="fused"),
         step("debug.noop", behind="fused", name="streams", fuse=False),
-        step("agg.manifest", behind="slow", name="whole"),
+        step("agg.manifest", behind="streams", name="whole"),
         {"id": "after", "op": "debug.noop", "dependencies": ["numbers", "slow", "whole"]},
         {"id": "elsewhere", "op": "debug.noop", "pool": "gpu"},
     )
-    snapshot = await engine.until(job.id, lambda snapshot: node_of(snapshot, "slow").state == "RUNNING")
+    await engine.until(job.id, lambda snapshot: node_of(snapshot, "slow").state == "RUNNING")
     expected = {
         "numbers": None,
         "slow": None,
         "fused": None,
         "streams": "waits for items of fused",
-        "whole": "0 of 1 dependency has ended, waits for slow",
+        "whole": "0 of 1 dependency has ended, waits for streams",
         "after": "1 of 3 dependencies have ended, waits for slow and whole",
         "elsewhere": "no executor serves pool gpu",
     }
-    assert {node.id: node.waiting_reason for node in snapshot.nodes} == expected
+    await engine.until_waits(job.id, "streams", "waits for items of fused")
+    assert {node.id: node.waiting_reason for node in await engine.nodes(job.id)} == expected
     rest = (await engine.http.get(f"/api/v1/jobs/{job.id}/nodes")).json()
     assert {
         node["id"]: node["waiting_reason"] for node in (rest["items"] if isinstance(rest, dict) else rest)
@@ -101,9 +90,8 @@ async def test_jobs_wait_behind_those_with_higher_priority_and_less_work_under_w
     low = await engine.client.create_job(
         spec={"name": "low", "nodes": [{"id": "only", "op": "debug.noop"}]}, priority=1
     )
-    snapshot = await engine.until(low.id, lambda snapshot: bool(node_of(snapshot, "only").waiting_reason))
-    reason = node_of(snapshot, "only").waiting_reason or ""
-    assert reason.endswith("with higher priority first") or reason == "waits for a free executor, 2 of 2 slots are busy"
+    reason = await engine.until_waits(low.id, "only", "")
+    assert reason.endswith("with higher priority first"), reason
     for job in busy:
         await engine.client.cancel_job(job.id, now=True)
     assert (await engine.finish(low.id)).state == "COMPLETED"
@@ -115,7 +103,7 @@ async def test_a_drained_executor_gives_back_finishes_and_leaves_and_nothing_is_
         step("debug.sleep", params={"seconds": 0.05}, shard_size=1),
     )
     await engine.until(job.id, lambda snapshot: node_of(snapshot, "step").items.ok >= 10)
-    before = await executors_until(engine, lambda found: any(executor.busy for executor in found))
+    before = await engine.until_executors(lambda found: any(executor.busy for executor in found))
     first, second = before
     assert {executor.slots for executor in before} == {1}
     assert all(executor.pools == ["cpu", "net"] and "debug.sleep@1" in executor.ops for executor in before)
@@ -135,22 +123,22 @@ async def test_a_drained_executor_gives_back_finishes_and_leaves_and_nothing_is_
     drained = max(a.start_time for a in attempts if a.executor_id == first.id and a.start_time)
     assert any(a.executor_id == second.id and a.start_time and a.start_time > drained for a in attempts)
     # `up` puts a fresh one in its place.
-    after = await executors_until(
-        engine, lambda found: len(found) == 2 and first.id not in {executor.id for executor in found}
+    after = await engine.until_executors(
+        lambda found: len(found) == 2 and first.id not in {executor.id for executor in found}
     )
     assert {executor.draining for executor in after} == {False}
 
 
 async def test_executors_are_listed_and_drained_by_the_command_line(engine: Engine) -> None:
-    first, second = await executors_until(engine, lambda found: len(found) == 2)
+    first, second = await engine.until_executors(lambda found: len(found) == 2)
     job = await engine.submit(NUMBERS, step("debug.sleep", params={"seconds": 1.5}, shard_size=1))
     await engine.until(job.id, lambda snapshot: node_of(snapshot, "step").state == "RUNNING")
-    await executors_until(engine, lambda found: all(executor.busy == 1 for executor in found))
+    await engine.until_executors(lambda found: all(executor.busy == 1 for executor in found))
     printed = await cli(engine, "executors", "drain", first.id[:12])
     assert printed.startswith(f"executor {first.id} is draining; 1 of 1 slots are busy")
     assert (await engine.finish(job.id)).state == "COMPLETED"
     assert {attempt.outcome for attempt in await engine.attempts(job.id, "step")} == {"OK"}
-    await executors_until(engine, lambda found: len(found) == 2 and first.id not in {entry.id for entry in found})
+    await engine.until_executors(lambda found: len(found) == 2 and first.id not in {entry.id for entry in found})
     listed = await cli(engine, "executors", "list")
     assert second.id in listed
     assert first.id not in listed
@@ -164,8 +152,7 @@ async def test_what_no_executor_offers_waits_and_says_so_and_holds_up_nobody(eng
     for name in ("executor-1", "executor-2"):
         await engine.stack.stop_part(name)
     waiting = await engine.submit({"id": "own", "op": "tests.echo", "params": {"given": 1}})
-    snapshot = await engine.until(waiting.id, lambda snapshot: bool(node_of(snapshot, "own").waiting_reason))
-    assert node_of(snapshot, "own").waiting_reason == "no executor serves pool cpu"
+    await engine.until_waits(waiting.id, "own", "no executor serves pool cpu")
     environment = {
         **os.environ,
         **{name: value for name, value in _environment_of(engine).items() if name.startswith("PIXLOOM_")},
@@ -175,10 +162,7 @@ async def test_what_no_executor_offers_waits_and_says_so_and_holds_up_nobody(eng
         sys.executable, "-m", "pixloom_executor", env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        await engine.until(
-            waiting.id,
-            lambda snapshot: node_of(snapshot, "own").waiting_reason == "no executor of pool cpu offers tests.echo@1",
-        )
+        await engine.until_waits(waiting.id, "own", "no executor of pool cpu offers tests.echo@1")
         assert (await engine.run({"id": "other", "op": "debug.noop"})).state == "COMPLETED"
         await engine.stack.start_part("executor-1")
         assert (await engine.finish(waiting.id)).state == "COMPLETED"
@@ -193,7 +177,7 @@ async def test_what_no_executor_offers_waits_and_says_so_and_holds_up_nobody(eng
 
 def _environment_of(engine: Engine) -> dict[str, str]:
     """Return the environment of the scheduler, which names database, queue and addresses."""
-    with open(f"/proc/{engine.stack.pid('scheduler')}/environ", "rb") as file:
-        pairs = [entry.decode().partition("=") for entry in file.read().split(b"\0") if entry]
-    found = {name: value for name, _, value in pairs}
+    pid = engine.stack.pid("scheduler")
+    assert pid is not None
+    found = psutil.Process(pid).environ()
     return {**found, "PIXLOOM_SCHEDULER_ADDRESSES": found["PIXLOOM_SCHEDULER_LISTEN"], "PIXLOOM_EXECUTOR_SLOTS": "1"}

@@ -94,7 +94,7 @@ async def supervisor(tmp_path: Path, scheduler: tuple[Scheduler, str]) -> AsyncI
         )
 
     owners = Owners(configured=[scheduler[1]], open_session=open_session, book=book)
-    room = Room(batches=2, is_open=made.has_room)
+    room = Room(batches=lambda: 2, is_open=made.has_room)
     made.connect(owners=owners, room=room, ops=["debug.noop@1", "debug.sleep@1", "debug.range@1"])
     serving = asyncio.create_task(owners.run())
     async with asyncio.timeout(20):

@@ -107,3 +107,23 @@ async def test_a_batch_that_made_way_can_be_ended(pool: ChildPool) -> None:
     outcomes = [result.outcome for result in results]
     assert len(outcomes) == 200
     assert outcomes.count(job_pb2.ATTEMPT_OUTCOME_CANCELLED) > 100
+
+
+async def test_what_waits_behind_a_long_task_is_taken_back(pool: ChildPool) -> None:
+    long, short = batch_of([call("debug.sleep", seconds=2)], [pb.Task(shard=0, attempt=1)]), sleeps(3)
+    results: list[pb.TaskResult] = []
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        running = group.create_task(pool.run(long, lambda _: None))
+        waiting = group.create_task(pool.run(short, results.append, urgent=True))
+        while pool.urgent_batches:
+            await asyncio.sleep(TASK_S)
+            pool.take_back()
+        pool.take_back()
+        await waiting
+        assert not running.done()
+        assert [result.outcome for result in results] == 3 * [job_pb2.ATTEMPT_OUTCOME_CANCELLED]
+        assert pool.batches == 1
+    after: list[pb.TaskResult] = []
+    async with asyncio.timeout(30):
+        await pool.run(sleeps(2), after.append)
+    assert [result.outcome for result in after] == 2 * [job_pb2.ATTEMPT_OUTCOME_OK]

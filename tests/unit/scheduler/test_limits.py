@@ -10,7 +10,7 @@ from pixloom.graph.plan import StageKind
 from pixloom_scheduler.limits import Admission, Concurrency
 from tests.support.live_jobs import live_job
 
-ONE = [(StageKind.WHOLE, [])]
+ONE: list[tuple[StageKind, list[int]]] = [(StageKind.WHOLE, [])]
 
 
 def ids(jobs):

@@ -9,8 +9,8 @@ from pixloom_scheduler.core.events import PauseRequested, ResumeRequested
 from pixloom_scheduler.turns import SPARE_ENTRIES, Turns
 from tests.support.live_jobs import happen, live_job, offer
 
-ONE = [(StageKind.WHOLE, [])]
-SEVERAL = [(StageKind.WHOLE, []), (StageKind.WHOLE, []), (StageKind.WHOLE, [])]
+ONE: list[tuple[StageKind, list[int]]] = [(StageKind.WHOLE, [])]
+SEVERAL: list[tuple[StageKind, list[int]]] = [(StageKind.WHOLE, []), (StageKind.WHOLE, []), (StageKind.WHOLE, [])]
 
 
 class World:
@@ -30,6 +30,7 @@ class World:
     def take(self):
         """Offer a batch of whoever is next."""
         turn = self.turns.next("cpu", lambda names: not self.full & set(names))
+        assert turn is not None
         live, stage = turn
         offer(live, stage)
         if not live.run.stages[stage].has_ready:

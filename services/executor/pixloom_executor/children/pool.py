@@ -54,6 +54,16 @@ class ChildPool:
         """Number of slots that are working."""
         return sum(1 for slot in self._slots if slot.load)
 
+    @property
+    def batches(self) -> int:
+        """Number of batches that are worth having: one for each slot, and one more where they are short."""
+        return sum(2 if slot.is_brisk else 1 for slot in self._slots)
+
+    @property
+    def urgent_batches(self) -> int:
+        """Number of urgent batches that are worth having beside those: none where a task takes long."""
+        return sum(not slot.is_held_up for slot in self._slots)
+
     async def start(self) -> list[OpSpec]:
         """Load the ops, start the children and return the ops that they serve, built-in and imported.
 
@@ -105,6 +115,20 @@ class ChildPool:
         for run in self._runs():
             if predicate(run.batch):
                 self._end(run, running=running)
+
+    def take_back(self) -> None:
+        """Take back what waits behind tasks that take long: another executor may be free.
+
+        Tasks that have not started are delivered with the outcome CANCELLED.
+        """
+        for slot in self._slots:
+            if slot.is_held_up:
+                for run in slot.runs()[1:]:
+                    slot.take_back(run)
+        if all(slot.is_held_up for slot in self._slots):
+            for waiting in (self._urgent, self._waiting):
+                while waiting:
+                    _close(waiting.popleft())
 
     async def stop(self) -> None:
         """End all children and the template; batches that are under way end CANCELLED. Idempotent."""

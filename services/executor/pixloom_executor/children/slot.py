@@ -70,7 +70,21 @@ class Slot:
     @property
     def has_room(self) -> bool:
         """Whether another batch may be submitted."""
-        return not self._runs or (len(self._runs) == 1 and self._batch_s < _SHORT_BATCH_S)
+        return not self._runs or (len(self._runs) == 1 and self.is_brisk)
+
+    @property
+    def is_brisk(self) -> bool:
+        """Whether it ends batches so soon that another one may wait for it."""
+        return self._batch_s < _SHORT_BATCH_S and not self.is_held_up
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether a task takes so long that nobody knows when it is free."""
+        if self._child is None or not self._runs:
+            return False
+        position = read_position(self._child.page)
+        is_on = any(run.number == position.batch for run in self._runs)
+        return is_on and time.monotonic_ns() - position.task_start_ns > _SHORT_BATCH_S * 1e9
 
     @property
     def urgent_load(self) -> int:
@@ -111,6 +125,22 @@ class Slot:
         for run in ordinary:
             run.is_yielding = True
             request_stop(self._child.page, run.number)
+
+    def take_back(self, run: BatchRun) -> None:
+        """Take back what has not started of a batch behind the one that runs; its tasks are delivered CANCELLED."""
+        child = self._child
+        if child is None or run.stopping or not run.has_pending:
+            return
+        request_stop(child.page, run.number)
+        if read_position(child.page).batch == run.number:
+            # It has begun after all: it stops after the task it is on, and goes on behind the others.
+            run.is_yielding = True
+            return
+        # The child still answers for it, without results, once it comes to it.
+        run.stopping = True
+        run.cancel_pending()
+        if not run.done.done():
+            run.done.set_result(None)
 
     def end(self, run: BatchRun, *, running: bool) -> bool:
         """End a batch if it is here: tasks not started, and if `running` also the one that is."""
