@@ -29,31 +29,13 @@ from pixloom_scheduler.journal.reader import Reader
 from pixloom_scheduler.live import LiveJob
 from pixloom_scheduler.replica import Replica
 from tests.support.core_world import durable_view, plan_of
+from tests.support.effects import NoEffects
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 LEASE_S = 3.0
 SHAPE = [(StageKind.SOURCE, []), (StageKind.MAPPED, [0]), (StageKind.WHOLE, [1])]
-
-
-class Quiet:
-    """Effects that nobody sees."""
-
-    def committed(self, live, changes):
-        pass
-
-    def resumed(self, live):
-        pass
-
-    def dropped(self, jobs):
-        pass
-
-    def settled(self):
-        pass
-
-    def served_pools(self):
-        return frozenset()
 
 
 @pytest.fixture
@@ -92,7 +74,7 @@ class Scheduler:
             journal=self.committer,
             loader=self.loader,
             clock=DatabaseClock(),
-            effects=Quiet(),
+            effects=NoEffects(),
             costs={},
             lease_s=LEASE_S,
             monotonic=time.monotonic,

@@ -28,6 +28,7 @@ from pixloom_scheduler.live import LiveJob
 from pixloom_scheduler.partitions import Partitions
 from pixloom_scheduler.replica import Replica
 from tests.support.core_world import plan_of
+from tests.support.effects import NoEffects
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -38,7 +39,7 @@ LEASE_S = 3.0
 PLAN = plan_of([(StageKind.SOURCE, []), (StageKind.MAPPED, [0])])
 
 
-class Watching:
+class Watching(NoEffects):
     """Effects and takeovers that note what they are told."""
 
     def __init__(self) -> None:
@@ -46,20 +47,8 @@ class Watching:
         self.admitted: list[str] = []
         self.dropped_jobs: list[str] = []
 
-    def committed(self, live: LiveJob, changes: list[Any]) -> None:
-        pass
-
-    def resumed(self, live: LiveJob) -> None:
-        pass
-
     def dropped(self, jobs: list[LiveJob]) -> None:
         self.dropped_jobs += [live.header.id for live in jobs]
-
-    def settled(self) -> None:
-        pass
-
-    def served_pools(self) -> frozenset[str]:
-        return frozenset()
 
     def began(self, owned: Any) -> None:
         self.taken += [partition.id for partition in owned]

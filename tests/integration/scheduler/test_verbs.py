@@ -38,6 +38,7 @@ from pixloom_scheduler.submission import Submission, Submissions, body_digest
 from pixloom_scheduler.waiting import WaitingReasons
 from pixloom_scheduler.watches import Watches
 from tests.support.core_world import durable_view
+from tests.support.effects import NoEffects
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -61,27 +62,15 @@ DOCUMENT = {
 }
 
 
-class Watching:
+class Watching(NoEffects):
     """Effects that note what left after a commit."""
 
     def __init__(self) -> None:
         self.left: list[Change] = []
 
-    def resumed(self, live: LiveJob) -> None:
-        pass
-
-    def dropped(self, jobs: list[LiveJob]) -> None:
-        pass
-
     def committed(self, live: LiveJob, changes: list[Change]) -> None:
         del live
         self.left.extend(changes)
-
-    def settled(self) -> None:
-        pass
-
-    def served_pools(self) -> frozenset[str]:
-        return frozenset()
 
 
 class Scheduler:

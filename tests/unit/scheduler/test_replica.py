@@ -22,6 +22,7 @@ from pixloom_scheduler.journal.rows import COLUMNS
 from pixloom_scheduler.live import LiveJob
 from pixloom_scheduler.replica import STEP_S, Replica
 from tests.support.core_world import plan_of
+from tests.support.effects import NoEffects
 
 
 class MemoryJournal:
@@ -46,7 +47,7 @@ class MemoryJournal:
         raise AssertionError(job_id)
 
 
-class Watching:
+class Watching(NoEffects):
     """Effects that note what left after a commit."""
 
     def __init__(self):
@@ -56,17 +57,8 @@ class Watching:
     def committed(self, live, changes):
         self.left.extend(changes)
 
-    def resumed(self, live):
-        pass
-
     def dropped(self, jobs):
         self.gone.extend(jobs)
-
-    def settled(self):
-        pass
-
-    def served_pools(self):
-        return frozenset()
 
 
 class SteppingClock:
