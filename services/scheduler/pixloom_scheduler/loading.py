@@ -50,6 +50,9 @@ class Takeovers(Protocol):
     def admits(self, job_id: str) -> None:
         """A job was loaded and is about to be served."""
 
+    def heard(self, job_id: str) -> None:
+        """What was said of a job while it was being loaded has been heard."""
+
 
 @dataclass(slots=True)
 class _Load:
@@ -171,6 +174,7 @@ class Loading:
             load = self._loads[partition]
             (load.jobs or set()).discard(job_id)
             self._tell(load, [job_id])
+        self._takeovers.heard(job_id)
 
     def _is_ours(self, partition: int, epoch: int) -> bool:
         stamp = self._replica.stamps.get(partition)

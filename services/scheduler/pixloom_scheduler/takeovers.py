@@ -63,11 +63,17 @@ class HeldTakeovers:
         self._timers.at(self._clock.now() + ANNOUNCE_S, lambda: self._end(epochs))
 
     def admits(self, job_id: str) -> None:
-        """Hold back a job that is about to be served, while somebody may still announce tasks of it."""
+        """Hold back a job that is about to be served: executors may have announced tasks of it, or still do so."""
         takeover = self._open.get(partition_of(job_id))
         if takeover is not None:
             takeover.jobs.add(job_id)
-            self._dispatcher.hold([job_id])
+        self._dispatcher.hold([job_id])
+
+    def heard(self, job_id: str) -> None:
+        """Let a job go whose announcements were heard, unless somebody may still make one."""
+        takeover = self._open.get(partition_of(job_id))
+        if takeover is None or job_id not in takeover.jobs:
+            self._dispatcher.release([job_id])
 
     def announced(self, executor: str, partitions: Iterable[int]) -> None:
         """Take in that an executor has announced all that it holds of partitions."""

@@ -56,6 +56,9 @@ class Watching(NoEffects):
     def admits(self, job_id: str) -> None:
         self.admitted.append(job_id)
 
+    def heard(self, job_id: str) -> None:
+        pass
+
 
 class Member:
     """A replica with its partitions."""

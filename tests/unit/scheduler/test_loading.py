@@ -66,12 +66,16 @@ class Takeovers:
 
     def __init__(self):
         self.admitted = []
+        self.finished = []
 
     def began(self, owned):
         pass
 
     def admits(self, job_id):
         self.admitted.append(job_id)
+
+    def heard(self, job_id):
+        self.finished.append(job_id)
 
 
 @pytest.fixture
@@ -107,7 +111,7 @@ async def test_small_jobs_are_served_while_a_big_one_is_read(begin):
     jobs.read.set()
     await waiting
     await replica.command(BIG, StartRequested())
-    assert takeovers.admitted == [SMALL, BIG]
+    assert takeovers.admitted == takeovers.finished == [SMALL, BIG]
 
 
 async def test_what_is_said_of_a_job_that_is_still_to_come_is_heard_afterwards_in_its_order(begin):
