@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Watches"]
 
 SNAPSHOT_EVERY_S: Final = 0.2
+REFRESH_S: Final = 2.0
+"""How often a job without news is shown again: what it waits for may be in other jobs, or a matter of time."""
 SNAPSHOT_SHARE: Final = 20
 """Of a job with thousands of nodes snapshots are rarer: making them takes at most a twentieth of the loop's time."""
 
@@ -78,23 +80,33 @@ class Watches:
                 took_s = asyncio.get_running_loop().time() - now
                 next_snapshot = now + max(SNAPSHOT_EVERY_S, SNAPSHOT_SHARE * took_s)
                 yield job_pb2.WatchJobResponse(snapshot=snapshot)
+                is_shown = True
+            else:
+                is_shown = False
             if ended:
                 return
-            await self._wait(news, live, next_snapshot)
+            await self._wait(news, live, next_snapshot, is_shown=is_shown)
 
     @staticmethod
-    async def _wait(news: asyncio.Event, live: LiveJob, next_snapshot: float) -> None:
-        """Wait for something to show: an event at once, mere counts when the next snapshot is due."""
+    async def _wait(news: asyncio.Event, live: LiveJob, next_snapshot: float, *, is_shown: bool) -> None:
+        """Wait for something to show: an event at once, mere counts when the next snapshot is due.
+
+        Args:
+            news: Set when there is news that the watcher has not looked at.
+            live: The job.
+            next_snapshot: When the next snapshot is due, seconds.
+            is_shown: Whether the latest snapshot shows all there was; why nodes wait may change all the same.
+        """
         seen = len(live.events)
-        await news.wait()
         loop = asyncio.get_running_loop()
-        while len(live.events) == seen and loop.time() < next_snapshot:
-            news = live.news
+        until = max(next_snapshot, loop.time() + REFRESH_S) if is_shown else next_snapshot
+        while len(live.events) == seen and loop.time() < until:
             try:
-                async with asyncio.timeout_at(next_snapshot):
+                async with asyncio.timeout_at(until):
                     await news.wait()
             except TimeoutError:
                 return
+            news, until = live.news, next_snapshot
 
     def _snapshot(self, live: LiveJob) -> job_pb2.JobSnapshot:
         return job_pb2.JobSnapshot(job=self._reads.live_job(live), nodes=self._reads.live_nodes(live))
