@@ -147,13 +147,13 @@ class Load:
             return
         await self.accept(workflow(f"more{len(self.ledger.accepted)}", self.touched, seconds=self._seconds))
 
-    async def accept(self, document: dict[str, Any]) -> str:
+    async def accept(self, document: dict[str, Any], **more: Any) -> str:
         """Submit one job until it is accepted, under one request id, and return its id."""
         request_id = uuid.uuid4().hex
         delay_s = 0.05
         while True:
             try:
-                job = await self._cluster.client.create_job(spec=document, request_id=request_id)
+                job = await self._cluster.client.create_job(spec=document, request_id=request_id, **more)
             except PeerError as error:
                 self.ledger.refusals[error.reason] += 1
                 await asyncio.sleep(delay_s)

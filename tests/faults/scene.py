@@ -93,6 +93,9 @@ class Scene:
             )
             if troubling.done():
                 troubling.result()
+        except BaseException:
+            running.cancel()
+            raise
         finally:
             troubling.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -82,13 +82,14 @@ async def disk_full(scene: Scene) -> Outcome:
         async def fill() -> None:
             await asyncio.sleep(2.0)
             scene.happens()
-            async with _full(cluster, inside=bool(os.environ.get(INSIDE))):
+            # One after the other: while NATS takes nothing, nothing runs that could want to store something.
+            async with _full(cluster, inside=bool(os.environ.get(INSIDE)), queue=len(scene.moments) % 2 == 0):
                 # Each time other thumbnails than before, as what is stored already is not written again.
                 await load.accept(_thumbnails(cluster.photos, width=32 + len(scene.moments)))
                 await asyncio.sleep(FULL_S)
             await asyncio.sleep(8.0)  # until the longest back-off is over
 
-        outcome = await scene.under(cluster, load, fill)
+        outcome = await scene.under(cluster, load, fill, at_least_s=25)
         await _look_at(cluster, load, outcome)
         outcome.figures["what"] = where
         return outcome
@@ -114,9 +115,10 @@ async def _inside_a_namespace(scene: Scene) -> Outcome:
 
 
 @contextlib.asynccontextmanager
-async def _full(cluster: Cluster, *, inside: bool) -> AsyncIterator[None]:
+async def _full(cluster: Cluster, *, inside: bool, queue: bool) -> AsyncIterator[None]:
     if inside:
-        folders = (cluster.artifacts, cluster.stack.options.data_dir / "nats", cluster.folder / "scratch")
+        queued = (cluster.stack.options.data_dir / "nats",)
+        folders = queued if queue else (cluster.artifacts, cluster.folder / "scratch")
         fillers = [folder / "filler" for folder in folders]
         try:
             for filler in fillers:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
+from pixloom.rpc.channel import aio_channel
 from pixloom.v1 import executor_pb2 as pb
 from pixloom.v1 import job_pb2
 from tests.faults.scene import Case, Enough
@@ -55,7 +58,8 @@ def forge(true: pb.Report, rng: random.Random) -> pb.Report:
     elif kind == 3:
         forged.stage = rng.choice([0, 2, 99, 2**32 - 1])
     elif kind == 4:
-        forged.job_id = f"{rng.getrandbits(128):032x}"
+        # Of the same partition: a report for another scheduler's job is left unanswered, for its owner to judge.
+        forged.job_id = f"{rng.getrandbits(120):030x}{true.job_id[-2:]}"
     else:
         for result in forged.results:
             if rng.random() < 0.5:
@@ -66,19 +70,26 @@ def forge(true: pb.Report, rng: random.Random) -> pb.Report:
 
 
 class _Pool:
-    """Claims everything of a pool and keeps the reports until it is told to send them."""
+    """Claims everything of a pool and keeps the reports until it is told to send them.
 
-    def __init__(self, executor: BareExecutor, cluster: Cluster) -> None:
-        self._executor = executor
+    Attributes:
+        owner: The session with the scheduler that owns the job.
+        reports: Reports of what was granted.
+    """
+
+    def __init__(self, sessions: dict[str, BareExecutor], cluster: Cluster) -> None:
+        self._sessions = sessions
         self._cluster = cluster
+        self.owner = next(iter(sessions.values()))
         self.reports: list[pb.Report] = []
 
     async def claim(self, tasks: int) -> None:
         """Claim until `tasks` tasks have been granted."""
         granted = 0
         while granted < tasks:
-            batch = await self._executor.pull(self._cluster.stack.wiring.nats_url)
-            grant = await self._executor.claim(batch)
+            batch = await self.owner.pull(self._cluster.stack.wiring.nats_url)
+            self.owner = self._sessions.get(batch.owner_address, self.owner)
+            grant = await self.owner.claim(batch)
             if not grant.lease_token:
                 continue
             granted += len(grant.tasks)
@@ -98,15 +109,20 @@ async def reports(scene: Scene) -> Outcome:
 
         async def report() -> None:
             nonlocal changed, refused_twice, job_id
-            async with BareExecutor("bare-1", scheduler=cluster.scheduler_address, pool=POOL) as executor:
-                job_id = await load.accept(_document(TASKS))
-                pool = _Pool(executor, cluster)
+            async with contextlib.AsyncExitStack() as opened:
+                sessions = {
+                    address: await opened.enter_async_context(await _session(address))
+                    for address in cluster.addresses.values()
+                }
+                # Of high priority, so that all of its dispatches are in the lane that is looked at.
+                job_id = await load.accept(_document(TASKS), priority=9)
+                pool = _Pool(sessions, cluster)
                 await pool.claim(TASKS)
                 scene.happens()
                 before = (await cluster.query(_ROWS, job_id))[0][0]
-                await _forge_all(executor, pool, forged_count, scene.rng)
+                await _forge_all(pool, forged_count, scene.rng)
                 changed = (await cluster.query(_ROWS, job_id))[0][0] - before
-                refused_twice = await _send_thrice(executor, pool, scene.rng)
+                refused_twice = await _send_thrice(pool, scene.rng)
             raise Enough
 
         outcome = await scene.under(cluster, load, report, at_least_s=300.0)
@@ -118,16 +134,23 @@ async def reports(scene: Scene) -> Outcome:
         return outcome
 
 
-async def _forge_all(executor: BareExecutor, pool: _Pool, count: int, rng: random.Random) -> None:
+async def _session(address: str) -> BareExecutor:
+    """Return a session to be opened with a scheduler, once that one answers."""
+    async with asyncio.timeout(60), aio_channel(address, is_traced=False) as channel:
+        await channel.channel_ready()
+    return BareExecutor("bare-1", scheduler=address, pool=POOL)
+
+
+async def _forge_all(pool: _Pool, count: int, rng: random.Random) -> None:
     for number in range(count):
         forged = forge(rng.choice(pool.reports), rng)
         forged.report_id = 1_000_000 + number
-        refused = await executor.refused(forged)
+        refused = await pool.owner.refused(forged)
         if sorted(refused) != sorted(result.shard for result in forged.results):
             raise AssertionError(f"a forged report was accepted: {forged}")
 
 
-async def _send_thrice(executor: BareExecutor, pool: _Pool, rng: random.Random) -> int:
+async def _send_thrice(pool: _Pool, rng: random.Random) -> int:
     """Return how many results were refused."""
     sendings = pool.reports * 3
     rng.shuffle(sendings)
@@ -136,7 +159,7 @@ async def _send_thrice(executor: BareExecutor, pool: _Pool, rng: random.Random) 
         again = pb.Report()
         again.CopyFrom(true)
         again.report_id = number
-        refused += len(await executor.refused(again))
+        refused += len(await pool.owner.refused(again))
     return refused
 
 
