@@ -7,7 +7,6 @@ simulation (no sequence check, no epoch check, reply before commit); here the sa
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -139,14 +138,14 @@ async def test_a_crash_before_the_answer_leaves_one_job_for_each_request(cluster
     load = a_load(cluster, f"crash-{point}")
     cluster.environment["scheduler"] = {VARIABLE: f"{point}:2"}
     pid = await cluster.stack.wait_replaced("scheduler", cluster.stack.kill("scheduler"))
-    since = time.monotonic()
     try:
         submitting = asyncio.create_task(submitted(load, point))
+        # It dies by itself, with a job that is durable and a caller who does not know.
         await cluster.stack.wait_replaced("scheduler", pid, timeout_s=30)
     finally:
         cluster.environment.pop("scheduler")
     # The one that came up meanwhile has the variable too: it is replaced by one that has not.
     await cluster.stack.wait_replaced("scheduler", cluster.stack.kill("scheduler"))
     await submitting
-    assert load.ledger.refusals, f"nobody was left without an answer in {time.monotonic() - since:.1f} s"
+    assert len(load.ledger.accepted) == JOBS
     await require_all_once(cluster, load)
