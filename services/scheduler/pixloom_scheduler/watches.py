@@ -100,6 +100,10 @@ class Watches:
         seen = len(live.events)
         loop = asyncio.get_running_loop()
         until = max(next_snapshot, loop.time() + REFRESH_S) if is_shown else next_snapshot
+        if live.run.state.is_terminal:
+            # Its end is shown once it is durable, and that will be news.
+            await news.wait()
+            return
         while len(live.events) == seen and loop.time() < until:
             try:
                 async with asyncio.timeout_at(until):

@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import orjson
@@ -18,9 +18,6 @@ from pixloom.v1 import job_pb2
 from pixloom_scheduler.catalogue import OpCatalogue
 from pixloom_scheduler.clock import DatabaseClock
 from pixloom_scheduler.core.events import CancelRequested
-from pixloom_scheduler.dispatch import Dispatcher
-from pixloom_scheduler.estimates import Estimates
-from pixloom_scheduler.executors import ExecutorRegistry
 from pixloom_scheduler.inputs import InputReader, OutputCache
 from pixloom_scheduler.journal import schema
 from pixloom_scheduler.journal.committer import Committer
@@ -29,16 +26,15 @@ from pixloom_scheduler.journal.finished import FinishedJobs
 from pixloom_scheduler.journal.loader import Loader
 from pixloom_scheduler.journal.ownership import Ownership, connect
 from pixloom_scheduler.journal.reader import JobFilter, Reader
-from pixloom_scheduler.reads import JobReads
 from pixloom_scheduler.replica import Replica
 from pixloom_scheduler.rpc.jobs import Jobs
 from pixloom_scheduler.rpc.manifests import ManifestLister
 from pixloom_scheduler.starting import Starts
 from pixloom_scheduler.submission import Submission, Submissions, body_digest
-from pixloom_scheduler.waiting import WaitingReasons
 from pixloom_scheduler.watches import Watches
 from tests.support.core_world import durable_view
 from tests.support.effects import NoEffects
+from tests.support.job_reads import job_reads
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -101,23 +97,7 @@ class Scheduler:
         )
         catalogue = OpCatalogue(definitions)
         await catalogue.load()
-        executors, queue = ExecutorRegistry(), cast("Any", None)  # nothing is published
-        dispatcher = Dispatcher(
-            js=queue,
-            replica=self.replica,
-            executors=executors,
-            composer=queue,
-            clock=clock,
-            costs={},
-            new_id=lambda: uuid.uuid4().hex,
-        )
-        reads = JobReads(
-            replica=self.replica,
-            reader=self.reader,
-            waiting=WaitingReasons(dispatcher=dispatcher, executors=executors),
-            estimates=Estimates(costs={}, slots=executors.slots),
-            clock=clock,
-        )
+        reads = job_reads(self.replica, self.reader, clock)
         self.submissions = Submissions(
             replica=self.replica,
             definitions=definitions,

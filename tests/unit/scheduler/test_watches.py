@@ -1,0 +1,88 @@
+"""When a watcher is shown what."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+from pixloom.graph.plan import StageKind
+from pixloom.v1 import job_pb2
+from pixloom_scheduler.core.events import CancelRequested
+from pixloom_scheduler.watches import REFRESH_S, Watches
+from tests.support.live_jobs import happen, live_job
+
+if TYPE_CHECKING:
+    from pixloom_scheduler.live import LiveJob
+
+SHAPE: list[tuple[StageKind, list[int]]] = [(StageKind.WHOLE, [])]
+
+
+class Reads:
+    """Shows the number of the latest row as that of the job."""
+
+    def __init__(self, live: LiveJob) -> None:
+        self.live = live
+
+    async def durable(self, _job_id: str) -> LiveJob:
+        return self.live
+
+    def live_job(self, live: LiveJob) -> job_pb2.Job:
+        return job_pb2.Job(id=live.header.id, seq=live.run.seq)
+
+    def live_nodes(self, _live: LiveJob) -> list[job_pb2.Node]:
+        return []
+
+
+def commit(live: LiveJob) -> None:
+    """Let everything of a job become durable and be told."""
+    for seq in range(live.committed_seq + 1, live.run.seq + 1):
+        live.events.append(job_pb2.JobEvent(seq=seq))
+    live.committed_seq = live.run.seq
+    live.announce()
+
+
+def watch(live: LiveJob) -> Any:
+    nothing = cast("Any", None)
+    return Watches(reads=cast("Any", Reads(live)), reader=nothing, clock=nothing).watch(live.header.id, 0)
+
+
+async def next_snapshot(updates: Any) -> job_pb2.JobSnapshot:
+    while True:
+        update = await anext(updates)
+        if update.HasField("snapshot"):
+            return cast("job_pb2.JobSnapshot", update.snapshot)
+
+
+async def test_what_happens_right_after_a_snapshot_is_shown_by_the_next_though_nothing_follows() -> None:
+    live = live_job(1, SHAPE)
+    commit(live)
+    updates = watch(live)
+    async with asyncio.timeout(REFRESH_S / 2):
+        before = await next_snapshot(updates)
+        live.run.seq += 1
+        commit(live)
+        after = await next_snapshot(updates)
+    assert (before.job.seq, after.job.seq) == (live.run.seq - 1, live.run.seq)
+
+
+async def test_a_job_without_news_is_shown_again_after_a_while() -> None:
+    live = live_job(1, SHAPE)
+    commit(live)
+    updates = watch(live)
+    async with asyncio.timeout(3 * REFRESH_S):
+        assert (await next_snapshot(updates)).job.seq == (await next_snapshot(updates)).job.seq
+
+
+async def test_an_end_is_not_shown_before_it_is_durable_and_the_loop_goes_on_meanwhile() -> None:
+    live = live_job(1, SHAPE)
+    commit(live)
+    updates = watch(live)
+    await next_snapshot(updates)
+    happen(live, CancelRequested("enough", now=True))
+    assert live.run.state.is_terminal
+    waiting = asyncio.ensure_future(next_snapshot(updates))
+    await asyncio.sleep(0.3)
+    assert not waiting.done()
+    commit(live)
+    async with asyncio.timeout(1):
+        assert (await waiting).job.seq == live.run.seq
