@@ -25,8 +25,9 @@ def step(op: str, *, behind: str = "numbers", name: str = "step", **more: Any) -
 
 
 async def pids(engine: Engine) -> dict[str, int]:
-    """Return the pids of the executors in session, by id."""
-    return {executor.id: executor.pid for executor in await engine.client.list_executors()}
+    """Return the pids of both executors, by id, once they are in session."""
+    executors = await engine.until_executors(lambda found: len(found) == 2)
+    return {executor.id: executor.pid for executor in executors}
 
 
 async def test_a_failing_task_is_tried_again_after_longer_and_longer_waits(engine: Engine) -> None:

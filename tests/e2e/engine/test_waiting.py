@@ -83,7 +83,7 @@ async def test_jobs_wait_behind_those_with_higher_priority_and_less_work_under_w
             spec={"name": "busy", "nodes": [NUMBERS, step("debug.sleep", params={"seconds": 600}, timeout_s=900)]},
             priority=priority,
         )
-        for priority in (9, 9, 9, 9, 9)
+        for priority in 12 * (9,)
     ]
     for job in busy[:2]:
         await engine.until(job.id, lambda snapshot: node_of(snapshot, "step").state == "RUNNING")
