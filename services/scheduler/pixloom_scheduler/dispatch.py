@@ -60,7 +60,7 @@ __all__ = ["Dispatcher"]
 
 WINDOW_S: Final = 0.05
 BATCH_S: Final = 0.025
-LONG_BATCH_S: Final = 0.4
+LONG_BATCH_S: Final = 0.8
 BATCHES_LEFT: Final = 8
 """Batches a slot that the ready work of a stage is cut into: long ones while there is much, short ones at its end."""
 MAX_BATCH_TASKS: Final = 512

@@ -26,7 +26,7 @@ __all__ = ["EXIT_OUT_OF_MEMORY", "serve"]
 EXIT_OUT_OF_MEMORY: Final = 77
 _FLUSH_RESULTS: Final = 64
 # Every flush costs a sync of its files, a report and a commit; a batch is meant to last about this long.
-_FLUSH_NS: Final = 200_000_000
+_FLUSH_NS: Final = 400_000_000
 
 
 def serve(*, connection: socket.socket, page: mmap.mmap, settings: ChildSettings, registry: Registry) -> None:

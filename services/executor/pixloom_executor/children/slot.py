@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Slot"]
 
 # A second batch is sent ahead only while batches are short: it must not wait behind a long one in the wrong slot.
-_SHORT_BATCH_S: Final = 0.6
+_SHORT_BATCH_S: Final = 1.5
+_LONG_TASK_S: Final = 0.6
 _URGENT_AHEAD: Final = 2
 _ASK_AGAIN_S: Final = 0.005
 _WATCH_S: Final = (0.02, 1.0)
@@ -84,7 +85,7 @@ class Slot:
             return False
         position = read_position(self._child.page)
         is_on = any(run.number == position.batch for run in self._runs)
-        return is_on and time.monotonic_ns() - position.task_start_ns > _SHORT_BATCH_S * 1e9
+        return is_on and time.monotonic_ns() - position.task_start_ns > _LONG_TASK_S * 1e9
 
     @property
     def urgent_load(self) -> int:
