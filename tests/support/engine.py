@@ -195,7 +195,6 @@ async def _require_invariants(stack: LocalStack) -> None:
     store = open_store((stack.options.data_dir.absolute() / "artifacts").as_uri())
     findings = await check_database(stack.wiring.database_url, artifacts=store)
     assert findings.violations == []
-    assert findings.jobs > 0
 
 
 @contextlib.asynccontextmanager
