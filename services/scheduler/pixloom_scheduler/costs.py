@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from pixloom.v1 import job_pb2
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -14,6 +16,7 @@ __all__ = ["CostModel"]
 
 WEIGHT: Final = 0.3
 MIN_S: Final = 1e-6
+_TELLING: Final = frozenset((job_pb2.ATTEMPT_OUTCOME_OK, job_pb2.ATTEMPT_OUTCOME_PARTIAL))
 
 
 class CostModel:
@@ -23,11 +26,13 @@ class CostModel:
         self.costs = costs
 
     def learn(self, run: JobRun, stage_index: int, results: Sequence[executor_pb2.TaskResult]) -> None:
-        """Take in the times of one report."""
+        """Take in the times of one report; tasks that were ended or went wrong tell nothing of what the others cost."""
         nodes = run.stages[stage_index].plan.nodes
         elapsed = [0.0] * len(nodes)
         items = [0] * len(nodes)
         for result in results:
+            if result.outcome not in _TELLING:
+                continue
             if result.counts:
                 for place, counts in enumerate(result.counts[: len(nodes)]):
                     elapsed[place] += counts.elapsed.seconds + counts.elapsed.nanos / 1e9

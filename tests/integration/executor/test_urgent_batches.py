@@ -127,3 +127,19 @@ async def test_what_waits_behind_a_long_task_is_taken_back(pool: ChildPool) -> N
     async with asyncio.timeout(30):
         await pool.run(sleeps(2), after.append)
     assert [result.outcome for result in after] == 2 * [job_pb2.ATTEMPT_OUTCOME_OK]
+
+
+async def test_the_rest_of_a_batch_is_taken_back_when_a_task_of_it_takes_long(pool: ChildPool) -> None:
+    batch = batch_of([call("debug.sleep", seconds=1.5)], [pb.Task(shard=shard, attempt=1) for shard in range(4)])
+    results: list[pb.TaskResult] = []
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        running = group.create_task(pool.run(batch, results.append))
+        while not results:
+            await asyncio.sleep(TASK_S)
+            pool.take_back()
+        assert not running.done()
+        assert sorted(result.shard for result in results) == [1, 2, 3]
+        assert {result.outcome for result in results} == {job_pb2.ATTEMPT_OUTCOME_CANCELLED}
+        pool.take_back()
+        await running
+    assert [(result.shard, result.outcome) for result in results[3:]] == [(0, job_pb2.ATTEMPT_OUTCOME_OK)]

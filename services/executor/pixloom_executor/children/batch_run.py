@@ -96,9 +96,11 @@ class BatchRun:
             failed.retryable = True
             self.take([failed])
 
-    def cancel_pending(self) -> None:
-        """Give every task without result the outcome CANCELLED."""
-        for shard in list(self._pending):
+    def cancel_pending(self, *, after: int | None = None) -> None:
+        """Give every task without result the outcome CANCELLED, or those behind the place `after` of what was sent."""
+        for shard in list(self._pending) if after is None else self._sent[after + 1 :]:
+            if shard not in self._pending:
+                continue
             self.take(
                 [self._ended(shard, job_pb2.ATTEMPT_OUTCOME_CANCELLED, "CANCELLED", "ended before it was finished", 0)]
             )

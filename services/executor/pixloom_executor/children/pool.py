@@ -117,13 +117,13 @@ class ChildPool:
                 self._end(run, running=running)
 
     def take_back(self) -> None:
-        """Take back what waits behind tasks that take long: another executor may be free.
+        """Take back what waits behind tasks that take long, also in their own batch: another executor may be free.
 
         Tasks that have not started are delivered with the outcome CANCELLED.
         """
         for slot in self._slots:
             if slot.is_held_up:
-                for run in slot.runs()[1:]:
+                for run in slot.runs():
                     slot.take_back(run)
         if all(slot.is_held_up for slot in self._slots):
             for waiting in (self._urgent, self._waiting):

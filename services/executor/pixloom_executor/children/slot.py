@@ -128,14 +128,15 @@ class Slot:
             request_stop(self._child.page, run.number)
 
     def take_back(self, run: BatchRun) -> None:
-        """Take back what has not started of a batch behind the one that runs; its tasks are delivered CANCELLED."""
+        """Take back what has not started of a batch; its tasks are delivered CANCELLED."""
         child = self._child
         if child is None or run.stopping or not run.has_pending:
             return
         request_stop(child.page, run.number)
-        if read_position(child.page).batch == run.number:
-            # It has begun after all: it stops after the task it is on, and goes on behind the others.
-            run.is_yielding = True
+        position = read_position(child.page)
+        if position.batch == run.number:
+            # The task it is on goes on, and results of those before it may still be on their way.
+            run.cancel_pending(after=position.task)
             return
         # The child still answers for it, without results, once it comes to it.
         run.stopping = True
