@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ChildFaults", "SimulatedChildren"]
 
+LONG_TASK_S = 0.6
+
 OK = job_pb2.ATTEMPT_OUTCOME_OK
 FAILED = job_pb2.ATTEMPT_OUTCOME_FAILED
 
@@ -37,6 +39,7 @@ class ChildFaults:
         crash_rate: Attempts that lose their child.
         hang_rate: Attempts that take a minute or three.
         poison_rate: Attempts whose result the database will not take.
+        hand_over: Whether they ever say that there is room for more.
     """
 
     fail_rate: float = 0.0
@@ -45,6 +48,7 @@ class ChildFaults:
     crash_rate: float = 0.0
     hang_rate: float = 0.0
     poison_rate: float = 0.0
+    hand_over: bool = True
 
 
 class _Run:
@@ -62,6 +66,7 @@ class _Run:
         self.left = deque(batch.tasks)
         self.work: asyncio.Task[None] | None = None
         self.is_running = False
+        self.since = 0.0
 
     def end(self, *, running: bool) -> None:
         """Deliver what has not started as cancelled, and what is running too if asked."""
@@ -101,6 +106,15 @@ class SimulatedChildren:
         """Number of slots that are working."""
         return len(self._running)
 
+    @property
+    def urgent_batches(self) -> int:
+        """Number of slots that no long task holds up, as schedulers are told."""
+        return self._open_slots() if self._faults.hand_over else 0
+
+    def _open_slots(self) -> int:
+        now = self._world.now()
+        return self._slots - sum(run.is_running and now - run.since > LONG_TASK_S for run in self._running)
+
     async def run(
         self,
         batch: executor_pb2.LeaseBatch,
@@ -122,6 +136,11 @@ class SimulatedChildren:
                 if run in self._waiting:
                     self._waiting.remove(run)
 
+    def take_back(self) -> None:
+        """Take back what waits while long tasks hold up every slot."""
+        while self._waiting and not self._open_slots():
+            self._waiting.popleft().end(running=False)
+
     def _start(self) -> None:
         while self._waiting and len(self._running) < self._slots:
             run = self._waiting.popleft()
@@ -139,7 +158,7 @@ class SimulatedChildren:
         while run.left:
             run.is_running = True
             task = run.left[0]
-            start = self._world.now()
+            start = run.since = self._world.now()
             if self._world.chance(self._faults.hang_rate):
                 await asyncio.sleep(self._world.rng.uniform(30, 200))
             else:

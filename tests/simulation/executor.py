@@ -84,7 +84,7 @@ class ExecutorProcess:
         )
 
     async def _main(self) -> None:
-        tasks = [asyncio.create_task(self._owners.run())]
+        tasks = [asyncio.create_task(self._owners.run()), asyncio.create_task(self.supervisor.watch_slots())]
         pulls = [asyncio.create_task(puller.run()) for puller in self._pullers]
         drained = asyncio.create_task(self.supervisor.wait_for_drain())
         for task in (*tasks, *pulls):
@@ -95,6 +95,7 @@ class ExecutorProcess:
             pull.cancel()
         try:
             async with asyncio.timeout(DRAIN_S):
+                await self.supervisor.finish()
                 for puller in self._pullers:
                     await puller.finish()
         except TimeoutError:

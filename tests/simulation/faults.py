@@ -32,11 +32,12 @@ than the deadline of a task, which would put an end to it anyway."""
 class Faults:
     """Rates by kind of fault: how many a second, or how often out of all; 0 means never.
 
-    A run draws about half of the kinds. Runs with few faults go deep where those with many only thrash.
+    Without `hand_over` executors never say that they have room, so that all work comes by NATS. A run draws about half of the kinds. Runs with few faults go deep where those with many only thrash.
     """
 
     replicas: int = 1
     commands: bool = False
+    hand_over: bool = True
     database: float = 0.0
     unknown_commits: float = 0.0
     database_down: float = 0.0
@@ -79,7 +80,8 @@ class Faults:
         share = rng.choice((0.2, 0.4, 0.6))
         drawn = {name: rng.uniform(0, rate) if rng.random() < share else 0.0 for name, rate in most.items()}
         drawn["restore"] *= rng.random() < 0.3
-        return cls(replicas=rng.choice((1, 2, 2, 3)), commands=rng.random() < 0.6, **drawn)
+        replicas, commands, hand_over = rng.choice((1, 2, 2, 3)), rng.random() < 0.6, rng.random() < 0.5
+        return cls(replicas=replicas, commands=commands, hand_over=hand_over, **drawn)
 
     def __str__(self) -> str:
         return " ".join(
@@ -136,6 +138,7 @@ class Storm:
             crash_rate=faults.child_crash,
             hang_rate=faults.child_hang,
             poison_rate=faults.poison,
+            hand_over=faults.hand_over,
         )
         world.log("faults", faults)
 

@@ -20,6 +20,8 @@ from tests.simulation.reading import replay
 from tests.support.core_world import durable_view
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pixloom_scheduler.core.changes import Change
     from pixloom_scheduler.core.model import JobRun
     from pixloom_scheduler.journal.check.findings import Violation
@@ -193,20 +195,25 @@ class Invariants:
             case "grant":
                 claim = self._claims.get((stream, message.grant.claim_id))
                 if claim is not None and message.grant.lease_token:
-                    self._check_grant(stream, claim, message.grant)
+                    self._check_grant(stream, claim, message.grant.tasks)
+            case "assignment":
+                batch = message.assignment.batch
+                self._check_grant(stream, batch, batch.tasks)
             case "report_ack":
                 report = self._reports.get((stream.client.name, message.report_ack.report_id))
-                if report is not None:
+                if report is not None and not message.report_ack.elsewhere:
                     self._check_ack(report, message.report_ack)
 
-    def _check_grant(self, stream: Stream, claim: executor_pb2.Claim, grant: executor_pb2.Grant) -> None:
+    def _check_grant(
+        self, stream: Stream, offer: executor_pb2.Claim | executor_pb2.LeaseBatch, tasks: Iterable[Any]
+    ) -> None:
         executor = stream.client.name
-        for task in grant.tasks:
-            self._granted.add((claim.job_id, claim.generation, claim.stage, task.shard, task.attempt, executor))
+        for task in tasks:
+            self._granted.add((offer.job_id, offer.generation, offer.stage, task.shard, task.attempt, executor))
             if not self._is_aftermath:
-                where = f"job {claim.job_id[-4:]} task {claim.stage}.{task.shard}.{task.attempt} to {executor}"
-                self._check_task(claim.job_id, claim.stage, task, "grant", where, must_be_current=True)
-        job = self._database.tables.jobs.get(claim.job_id)
+                where = f"job {offer.job_id[-4:]} task {offer.stage}.{task.shard}.{task.attempt} to {executor}"
+                self._check_task(offer.job_id, offer.stage, task, "grant", where, must_be_current=True)
+        job = self._database.tables.jobs.get(offer.job_id)
         if job is None or stream.server is None or self._is_aftermath:
             return
         owner = self._database.tables.partitions[job["partition"]].owner

@@ -10,6 +10,7 @@ from pixloom_scheduler.clock import DatabaseClock
 from pixloom_scheduler.costs import CostModel
 from pixloom_scheduler.dispatch import Dispatcher
 from pixloom_scheduler.executors import ExecutorRegistry
+from pixloom_scheduler.grants import Grants
 from pixloom_scheduler.inputs import InputReader, OutputCache
 from pixloom_scheduler.journal.committer import CommitsLostError, Committer, OwnershipLostError
 from pixloom_scheduler.journal.membership import Membership
@@ -157,6 +158,13 @@ class SchedulerProcess:
             new_id=lambda: f"{world.rng.getrandbits(128):032x}",
         )
         self.incarnation = database.incarnation
+        grants = Grants(
+            replica=self.replica,
+            dispatcher=self.dispatcher,
+            mint=TokenMint(incarnation=self.incarnation, key=database.token_key, nonce=world.rng.randbytes),
+            timers=self._timers,
+            costs=costs.costs,
+        )
         self.sessions = ExecutorSessions(
             replica=self.replica,
             executors=executors,
@@ -167,12 +175,13 @@ class SchedulerProcess:
             catalogue=OpCatalogue(definitions),
             partitions=self.partitions,
             takeovers=takeovers,
-            mint=TokenMint(incarnation=self.incarnation, key=database.token_key, nonce=world.rng.randbytes),
+            grants=grants,
             clock=self.clock,
             timers=self._timers,
             incarnation=str(self.incarnation),
         )
         outside.connect(replica=self.replica, dispatcher=self.dispatcher, sessions=self.sessions)
+        self.dispatcher.connect(self.sessions.hand_over)
         takeovers.connect(dispatcher=self.dispatcher, sessions=self.sessions)
 
     def start(self) -> None:

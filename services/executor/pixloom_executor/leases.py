@@ -76,6 +76,12 @@ class LeaseBook:
         """Return the partitions of which something is held."""
         return {lease.batch.partition for lease in self._leases.values()}
 
+    def partition_of(self, report_id: int) -> int | None:
+        """Return the partition that a report without acknowledgement belongs to, or None."""
+        report = self._reports.get(report_id)
+        lease = self._leases.get(report.lease_token) if report is not None else None
+        return lease.batch.partition if lease is not None else None
+
     def announced(self, partitions: Collection[int] | None = None) -> list[executor_pb2.Lease]:
         """Return the leases as they are announced, all of them or those of partitions."""
         return [

@@ -64,6 +64,11 @@ class Owners:
             return session
         return None
 
+    def tell_room(self) -> None:
+        """Tell every replica how it is here, ahead of the next heartbeat."""
+        for session in self._sessions.values():
+            session.send_heartbeat()
+
     def claimant(self, batch: executor_pb2.LeaseBatch) -> Session | None:
         """Return the session on which to claim a dispatch; None if its owner cannot be reached now."""
         epoch, _ = self._owners.get(batch.partition, (0, ""))
@@ -100,6 +105,11 @@ class Owners:
         session.send_announce(executor_pb2.Announce(leases=self._book.announced(mine), partitions=mine))
         for report in self._book.unacknowledged(mine):
             session.send_report(report)
+
+    def granted(self, session: Session, batch: executor_pb2.LeaseBatch) -> None:
+        """Take in that a replica granted work: it owns the partition, whatever was known so far."""
+        if batch.owner_epoch > self._owners.get(batch.partition, (0, ""))[0]:
+            self.owned(session, [executor_pb2.OwnedPartition(partition=batch.partition, epoch=batch.owner_epoch)])
 
     def replicas(self, addresses: Iterable[str]) -> None:
         """Open sessions with replicas that were not known, and give up those that are gone."""

@@ -67,6 +67,10 @@ class Room:
                 self.give()
             raise
 
+    def enter(self) -> None:
+        """Take room without waiting: somebody has seen that there is some."""
+        self._under_way += 1
+
     def give(self) -> None:
         """Give room back."""
         self._under_way -= 1

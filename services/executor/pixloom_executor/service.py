@@ -123,7 +123,7 @@ async def run_executor(settings: ExecutorSettings, *, stop: asyncio.Event) -> No
                 pull.cancel()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(DRAIN_S):
-                    await asyncio.gather(*(puller.finish() for puller in pullers))
+                    await asyncio.gather(supervisor.finish(), *(puller.finish() for puller in pullers))
             flushed = await supervisor.flush(FLUSH_S)
             log.info("executor_stopped", executor=executor_id, flushed=flushed)
         finally:

@@ -1,4 +1,4 @@
-"""The stream to one scheduler replica: claims and reports go out, grants and acknowledgements come back.
+"""The stream to one scheduler replica: claims and reports go out; grants, work and acknowledgements come back.
 
 The stream may break at any time. What was granted and what was reported is kept in the `LeaseBook`; when the stream is
 up again, leases are announced and reports without acknowledgement sent once more, to whoever owns their jobs (`owners`).
@@ -46,6 +46,9 @@ class OwnershipListener(Protocol):
     def replicas(self, addresses: Iterable[str]) -> None:
         """These replicas are alive."""
 
+    def seek(self, partition: int) -> None:
+        """The owner of a partition is not who we think it is."""
+
 
 class SessionListener(Protocol):
     """Who acts on what a scheduler says."""
@@ -65,8 +68,14 @@ class SessionListener(Protocol):
     def room_changed(self) -> None:
         """There may be room for more work: the stream is up, or results were acknowledged."""
 
+    def assigned(self, session: Session, assignment: executor_pb2.Assignment) -> None:
+        """Run what was handed over."""
+
     def busy(self) -> int:
         """Return the number of slots in use."""
+
+    def open_slots(self) -> int:
+        """Return the number of slots that no long task holds up."""
 
     def is_draining(self) -> bool:
         """Return whether nothing new is taken."""
@@ -162,6 +171,16 @@ class Session:
         if self._up:
             self._outbox.put_nowait(executor_pb2.SessionRequest(give_back=message))
 
+    def send_heartbeat(self) -> None:
+        """Tell how it is here; while the stream is down nobody needs to know."""
+        if self._up:
+            heartbeat = executor_pb2.Heartbeat(
+                busy=self._listener.busy(),
+                draining=self._listener.is_draining(),
+                open_slots=self._listener.open_slots(),
+            )
+            self._outbox.put_nowait(executor_pb2.SessionRequest(heartbeat=heartbeat))
+
     async def inputs(self, lease_token: bytes, batch: executor_pb2.LeaseBatch, task: executor_pb2.Task) -> None:
         """Page the inputs of a granted task into it.
 
@@ -228,7 +247,7 @@ class Session:
                         continue
                     interval_s = response.welcome.heartbeat_interval.ToTimedelta().total_seconds()
                     self._last_reply = asyncio.get_running_loop().time()
-                    heart = asyncio.create_task(self._beat(outbox, interval_s, call))
+                    heart = asyncio.create_task(self._beat(interval_s, call))
                     self._up = True
                     self._owners.welcomed(self, response.welcome)
                     self._log.info("session_open", address=self.address)
@@ -240,11 +259,10 @@ class Session:
             # gRPC leaves the generator waiting when the other side ended the stream.
             outbox.put_nowait(None)
 
-    async def _beat(self, outbox: Outbox, interval_s: float, call: grpc.aio.Call) -> None:
+    async def _beat(self, interval_s: float, call: grpc.aio.Call) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            heartbeat = executor_pb2.Heartbeat(busy=self._listener.busy(), draining=self._listener.is_draining())
-            outbox.put_nowait(executor_pb2.SessionRequest(heartbeat=heartbeat))
+            self.send_heartbeat()
             await asyncio.sleep(interval_s)
             if loop.time() - self._last_reply > interval_s * (MISSED_HEARTBEATS + 0.5):
                 self._log.warning("heartbeats_missed", address=self.address)
@@ -274,12 +292,18 @@ class Session:
                     answer.set_result(response.grant)
                 else:
                     self._hand_back(response.grant)
+            case "report_ack" if response.report_ack.elsewhere:
+                partition = self._book.partition_of(response.report_ack.report_id)
+                if partition is not None:
+                    self._owners.seek(partition)
             case "report_ack":
                 self._book.acknowledge(response.report_ack.report_id)
                 self._listener.acknowledged(response.report_ack.report_id)
                 self._listener.room_changed()
             case "announce_ack":
                 self._listener.leases_refused(list(response.announce_ack.refused_tokens))
+            case "assignment":
+                self._listener.assigned(self, response.assignment)
             case "cancel_tasks":
                 self._listener.cancel_tasks(response.cancel_tasks)
             case "drain":

@@ -1,4 +1,4 @@
-"""The executor's supervisor: claims what the pullers bring, hands it to the children, reports what they return.
+"""The executor's supervisor: takes what is handed over and what the pullers bring, has children run it, reports.
 
 It never decodes an image, so nothing an image does can take it down.
 """
@@ -49,7 +49,6 @@ class Supervisor:
         self._executor_id = executor_id
         self._children = children
         self._book = book
-        self._rooms: list[Room] = []
         self._ops: frozenset[str] = frozenset()
         self._draining = asyncio.Event()
         self._pending: dict[bytes, list[executor_pb2.TaskResult]] = {}
@@ -57,6 +56,8 @@ class Supervisor:
         # Batches on their way to the children, by identity; and those that a cancel has met there.
         self._claiming: dict[int, executor_pb2.LeaseBatch] = {}
         self._overtaken: set[int] = set()
+        self._assigned: set[asyncio.Task[None]] = set()
+        self._slots = self._open_slots = children.urgent_batches
         self._log = structlog.get_logger("executor")
 
     def connect(self, *, owners: Owners, room: Room, ops: Iterable[str]) -> None:
@@ -69,7 +70,7 @@ class Supervisor:
         """
         self._ops = frozenset(ops)
         self._owners = owners
-        self._rooms = [room]
+        self._room = room
 
     # -- What sessions and pullers ask ------------------------------------------------------------------------------
 
@@ -84,12 +85,15 @@ class Supervisor:
 
     def room_changed(self) -> None:
         """There may be room for more work."""
-        for room in self._rooms:
-            room.wake()
+        self._room.wake()
 
     def busy(self) -> int:
         """Return the number of slots in use."""
         return self._children.busy
+
+    def open_slots(self) -> int:
+        """Return the number of slots that no long task holds up."""
+        return self._open_slots
 
     def is_draining(self) -> bool:
         """Return whether nothing new is taken."""
@@ -107,13 +111,27 @@ class Supervisor:
         """Give back what waits behind tasks that take long, until cancelled: another executor may be free."""
         while True:
             await asyncio.sleep(LOOK_AT_SLOTS_S)
+            # First, so that what comes back is not handed over here again.
+            self._look_at_slots()
             # What is taken back is reported CANCELLED: in a job that nobody cancels, that hands it back.
             self._children.take_back()
             self.room_changed()
 
+    def _look_at_slots(self) -> None:
+        """Tell the schedulers when long tasks hold up more slots than before, or fewer."""
+        open_slots = self._children.urgent_batches
+        if open_slots != self._open_slots:
+            self._open_slots = open_slots
+            self._owners.tell_room()
+
     async def wait_for_drain(self) -> None:
         """Wait until somebody asked this executor to leave."""
         await self._draining.wait()
+
+    async def finish(self) -> None:
+        """Wait until what was handed over has ended."""
+        if self._assigned:
+            await asyncio.wait(self._assigned)
 
     async def flush(self, timeout_s: float) -> bool:
         """Wait until nothing is held any more; False if that took too long."""
@@ -180,9 +198,47 @@ class Supervisor:
             # Somebody paused or cancelled the job between the claim and now: nothing of it is to start.
             self._hand_back(lease, set(lease.running))
             return
-        urgent = message.subject.endswith(f".{LANES[0]}")
-        await self._children.run(batch, lambda result: self._finished(lease, result), urgent=urgent)
+        await self._work(lease, urgent=message.subject.endswith(f".{LANES[0]}"))
+
+    def assigned(self, session: Session, assignment: executor_pb2.Assignment) -> None:
+        """Run what a scheduler has handed over; what cannot be run here goes back at once."""
+        batch = assignment.batch
+        granted = tuple(executor_pb2.TaskKey(shard=task.shard, attempt=task.attempt) for task in batch.tasks)
+        lease = HeldLease(assignment.lease_token, batch, granted, {task.shard for task in batch.tasks})
+        self._book.hold(lease)
+        self._owners.granted(session, batch)
+        if self._draining.is_set() or any(call.op not in self._ops for call in batch.calls):
+            self._hand_back(lease, set(lease.running))
+            return
+        self._room.enter()
+        self._claiming[id(batch)] = batch
+        work = asyncio.get_running_loop().create_task(self._work_on_assigned(session, lease))
+        self._assigned.add(work)
+        work.add_done_callback(self._assigned.discard)
+
+    async def _work_on_assigned(self, session: Session, lease: HeldLease) -> None:
+        key = id(lease.batch)
+        try:
+            try:
+                await self._page_inputs(session, lease)
+            finally:
+                del self._claiming[key]
+                is_overtaken = key in self._overtaken
+                self._overtaken.discard(key)
+            if is_overtaken or self._draining.is_set():
+                self._hand_back(lease, set(lease.running))
+            else:
+                await self._work(lease, urgent=True)
+        except SessionLostError:
+            self._hand_back(lease, set(lease.running))
+        finally:
+            self._room.give()
+
+    async def _work(self, lease: HeldLease, *, urgent: bool) -> None:
+        await self._children.run(lease.batch, lambda result: self._finished(lease, result), urgent=urgent)
         self._send(lease)
+        if self._open_slots != self._slots:
+            self._look_at_slots()
 
     async def _claim(self, session: Session, message: Msg, batch: executor_pb2.LeaseBatch) -> HeldLease | None:
         """Return what was granted of a dispatch, with all its inputs, or None if nothing is to be run."""
@@ -205,14 +261,19 @@ class Supervisor:
             batch.tasks.extend(kept)
         lease = HeldLease(grant.lease_token, batch, tuple(grant.tasks), set(granted))
         self._book.hold(lease)
+        self._owners.granted(session, batch)
         try:
-            for task in batch.tasks:
-                if task.inputs_paged:
-                    await session.inputs(grant.lease_token, batch, task)
+            await self._page_inputs(session, lease)
         except SessionLostError:
             self._hand_back(lease, granted)
             return None
         return lease
+
+    @staticmethod
+    async def _page_inputs(session: Session, lease: HeldLease) -> None:
+        for task in lease.batch.tasks:
+            if task.inputs_paged:
+                await session.inputs(lease.token, lease.batch, task)
 
     def _hand_back(self, lease: HeldLease, shards: Iterable[int]) -> None:
         message = self._book.give_back(lease, shards)

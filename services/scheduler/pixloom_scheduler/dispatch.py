@@ -1,15 +1,18 @@
-"""Keeps a small window of ready work of each pool on NATS.
+"""Gives ready work to executors: what is urgent by handing it over, the rest through a small window on NATS.
+
+Urgent is the first batch of each stage, and what has a high priority: about 25 ms of expected work. It goes straight to
+an executor in session that has room for it, granted already (ADR 16). Where no executor in session can take any, it is
+offered in the lane `now` on NATS; everything else in the lane `bulk`, with more in a batch while there is much to do, as
+executors let what is urgent go ahead after the task they are on (ADR 15).
 
 Work is offered only while less than about 50 ms of it for each slot waits to be claimed, so that a job with a million
-items never stands in the way of a small one, and pause, cancel and priority act at once. A message carries several
-tasks of one stage: about 25 ms of expected work in the lane `now`; more in the lane `bulk` while there is much to do,
-as executors let what comes by `now` go ahead after the task they are on (ADR 13).
+items never stands in the way of a small one, and pause, cancel and priority act at once.
 
 Whose turn it is, `turns` tells; what people limit, `limits`. Both are kept up to date by `note`, from the changes of each
 commit, so that a step never looks at all jobs.
 
-Tasks are chosen when everything in memory is durable (`fill`), right after a commit; composing and publishing the
-message then takes its time. A dispatch that can no longer be claimed (the stream was wiped, the message is behind the
+Tasks are chosen when everything in memory is durable (`fill`), right after a commit; composing and sending the message
+then takes its time. A dispatch that can no longer be claimed (the stream was wiped, the message is behind the
 consumer's acknowledgements, five minutes have passed) is offered again.
 """
 
@@ -18,11 +21,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import nats.errors
 import nats.js.errors
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from pixloom.queue import LANES, STREAM, consumer_name, declare_consumers, declare_stream, replace_stream, subject
 from pixloom_scheduler.core.changes import (
@@ -50,8 +54,9 @@ if TYPE_CHECKING:
 
     from nats.js import JetStreamContext
 
+    from pixloom.v1 import executor_pb2
     from pixloom_scheduler.clock import DatabaseClock
-    from pixloom_scheduler.executors import ExecutorRegistry
+    from pixloom_scheduler.executors import ExecutorRegistry, ExecutorSession
     from pixloom_scheduler.live import LiveJob
     from pixloom_scheduler.messages import MessageComposer
     from pixloom_scheduler.replica import Replica
@@ -69,6 +74,7 @@ LOOK_EVERY_S: Final = 10.0
 FORGET_AFTER_S: Final = 300.0
 PUBLISHERS: Final = 4
 PUBLISH_TIMEOUT_S: Final = 2.0
+RETRY_S: Final = 0.1
 STREAM_BROKEN_AFTER_S: Final = 10.0
 """How long nothing can be published over a connection that stands before the stream is made anew."""
 
@@ -88,6 +94,7 @@ class _Offer:
         limits: Names of the limits that it counts against.
         published: When it was published, seconds; 0 while it is not.
         seq: Its place in the stream; 0 while it is not published.
+        session: The executor that it is to be handed over to; None if it is offered to all.
     """
 
     live: LiveJob
@@ -100,10 +107,18 @@ class _Offer:
     limits: tuple[str, ...] = ()
     published: float = 0.0
     seq: int = 0
+    session: ExecutorSession | None = None
+
+
+class HandOver(Protocol):
+    """Grants a batch to an executor that did not ask for it."""
+
+    def __call__(self, session: ExecutorSession, live: LiveJob, batch: executor_pb2.LeaseBatch) -> int:
+        """Return how many of its tasks the executor got; the others are taken out of the batch."""
 
 
 class Dispatcher:
-    """Chooses, composes and publishes."""
+    """Chooses, composes and publishes; `connect` ties it to who hands work over."""
 
     def __init__(
         self,
@@ -130,12 +145,17 @@ class Dispatcher:
         self._unserved: dict[str, tuple[LiveJob, set[int]]] = {}
         self._offers: dict[str, _Offer] = {}
         self._offered_s: dict[tuple[str, str], float] = {}
+        self._handing: set[asyncio.Task[None]] = set()
         self._outbox: deque[str] = deque()
         self._has_outbox = asyncio.Event()
         self._declared: set[str] = set()
         self._stream_created: datetime | None = None
         self._failing_since = 0.0
         self._log = structlog.get_logger("dispatch")
+
+    def connect(self, hand_over: HandOver) -> None:
+        """Name who hands work over to executors in session."""
+        self._hand_over = hand_over
 
     # -- What is ready --------------------------------------------------------------------------------------------
 
@@ -196,9 +216,7 @@ class Dispatcher:
             self.turns.mark(live, ready)
 
     def _is_served(self, live: LiveJob, stage: int) -> bool:
-        plan = live.run.plan
-        ops = [plan.nodes[node].op for node in plan.stages[stage].nodes]
-        return self._executors.offers(plan.stages[stage].pool, ops)
+        return self._executors.offers(live.run.plan.stages[stage].pool, _ops(live, stage))
 
     def _park(self, live: LiveJob, stage: int) -> None:
         """Put a stage aside that nobody could run: offered, it would take the room of others in the window."""
@@ -284,12 +302,19 @@ class Dispatcher:
         stage = run.stages[index]
         is_first = stage.done == 0 and stage.active == 0
         lane = LANES[0] if is_first or run.priority >= URGENT_PRIORITY else LANES[1]
-        if self._offered_s.get((pool, lane), 0.0) >= WINDOW_S * slots:
-            return False
         if not self._is_served(live, index):
             self.turns.unmark(live, index)
             self._park(live, index)
             return True
+        session = None
+        if lane == LANES[0]:
+            ops = _ops(live, index)
+            session = self._executors.with_room(pool, ops)
+            if session is None and self._executors.is_brisk(pool, ops):
+                # It has room in a moment, sooner than by NATS.
+                return False
+        if session is None and self._offered_s.get((pool, lane), 0.0) >= WINDOW_S * slots:
+            return False
         seconds = task_s(run, index, self._costs)
         backlog_s = (len(stage.shards) - stage.cursor + len(stage.ready)) * seconds
         batch_s = BATCH_S
@@ -307,11 +332,39 @@ class Dispatcher:
         offer = _Offer(live, index, run.generation, shards, pool, lane, min(seconds * len(shards), 1.0), names)
         dispatch_id = self._new_id()
         self._offers[dispatch_id] = offer
-        self._offered_s[pool, lane] = self._offered_s.get((pool, lane), 0.0) + offer.expected_s
         self.concurrency.take(names)
-        self._outbox.append(dispatch_id)
-        self._has_outbox.set()
+        if session is not None:
+            offer.session = session
+            session.expect(offer.expected_s)
+            handing = asyncio.get_running_loop().create_task(self._hand(dispatch_id, offer))
+            self._handing.add(handing)
+            handing.add_done_callback(self._handing.discard)
+        else:
+            self._offered_s[pool, lane] = self._offered_s.get((pool, lane), 0.0) + offer.expected_s
+            self._outbox.append(dispatch_id)
+            self._has_outbox.set()
         return True
+
+    async def _hand(self, dispatch_id: str, offer: _Offer) -> None:
+        """Hand an offer over; what the executor does not get is offered again."""
+        session = offer.session
+        try:
+            batch = await self._composer.compose(offer.live, offer.stage, offer.shards, dispatch_id=dispatch_id)
+        except (OSError, TimeoutError, SQLAlchemyError) as error:
+            self._log.warning("hand_over_failed", error=type(error).__name__, dispatch=dispatch_id)
+            # Not at once: whatever is wrong would be wrong again.
+            await asyncio.sleep(RETRY_S)
+            self._withdraw(dispatch_id)
+            self.fill()
+            return
+        if session is None or self._offers.get(dispatch_id) is not offer:
+            return
+        granted = self._hand_over(session, offer.live, batch)
+        if granted < len(offer.shards):
+            self._withdraw(dispatch_id)
+            self.fill()
+        else:
+            self._forget(dispatch_id)
 
     def claimed(self, dispatch_id: str, granted: int) -> None:
         """Take in that somebody came for a dispatch and got `granted` of its tasks: room for the next one."""
@@ -331,8 +384,11 @@ class Dispatcher:
     def _forget(self, dispatch_id: str) -> _Offer | None:
         offer = self._offers.pop(dispatch_id, None)
         if offer is not None:
-            left = self._offered_s[offer.pool, offer.lane] - offer.expected_s
-            self._offered_s[offer.pool, offer.lane] = left if left > 1e-9 else 0.0
+            if offer.session is not None:
+                offer.session.expect(-offer.expected_s)
+            else:
+                left = self._offered_s[offer.pool, offer.lane] - offer.expected_s
+                self._offered_s[offer.pool, offer.lane] = left if left > 1e-9 else 0.0
             self.concurrency.give(offer.limits)
         return offer
 
@@ -390,7 +446,7 @@ class Dispatcher:
             self._log.warning("stream_not_replaced", error=type(error).__name__)
 
     async def _publish(self, dispatch_id: str, offer: _Offer) -> None:
-        message, headers = await self._composer.compose(offer.live, offer.stage, offer.shards, dispatch_id=dispatch_id)
+        batch = await self._composer.compose(offer.live, offer.stage, offer.shards, dispatch_id=dispatch_id)
         if offer.pool not in self._declared:
             await self._declare_stream()
             await declare_consumers(self._js, offer.pool)
@@ -398,9 +454,9 @@ class Dispatcher:
         reach("publish.before")
         ack = await self._js.publish(
             subject(offer.pool, offer.lane),
-            message,
+            batch.SerializeToString(),
             timeout=PUBLISH_TIMEOUT_S,
-            headers={**headers, "Nats-Msg-Id": dispatch_id},
+            headers={**batch.trace_context, "Nats-Msg-Id": dispatch_id},
         )
         reach("publish.after")
         offer.published, offer.seq = self._clock.now(), ack.seq
@@ -469,3 +525,8 @@ class Dispatcher:
             self._declared.clear()
             for dispatch_id in list(self._offers):
                 self._withdraw(dispatch_id)
+
+
+def _ops(live: LiveJob, stage: int) -> list[str]:
+    plan = live.run.plan
+    return [plan.nodes[node].op for node in plan.stages[stage].nodes]

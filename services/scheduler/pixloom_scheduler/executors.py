@@ -1,4 +1,4 @@
-"""The executors in session with this replica, and which leases they hold."""
+"""The executors in session with this replica, which leases they hold, and which of them has room for work at once."""
 
 from __future__ import annotations
 
@@ -11,10 +11,43 @@ if TYPE_CHECKING:
 
     from pixloom.v1 import executor_pb2
 
-__all__ = ["ExecutorRegistry", "ExecutorSession"]
+__all__ = ["ExecutorRegistry", "ExecutorSession", "HeldLease"]
 
 MOST_KNOWN_OFFERS: Final = 4096
 """Sets of ops whose answer is remembered."""
+
+ROOM_S: Final = 0.05
+"""Expected seconds of work handed over, for each slot, behind which nothing more is handed over."""
+
+BATCH_OVERHEAD_S: Final = 0.001
+"""About what a batch takes besides its work."""
+
+LOOKED_AT: Final = 16
+"""Executors that are compared when one is sought for a batch."""
+
+
+@dataclass(slots=True)
+class HeldLease:
+    """A lease as its executor's session knows it.
+
+    Attributes:
+        job_id: Its job.
+        number: Its number in the job.
+        tasks: Tasks of it that no result has come for.
+        task_s: Seconds that a task is expected to take.
+        handed_over: Whether it was granted without having been asked for.
+    """
+
+    job_id: str
+    number: int
+    tasks: int = 0
+    task_s: float = 0.0
+    handed_over: bool = False
+
+    @property
+    def expected_s(self) -> float:
+        """Seconds that what is left is expected to take."""
+        return self.tasks * self.task_s + BATCH_OVERHEAD_S if self.tasks > 0 else 0.0
 
 
 @dataclass(slots=True)
@@ -28,7 +61,10 @@ class ExecutorSession:
         last_seen: When it was last heard of, seconds.
         busy: Slots in use, as it says.
         draining: Whether it takes nothing new.
-        leases: Job and lease id by token.
+        leases: Leases by token.
+        open_slots: Slots that no long task holds up, as it says.
+        load_s: Expected seconds of what it holds, and of what is about to be handed over to it.
+        handed_s: The part of those that was handed over.
         ops: Names with versions of the ops that it serves.
     """
 
@@ -38,16 +74,54 @@ class ExecutorSession:
     last_seen: float
     busy: int = 0
     draining: bool = False
-    leases: dict[bytes, tuple[str, int]] = field(default_factory=dict)
+    leases: dict[bytes, HeldLease] = field(default_factory=dict)
+    open_slots: int = field(init=False)
+    load_s: float = 0.0
+    handed_s: float = 0.0
     ops: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
         self.ops = frozenset(op.name for op in self.hello.ops)
+        self.open_slots = self.hello.slots
 
     @property
     def id(self) -> str:
         """Id of the executor."""
         return self.hello.executor_id
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a batch may be handed over to it."""
+        return self.open_slots > 0 and not self.draining and self.handed_s < ROOM_S * self.open_slots
+
+    def expect(self, seconds: float) -> None:
+        """Take in that work is about to be handed over; negative once it was, or was not after all."""
+        self.handed_s += seconds
+        self.load_s += seconds
+
+    def hold(self, token: bytes, lease: HeldLease) -> None:
+        """Take in that it holds a lease."""
+        self.leases[token] = lease
+        self._weigh(lease, lease.expected_s)
+
+    def done(self, token: bytes, tasks: int) -> None:
+        """Take in that results of some tasks of a lease have come."""
+        lease = self.leases.get(token)
+        if lease is not None:
+            before = lease.expected_s
+            lease.tasks = max(0, lease.tasks - tasks)
+            self._weigh(lease, lease.expected_s - before)
+
+    def let_go(self, token: bytes) -> None:
+        """Forget a lease; nothing happens if it is not held."""
+        lease = self.leases.pop(token, None)
+        if lease is not None:
+            self._weigh(lease, -lease.expected_s)
+
+    def _weigh(self, lease: HeldLease, seconds: float) -> None:
+        self.load_s += seconds
+        if lease.handed_over:
+            self.handed_s += seconds
 
 
 class ExecutorRegistry:
@@ -56,7 +130,8 @@ class ExecutorRegistry:
     def __init__(self) -> None:
         self._sessions: dict[str, ExecutorSession] = {}
         self._pools: frozenset[str] | None = None
-        self._offers: dict[tuple[str, frozenset[str]], bool] = {}
+        self._serving: dict[tuple[str, frozenset[str]], list[ExecutorSession]] = {}
+        self._turn = 0
 
     def __iter__(self) -> Iterator[ExecutorSession]:
         return iter(sorted(self._sessions.values(), key=lambda session: session.id))
@@ -97,19 +172,41 @@ class ExecutorRegistry:
 
     def offers(self, pool: str, ops: Iterable[str]) -> bool:
         """Return whether one executor of a pool has all of some ops."""
+        return bool(self._serving_all(pool, ops))
+
+    def with_room(self, pool: str, ops: Iterable[str]) -> ExecutorSession | None:
+        """Return the executor with the least to do of those to whom a batch with some ops can be handed over, or None.
+
+        Where there are many, only some of them are compared, others each time.
+        """
+        serving = self._serving_all(pool, ops)
+        if len(serving) > LOOKED_AT:
+            self._turn = (self._turn + 1) % len(serving)
+            serving = (serving[self._turn :] + serving[: self._turn])[:LOOKED_AT]
+        return min(
+            (session for session in serving if session.has_room),
+            key=lambda session: session.load_s / session.open_slots,
+            default=None,
+        )
+
+    def is_brisk(self, pool: str, ops: Iterable[str]) -> bool:
+        """Return whether some executor will soon have room for a batch with some ops."""
+        return any(session.open_slots for session in self._serving_all(pool, ops))
+
+    def _serving_all(self, pool: str, ops: Iterable[str]) -> list[ExecutorSession]:
         wanted = (pool, frozenset(ops))
-        known = self._offers.get(wanted)
+        known = self._serving.get(wanted)
         if known is None:
-            if len(self._offers) >= MOST_KNOWN_OFFERS:
-                self._offers.clear()
-            known = self._offers[wanted] = any(
-                pool in session.hello.pools and wanted[1] <= session.ops
-                for session in self._sessions.values()
-                if not session.draining
-            )
+            if len(self._serving) >= MOST_KNOWN_OFFERS:
+                self._serving.clear()
+            known = self._serving[wanted] = [
+                session
+                for session in self
+                if not session.draining and pool in session.hello.pools and wanted[1] <= session.ops
+            ]
         return known
 
     def forget_pools(self) -> None:
         """Count pools and ops again; to be called when a session began to drain."""
         self._pools = None
-        self._offers.clear()
+        self._serving.clear()

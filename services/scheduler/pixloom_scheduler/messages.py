@@ -57,8 +57,8 @@ class MessageComposer:
 
     async def compose(
         self, live: LiveJob, stage_index: int, shards: tuple[int, ...], *, dispatch_id: str
-    ) -> tuple[bytes, dict[str, str]]:
-        """Return the serialised message and its headers."""
+    ) -> executor_pb2.LeaseBatch:
+        """Return the message."""
         start = self._clock.now()
         run = live.run
         stage = run.stages[stage_index]
@@ -71,7 +71,7 @@ class MessageComposer:
                 live, stage_index, dispatch_id=dispatch_id, tasks=len(tasks), start=start, end=self._clock.now()
             )
         items = max((stage.shards.items_of(shard) for shard in shards), default=1)
-        message = executor_pb2.LeaseBatch(
+        return executor_pb2.LeaseBatch(
             dispatch_id=dispatch_id,
             project=live.header.project,
             job_id=live.header.id,
@@ -87,7 +87,6 @@ class MessageComposer:
             trace_context=context,
             trace_tasks=traced,
         )
-        return message.SerializeToString(), context
 
     @staticmethod
     def _task(run: JobRun, stage_index: int, shard: int) -> executor_pb2.Task:

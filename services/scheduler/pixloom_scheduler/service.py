@@ -25,6 +25,7 @@ from pixloom_scheduler.costs import CostModel
 from pixloom_scheduler.dispatch import Dispatcher
 from pixloom_scheduler.estimates import Estimates
 from pixloom_scheduler.executors import ExecutorRegistry
+from pixloom_scheduler.grants import Grants
 from pixloom_scheduler.inputs import InputReader, OutputCache
 from pixloom_scheduler.journal import schema
 from pixloom_scheduler.journal.committer import Committer
@@ -157,6 +158,13 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
         new_id=new_id,
         limits=settings.limits,
     )
+    grants = Grants(
+        replica=replica,
+        dispatcher=dispatcher,
+        mint=TokenMint(incarnation=deployment.incarnation, key=deployment.token_key, nonce=secrets.token_bytes),
+        timers=timers,
+        costs=costs.costs,
+    )
     sessions = ExecutorSessions(
         replica=replica,
         executors=executors,
@@ -167,12 +175,13 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
         catalogue=catalogue,
         partitions=partitions,
         takeovers=takeovers,
-        mint=TokenMint(incarnation=deployment.incarnation, key=deployment.token_key, nonce=secrets.token_bytes),
+        grants=grants,
         clock=clock,
         timers=timers,
         incarnation=str(deployment.incarnation),
     )
     outside.connect(replica=replica, dispatcher=dispatcher, sessions=sessions)
+    dispatcher.connect(sessions.hand_over)
     takeovers.connect(dispatcher=dispatcher, sessions=sessions)
     submissions = Submissions(
         replica=replica, definitions=definitions, reader=reader, catalogue=catalogue, clock=clock, new_id=new_id

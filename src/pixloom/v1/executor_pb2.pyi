@@ -816,21 +816,27 @@ class Heartbeat(_message.Message):
 
     BUSY_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
+    OPEN_SLOTS_FIELD_NUMBER: _builtins.int
     busy: _builtins.int
     """Slots in use."""
     draining: _builtins.bool
     """Whether nothing new is taken."""
+    open_slots: _builtins.int
+    """Slots that no long task holds up: what is handed over to them starts soon. Unset means all."""
     def __init__(
         self,
         *,
         busy: _builtins.int = ...,
         draining: _builtins.bool = ...,
+        open_slots: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_open_slots", b"_open_slots", "open_slots", b"open_slots"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "draining", b"draining"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_open_slots", b"_open_slots", "busy", b"busy", "draining", b"draining", "open_slots", b"open_slots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__open_slots: _TypeAlias = _typing.Literal["open_slots"]  # noqa: Y015
+    _WhichOneofArgType__open_slots: _TypeAlias = _typing.Literal["_open_slots", b"_open_slots"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__open_slots) -> _WhichOneofReturnType__open_slots | None: ...
 
 Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
 
@@ -1093,6 +1099,34 @@ class Grant(_message.Message):
 Global___Grant: _TypeAlias = Grant  # noqa: Y015
 
 @_typing.final
+class Assignment(_message.Message):
+    """Work handed over to an executor that has room for it, granted without having been asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_TOKEN_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    lease_token: _builtins.bytes
+    """Token for the tasks."""
+    @_builtins.property
+    def batch(self) -> Global___LeaseBatch:
+        """The tasks, all of them granted."""
+
+    def __init__(
+        self,
+        *,
+        lease_token: _builtins.bytes = ...,
+        batch: Global___LeaseBatch | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "lease_token", b"lease_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Assignment: _TypeAlias = Assignment  # noqa: Y015
+
+@_typing.final
 class ReportAck(_message.Message):
     """Answer to a report, after its commit."""
 
@@ -1100,8 +1134,11 @@ class ReportAck(_message.Message):
 
     REPORT_ID_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
+    ELSEWHERE_FIELD_NUMBER: _builtins.int
     report_id: _builtins.int
     """The report."""
+    elsewhere: _builtins.bool
+    """This replica does not own the job's partition: nothing is said about the results, ask WhoOwns."""
     @_builtins.property
     def refused(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Shards whose results were refused as stale or not leased; they must not be sent again."""
@@ -1111,10 +1148,11 @@ class ReportAck(_message.Message):
         *,
         report_id: _builtins.int = ...,
         refused: _abc.Iterable[_builtins.int] | None = ...,
+        elsewhere: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["refused", b"refused", "report_id", b"report_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["elsewhere", b"elsewhere", "refused", b"refused", "report_id", b"report_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1235,6 +1273,7 @@ class SessionResponse(_message.Message):
     HEARTBEAT_REPLY_FIELD_NUMBER: _builtins.int
     ANNOUNCE_ACK_FIELD_NUMBER: _builtins.int
     OWNED_FIELD_NUMBER: _builtins.int
+    ASSIGNMENT_FIELD_NUMBER: _builtins.int
     BUNDLE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
@@ -1269,6 +1308,10 @@ class SessionResponse(_message.Message):
         """Partitions were taken over."""
 
     @_builtins.property
+    def assignment(self) -> Global___Assignment:
+        """Work handed over."""
+
+    @_builtins.property
     def bundle(self) -> Global___ResponseBundle:
         """Several of these that were waiting to be sent."""
 
@@ -1283,13 +1326,14 @@ class SessionResponse(_message.Message):
         heartbeat_reply: Global___HeartbeatReply | None = ...,
         announce_ack: Global___AnnounceAck | None = ...,
         owned: Global___Owned | None = ...,
+        assignment: Global___Assignment | None = ...,
         bundle: Global___ResponseBundle | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["announce_ack", b"announce_ack", "bundle", b"bundle", "cancel_tasks", b"cancel_tasks", "drain", b"drain", "grant", b"grant", "heartbeat_reply", b"heartbeat_reply", "message", b"message", "owned", b"owned", "report_ack", b"report_ack", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["announce_ack", b"announce_ack", "assignment", b"assignment", "bundle", b"bundle", "cancel_tasks", b"cancel_tasks", "drain", b"drain", "grant", b"grant", "heartbeat_reply", b"heartbeat_reply", "message", b"message", "owned", b"owned", "report_ack", b"report_ack", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce_ack", b"announce_ack", "bundle", b"bundle", "cancel_tasks", b"cancel_tasks", "drain", b"drain", "grant", b"grant", "heartbeat_reply", b"heartbeat_reply", "message", b"message", "owned", b"owned", "report_ack", b"report_ack", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce_ack", b"announce_ack", "assignment", b"assignment", "bundle", b"bundle", "cancel_tasks", b"cancel_tasks", "drain", b"drain", "grant", b"grant", "heartbeat_reply", b"heartbeat_reply", "message", b"message", "owned", b"owned", "report_ack", b"report_ack", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "grant", "report_ack", "cancel_tasks", "drain", "heartbeat_reply", "announce_ack", "owned", "bundle"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "grant", "report_ack", "cancel_tasks", "drain", "heartbeat_reply", "announce_ack", "owned", "assignment", "bundle"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 

@@ -1,6 +1,6 @@
 """`ExecutorService`: the session of each executor, and the leases it holds.
 
-Claims are answered at once. Reports are answered when the commit that holds their results is durable; results that do
+Claims are answered at once; work that the dispatcher hands over is granted without a claim. Reports are answered when the commit that holds their results is durable; results that do
 not belong to a lease of this executor are refused and change nothing. When a stream breaks, its leases are given a
 short grace in which the executor may come back; then they are LOST and their tasks go out again.
 """
@@ -17,8 +17,8 @@ from pixloom.graph.plan import StageKind
 from pixloom.opcodec import op_from_proto
 from pixloom.rpc.bundles import bundled, unbundled
 from pixloom.v1 import executor_pb2, executor_pb2_grpc
-from pixloom_scheduler.core.changes import AttemptEnded, Change, LeaseAdopted, TasksGranted
-from pixloom_scheduler.core.events import LeaseAnnounced, LeaseLost, TasksClaimed, TasksReported, TasksReturned
+from pixloom_scheduler.core.changes import AttemptEnded, Change
+from pixloom_scheduler.core.events import TasksReported
 from pixloom_scheduler.core.view import halt_of
 from pixloom_scheduler.crash_points import reach
 from pixloom_scheduler.executors import ExecutorSession
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pixloom_scheduler.costs import CostModel
     from pixloom_scheduler.dispatch import Dispatcher
     from pixloom_scheduler.executors import ExecutorRegistry
+    from pixloom_scheduler.grants import Grants
     from pixloom_scheduler.inputs import InputReader, OutputCache
     from pixloom_scheduler.journal.ownership import Owned
     from pixloom_scheduler.live import LiveJob
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from pixloom_scheduler.replica import Replica
     from pixloom_scheduler.takeovers import HeldTakeovers
     from pixloom_scheduler.timers import Timers
-    from pixloom_scheduler.tokens import TokenMint
 
 __all__ = ["ExecutorSessions"]
 
@@ -67,7 +67,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         catalogue: OpCatalogue,
         partitions: Partitions,
         takeovers: HeldTakeovers,
-        mint: TokenMint,
+        grants: Grants,
         clock: DatabaseClock,
         timers: Timers,
         incarnation: str,
@@ -81,7 +81,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         self._catalogue = catalogue
         self._partitions = partitions
         self._takeovers = takeovers
-        self._mint = mint
+        self._grants = grants
         self._clock = clock
         self._timers = timers
         self._incarnation = incarnation
@@ -119,7 +119,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         session = ExecutorSession(hello, asyncio.Queue(), start=now, last_seen=now)
         before = self._executors.get(hello.executor_id)
         if before is not None:
-            session.leases = before.leases
+            session.leases, session.load_s, session.handed_s = before.leases, before.load_s, before.handed_s
         await self._catalogue.announce([op_from_proto(op) for op in hello.ops])
         self._executors.add(session)
         owned = [
@@ -136,6 +136,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         welcome.heartbeat_interval.FromMilliseconds(int(HEARTBEAT_S * 1000))
         session.outbox.put_nowait(executor_pb2.SessionResponse(welcome=welcome))
         self._announce(session, executor_pb2.Announce(leases=hello.leases))
+        self._grants.not_received(session, frozenset(lease.lease_token for lease in hello.leases))
         self._log.info("executor_joined", executor=session.id, pools=list(hello.pools), slots=hello.slots)
         self._dispatcher.executors_changed()
         return session
@@ -152,8 +153,8 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
     def forget(self, jobs: frozenset[str]) -> None:
         """Forget the leases of jobs that belong to another replica now."""
         for session in self._executors:
-            for token in [token for token, (job_id, _) in session.leases.items() if job_id in jobs]:
-                del session.leases[token]
+            for token in [token for token, lease in session.leases.items() if lease.job_id in jobs]:
+                session.let_go(token)
 
     def _close(self, session: ExecutorSession) -> None:
         self._executors.remove(session)
@@ -164,17 +165,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
 
     def _lose(self, session: ExecutorSession) -> None:
         """Give up the leases of a session that is gone, unless the executor came back."""
-        current = self._executors.get(session.id)
-        if current is not None and current.leases is session.leases:
-            return
-        announced = current.leases if current is not None else {}
-        for token, (job_id, lease) in session.leases.items():
-            live = self._replica.find(job_id)
-            # Numbers of leases begin anew when a job was elsewhere meanwhile.
-            held = live.run.leases.get(lease) if live is not None else None
-            if token not in announced and held is not None and held.token == token:
-                self._replica.report(job_id, LeaseLost(lease))
-        session.leases = {}
+        self._grants.lose(session, self._executors.get(session.id))
 
     def watch_silence(self) -> None:
         """End sessions that have not been heard of; called every second."""
@@ -204,7 +195,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
             case "claim":
                 self._claim(session, message.claim)
             case "give_back":
-                self._give_back(session, message.give_back)
+                self._grants.give_back(session, message.give_back)
             case "heartbeat":
                 self._heartbeat(session, message.heartbeat)
             case "announce":
@@ -216,6 +207,10 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
 
     def _heartbeat(self, session: ExecutorSession, heartbeat: executor_pb2.Heartbeat) -> None:
         session.busy = heartbeat.busy
+        open_slots = heartbeat.open_slots if heartbeat.HasField("open_slots") else session.hello.slots
+        if open_slots != session.open_slots:
+            session.open_slots = open_slots
+            self._dispatcher.fill()
         if heartbeat.draining != session.draining:
             session.draining = heartbeat.draining
             self._executors.forget_pools()
@@ -236,81 +231,76 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
             and self._replica.is_inside_lease
             and self._dispatcher.may_grant(live, claim.stage, claim.dispatch_id)
         ):
-            tasks = tuple((task.shard, task.attempt) for task in claim.tasks)
-            event = TasksClaimed(
-                executor=session.id,
+            granted = self._grants.grant(
+                session,
+                live,
                 generation=claim.generation,
                 stage=claim.stage,
-                tasks=tasks,
-                mint=lambda granted: self._mint.mint(
-                    job=claim.job_id,
-                    generation=claim.generation,
-                    stage=claim.stage,
-                    tasks=granted,
-                    executor=session.id,
-                ),
+                tasks=tuple((task.shard, task.attempt) for task in claim.tasks),
             )
-            for change in self._replica.handle_now(live, event):
-                if isinstance(change, TasksGranted):
-                    self._remember(session, live, change)
-                    grant.lease_token = change.token
-                    grant.tasks.extend(
-                        executor_pb2.TaskKey(shard=shard, attempt=attempt) for shard, attempt in change.tasks
-                    )
-                    live.announce()
+            if granted is not None:
+                grant.lease_token = granted.token
+                grant.tasks.extend(
+                    executor_pb2.TaskKey(shard=shard, attempt=attempt) for shard, attempt in granted.tasks
+                )
         session.outbox.put_nowait(executor_pb2.SessionResponse(grant=grant))
         self._dispatcher.claimed(claim.dispatch_id, len(grant.tasks))
 
-    def _remember(self, session: ExecutorSession, live: LiveJob, grant: TasksGranted) -> None:
-        session.leases[grant.token] = (live.header.id, grant.lease)
-        self._dispatcher.leased(live, grant.lease, grant.stage)
-        self._timers.at(grant.deadline, lambda: self._expire(live, grant.lease))
+    def hand_over(self, session: ExecutorSession, live: LiveJob, batch: executor_pb2.LeaseBatch) -> int:
+        """Grant a batch to an executor that did not ask for it; return how many of its tasks it got.
 
-    def _expire(self, live: LiveJob, lease: int) -> None:
-        # Numbers of leases begin anew when a job was elsewhere meanwhile.
-        if self._replica.find(live.header.id) is live and lease in live.run.leases:
-            self._replica.report(
-                live.header.id, LeaseLost(lease, "DEADLINE", "it did not end in time although its executor is alive")
-            )
-
-    def _give_back(self, session: ExecutorSession, message: executor_pb2.GiveBack) -> None:
-        known = session.leases.get(message.lease_token)
-        live = self._replica.find(message.job_id)
-        if known is None or live is None or known[0] != message.job_id:
-            return
-        changes = self._replica.handle_now(live, TasksReturned(known[1], tuple(message.shards)))
-        if known[1] not in live.run.leases:
-            del session.leases[message.lease_token]
-        if live.run.cancelling is not None:
-            # It may have been the last that the end of the job waited for.
-            self._replica.settle(message.job_id)
-        self._dispatcher.note(live, changes)
-        self._dispatcher.fill()
+        Tasks that are no longer offered are taken out of the batch.
+        """
+        if self._executors.get(session.id) is not session or session.draining or not self._replica.is_inside_lease:
+            return 0
+        granted = self._grants.grant(
+            session,
+            live,
+            generation=batch.generation,
+            stage=batch.stage,
+            tasks=tuple((task.shard, task.attempt) for task in batch.tasks),
+            handed_over=True,
+        )
+        if granted is None:
+            return 0
+        if len(granted.tasks) < len(batch.tasks):
+            attempts = dict(granted.tasks)
+            kept = [task for task in batch.tasks if attempts.get(task.shard) == task.attempt]
+            del batch.tasks[:]
+            batch.tasks.extend(kept)
+        assignment = executor_pb2.Assignment(lease_token=granted.token, batch=batch)
+        session.outbox.put_nowait(executor_pb2.SessionResponse(assignment=assignment))
+        return len(granted.tasks)
 
     def _report(self, session: ExecutorSession, report: executor_pb2.Report, open_reports: asyncio.Semaphore) -> None:
         if self._partitions.is_elsewhere(report.job_id):
             # The executor keeps it for the owner.
             open_reports.release()
+            ack = executor_pb2.ReportAck(report_id=report.report_id, elsewhere=True)
+            session.outbox.put_nowait(executor_pb2.SessionResponse(report_ack=ack))
             return
         if self._partitions.loading.is_loading(report.job_id):
             self._partitions.loading.when_loaded(report.job_id, lambda: self._report(session, report, open_reports))
             return
         known = session.leases.get(report.lease_token)
         live = self._replica.find(report.job_id)
-        lease = live.run.leases.get(known[1]) if known is not None and live is not None else None
+        lease = live.run.leases.get(known.number) if known is not None and live is not None else None
         if (
             known is None
             or live is None
-            or known[0] != report.job_id
+            or known.job_id != report.job_id
             or report.generation != live.run.generation
             or not 0 <= report.stage < len(live.run.stages)
             or (lease is not None and lease.stage != report.stage)
         ):
+            if known is not None and lease is None and known.job_id == report.job_id:
+                session.let_go(report.lease_token)
             self._acknowledge(session, report, frozenset(), open_reports)
             return
+        session.done(report.lease_token, len(report.results))
         stage = live.run.stages[report.stage]
         results = tuple(read_result(stage, result) for result in report.results)
-        future = self._replica.report(report.job_id, TasksReported(known[1], results))
+        future = self._replica.report(report.job_id, TasksReported(known.number, results))
         future.add_done_callback(lambda done: self._reported(session, live, report, done, open_reports))
 
     def _reported(
@@ -338,8 +328,8 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
                 self._outputs.put(place, result.output)
         self._costs.learn(live.run, report.stage, report.results)
         known = session.leases.get(report.lease_token)
-        if known is not None and known[1] not in live.run.leases:
-            del session.leases[report.lease_token]
+        if known is not None and known.number not in live.run.leases:
+            session.let_go(report.lease_token)
         self._acknowledge(session, report, accepted, open_reports)
 
     @staticmethod
@@ -362,7 +352,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
             # What belongs to another replica is neither adopted nor refused.
             if self._partitions.loading.is_loading(lease.job_id):
                 self._partitions.loading.when_loaded(lease.job_id, lambda lease=lease: self._adopt_late(session, lease))  # type: ignore[misc]
-            elif not self._partitions.is_elsewhere(lease.job_id) and not self._adopt(session, lease):
+            elif not self._partitions.is_elsewhere(lease.job_id) and not self._grants.adopt(session, lease):
                 refused.append(lease.lease_token)
         if announce.leases:
             ack = executor_pb2.AnnounceAck(refused_tokens=refused)
@@ -383,42 +373,6 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         """Adopt a lease of a job that was still to be loaded, if its executor is still there."""
         if self._executors.get(session.id) is session:
             self._announce(session, executor_pb2.Announce(leases=[lease]))
-
-    def _adopt(self, session: ExecutorSession, lease: executor_pb2.Lease) -> bool:
-        live = self._replica.find(lease.job_id)
-        if live is None:
-            return False
-        # The stream broke and is back within its grace: the lease was never given up.
-        for number, running in live.run.leases.items():
-            if running.token == lease.lease_token and running.executor == session.id:
-                session.leases[lease.lease_token] = (lease.job_id, number)
-                return True
-        tasks = tuple((task.shard, task.attempt) for task in lease.tasks)
-        genuine = self._mint.is_genuine(
-            lease.lease_token,
-            job=lease.job_id,
-            generation=lease.generation,
-            stage=lease.stage,
-            tasks=tasks,
-            executor=session.id,
-        )
-        if not genuine:
-            return False
-        grant = TasksGranted(
-            lease=0,
-            executor=session.id,
-            stage=lease.stage,
-            tasks=tasks,
-            token=lease.lease_token,
-            time=0.0,
-            deadline=0.0,
-        )
-        event = LeaseAnnounced(lease.generation, grant, frozenset(lease.held))
-        changes = self._replica.handle_now(live, event)
-        for change in changes:
-            if isinstance(change, LeaseAdopted):
-                self._remember(session, live, change.grant)
-        return bool(changes)
 
     # -- Calls ----------------------------------------------------------------------------------------------------
 
