@@ -1,4 +1,4 @@
-"""A job that is paused or cancelled while an executor takes up work of it: nothing of that work starts."""
+"""Work that an executor is handed, or claims: what runs, and what is handed back because it was halted meanwhile."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ JOB = "j1"
 
 
 class Scheduler(executor_pb2_grpc.ExecutorServiceServicer):
-    """Grants every claim, and says in the same breath that other tasks are to be ended."""
+    """Grants every claim, and says in the same breath that other tasks are to be ended; hands work over."""
 
     def __init__(self) -> None:
         self.cancel: pb.CancelTasks | None = None
+        self.work: asyncio.Queue[pb.Assignment] = asyncio.Queue()
         self.heard: asyncio.Queue[pb.SessionRequest] = asyncio.Queue()
 
     async def Session(
@@ -46,18 +47,25 @@ class Scheduler(executor_pb2_grpc.ExecutorServiceServicer):
                 match request.WhichOneof("message"):
                     case "hello":
                         welcome = pb.Welcome(incarnation="i", owned=[pb.OwnedPartition(partition=0, epoch=1)])
-                        welcome.heartbeat_interval.FromSeconds(5)
+                        welcome.heartbeat_interval.FromMilliseconds(300)
                         yield pb.SessionResponse(welcome=welcome)
+                    case "heartbeat":
+                        yield pb.SessionResponse(heartbeat_reply=pb.HeartbeatReply())
+                        while not self.work.empty():
+                            yield self._together(pb.SessionResponse(assignment=self.work.get_nowait()))
                     case "claim":
                         grant = pb.Grant(
                             claim_id=request.claim.claim_id, lease_token=b"t", tasks=list(request.claim.tasks)
                         )
-                        answers = [pb.SessionResponse(grant=grant)]
-                        if self.cancel is not None:
-                            answers.append(pb.SessionResponse(cancel_tasks=self.cancel))
-                        yield pb.SessionResponse(bundle=pb.ResponseBundle(messages=answers))
+                        yield self._together(pb.SessionResponse(grant=grant))
                     case "report" | "give_back":
                         self.heard.put_nowait(request)
+
+    def _together(self, answer: pb.SessionResponse) -> pb.SessionResponse:
+        answers = [answer]
+        if self.cancel is not None:
+            answers.append(pb.SessionResponse(cancel_tasks=self.cancel))
+        return pb.SessionResponse(bundle=pb.ResponseBundle(messages=answers))
 
 
 @pytest.fixture
@@ -106,13 +114,17 @@ async def supervisor(tmp_path: Path, scheduler: tuple[Scheduler, str]) -> AsyncI
     await children.stop()
 
 
-async def taken(supervisor: Supervisor, nats: EmbeddedNats) -> None:
-    """Let the executor take a dispatch of three tasks off a queue."""
+def three_tasks(op: str = "debug.noop") -> pb.LeaseBatch:
     batch = batch_of(
-        [call("debug.noop")],
-        [pb.Task(shard=shard, attempt=1, inputs=[sliced(inline(item(shard)))]) for shard in range(3)],
+        [call(op)], [pb.Task(shard=shard, attempt=1, inputs=[sliced(inline(item(shard)))]) for shard in range(3)]
     )
     batch.job_id, batch.generation, batch.stage = JOB, 1, 1
+    return batch
+
+
+async def taken(supervisor: Supervisor, nats: EmbeddedNats) -> None:
+    """Let the executor take a dispatch of three tasks off a queue."""
+    batch = three_tasks()
     connection = await nats_client.connect(nats.url)
     try:
         subject = connection.new_inbox()
@@ -153,3 +165,38 @@ async def test_what_is_halted_elsewhere_stops_nothing_here(
     async with asyncio.timeout(20):
         heard = await scheduler[0].heard.get()
     assert sorted(result.shard for result in heard.report.results) == [0, 1, 2]
+
+
+async def handed_over(scheduler: Scheduler, batch: pb.LeaseBatch) -> pb.SessionRequest:
+    """Hand a batch over, with the next heartbeat, and return what the executor says of it."""
+    scheduler.work.put_nowait(pb.Assignment(lease_token=b"t", batch=batch))
+    async with asyncio.timeout(20):
+        return await scheduler.heard.get()
+
+
+async def test_what_is_handed_over_runs_without_a_claim(
+    supervisor: Supervisor, scheduler: tuple[Scheduler, str]
+) -> None:
+    heard = await handed_over(scheduler[0], three_tasks())
+    assert heard.report.lease_token == b"t"
+    assert sorted(result.shard for result in heard.report.results) == [0, 1, 2]
+    await supervisor.finish()
+
+
+@pytest.mark.parametrize("now", [False, True])
+async def test_what_is_halted_as_it_is_handed_over_goes_back_and_is_never_run(
+    supervisor: Supervisor, scheduler: tuple[Scheduler, str], *, now: bool
+) -> None:
+    scheduler[0].cancel = pb.CancelTasks(job_id=JOB, generation=1, now=now)
+    heard = await handed_over(scheduler[0], three_tasks())
+    assert heard.give_back.shards == [0, 1, 2]
+    assert await supervisor.flush(5)
+
+
+async def test_what_cannot_be_run_here_goes_back(supervisor: Supervisor, scheduler: tuple[Scheduler, str]) -> None:
+    heard = await handed_over(scheduler[0], three_tasks("image.resize"))
+    assert heard.give_back.shards == [0, 1, 2]
+    supervisor.drain()
+    heard = await handed_over(scheduler[0], three_tasks())
+    assert heard.give_back.shards == [0, 1, 2]
+    assert await supervisor.flush(5)

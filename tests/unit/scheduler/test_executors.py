@@ -1,0 +1,91 @@
+"""Who has room for work that is handed over."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from pixloom.v1 import executor_pb2, op_pb2
+from pixloom_scheduler.executors import (
+    BATCH_OVERHEAD_S,
+    LOOKED_AT,
+    ROOM_S,
+    ExecutorRegistry,
+    ExecutorSession,
+    HeldLease,
+)
+
+OPS = ["debug.noop@1"]
+
+
+def session(name: str, *, slots: int = 1, ops: list[str] = OPS) -> ExecutorSession:
+    hello = executor_pb2.Hello(executor_id=name, pools=["cpu"], slots=slots, ops=[op_pb2.Op(name=op) for op in ops])
+    return ExecutorSession(hello, asyncio.Queue(), start=0.0, last_seen=0.0)
+
+
+def registry(*sessions: ExecutorSession) -> ExecutorRegistry:
+    made = ExecutorRegistry()
+    for each in sessions:
+        made.add(each)
+    return made
+
+
+def lease(tasks: int, task_s: float, *, handed_over: bool = True) -> HeldLease:
+    return HeldLease("j", 1, tasks, task_s, handed_over)
+
+
+def test_who_has_the_least_to_do_for_each_slot_is_chosen() -> None:
+    small, large = session("small"), session("large", slots=4)
+    small.hold(b"a", lease(1, 0.01))
+    large.hold(b"b", lease(2, 0.01))
+    assert registry(small, large).with_room("cpu", OPS) is large
+    large.hold(b"c", lease(1, 0.5, handed_over=False))
+    assert registry(small, large).with_room("cpu", OPS) is small
+
+
+def test_nothing_is_handed_over_behind_much_that_was_until_results_come() -> None:
+    one = session("one")
+    one.hold(b"a", lease(10, ROOM_S / 5))
+    assert registry(one).with_room("cpu", OPS) is None
+    assert registry(one).is_brisk("cpu", OPS)
+    one.done(b"a", 6)
+    assert registry(one).with_room("cpu", OPS) is one
+    one.let_go(b"a")
+    assert (one.load_s, one.handed_s) == (pytest.approx(0), pytest.approx(0))
+
+
+def test_what_was_claimed_is_load_but_takes_no_room() -> None:
+    one = session("one")
+    one.hold(b"a", lease(100, 1.0, handed_over=False))
+    assert one.load_s == pytest.approx(100 + BATCH_OVERHEAD_S)
+    assert registry(one).with_room("cpu", OPS) is one
+
+
+def test_work_on_its_way_takes_room() -> None:
+    one = session("one")
+    one.expect(2 * ROOM_S)
+    assert not one.has_room
+    one.expect(-2 * ROOM_S)
+    assert one.has_room
+
+
+def test_who_is_held_up_drains_or_lacks_ops_gets_nothing() -> None:
+    held_up, draining, other = session("a"), session("b"), session("c", ops=["debug.sleep@1"])
+    held_up.open_slots = 0
+    draining.draining = True
+    made = registry(held_up, draining, other)
+    assert made.with_room("cpu", OPS) is None
+    assert not made.is_brisk("cpu", OPS)
+    assert made.offers("cpu", OPS)
+    assert made.with_room("gpu", OPS) is None
+
+
+def test_among_many_everybody_gets_something() -> None:
+    many = [session(f"{number:03}") for number in range(4 * LOOKED_AT)]
+    made = registry(*many)
+    for _ in range(8 * LOOKED_AT):
+        chosen = made.with_room("cpu", OPS)
+        assert chosen is not None
+        chosen.expect(ROOM_S / 4)
+    assert min(each.load_s for each in many) > 0

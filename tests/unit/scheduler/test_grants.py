@@ -1,0 +1,76 @@
+"""What becomes of leases whose executor never heard of them."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import Any
+
+from pixloom.graph.plan import StageKind
+from pixloom.v1 import executor_pb2
+from pixloom_scheduler.core.apply import apply
+from pixloom_scheduler.core.decide import decide
+from pixloom_scheduler.executors import ExecutorSession
+from pixloom_scheduler.grants import Grants
+from pixloom_scheduler.tokens import TokenMint
+from tests.support.live_jobs import NOW, live_job, offer
+
+
+class Owner:
+    """A replica with one job; what it is told to make durable is kept."""
+
+    def __init__(self, live):
+        self.live = live
+        self.reported = []
+
+    def find(self, job_id):
+        return self.live if job_id == self.live.header.id else None
+
+    def handle_now(self, live, event):
+        changes = decide(live.run, event, NOW, {})
+        apply(live.run, changes)
+        return changes
+
+    def report(self, job_id, event):
+        self.reported.append((job_id, event))
+
+
+class Quiet:
+    """A dispatcher, and timers, that only listen."""
+
+    def leased(self, live, lease, stage):
+        pass
+
+    def note(self, live, changes):
+        pass
+
+    def fill(self):
+        pass
+
+    def at(self, due, call):
+        pass
+
+
+def test_what_was_granted_on_a_stream_that_broke_unread_is_offered_again():
+    live = live_job(1, [(StageKind.WHOLE, [])])
+    owner: Any = Owner(live)
+    quiet: Any = Quiet()
+    mint = TokenMint(incarnation=uuid.uuid4(), key=b"k" * 32, nonce=lambda size: b"n" * size)
+    grants = Grants(replica=owner, dispatcher=quiet, mint=mint, timers=quiet, costs={})
+    session = ExecutorSession(executor_pb2.Hello(executor_id="x"), asyncio.Queue(), start=0.0, last_seen=0.0)
+    offer(live, 0)
+    granted = grants.grant(session, live, generation=1, stage=0, tasks=((0, 1),), handed_over=True)
+    assert granted is not None
+    assert session.handed_s > 0
+
+    grants.not_received(session, frozenset({granted.token}))
+    assert list(session.leases) == [granted.token]
+    assert live.run.leases
+
+    grants.not_received(session, frozenset())
+    assert (session.leases, live.run.leases, owner.reported) == ({}, {}, [])
+    assert session.handed_s == 0
+    assert live.run.stages[0].has_ready
+    offer(live, 0)
+    again = grants.grant(session, live, generation=1, stage=0, tasks=((0, 1),))
+    assert again is not None
