@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 import orjson
 
+from pixloom_scheduler.journal.rows import COLUMNS
+from pixloom_scheduler.journal.statements import END_TYPES, NODE_TYPES
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -143,8 +146,8 @@ class SimulatedConnection:
         """Run a statement and return its rows."""
         await self.trip()
         text = _SPACE.sub(" ", query).strip()
-        if text.startswith("UPDATE pixloom.partition p SET commit_seq"):
-            return await self._fence(text, *args)
+        if text.startswith("WITH fenced AS ( UPDATE pixloom.partition p SET commit_seq"):
+            return await self._first(text, *args)
         if text.startswith("UPDATE pixloom.partition p SET owner"):
             return self._take(text, *args)
         partitions = self._database.tables.partitions
@@ -215,12 +218,7 @@ class SimulatedConnection:
         if text.startswith("SET synchronous_commit"):
             return "SET"
         if text.startswith("UPDATE pixloom.job j SET state"):
-            transaction = self._transaction()
-            names = ("state", "generation", "recovery_attempts", "end_time", "record")
-            for job_id, *values in zip(*args, strict=True):
-                columns = dict(zip(names, values, strict=True))
-                self._accept(columns)
-                transaction.endings.setdefault(job_id, {}).update(columns)
+            self._end_jobs(args)
             return "UPDATE"
         if text.startswith("UPDATE pixloom.job j SET tags = v.tags, priority = v.priority"):
             transaction = self._transaction()
@@ -242,9 +240,12 @@ class SimulatedConnection:
         """Insert rows."""
         assert schema_name == "pixloom"
         await self.trip()
+        self._insert(table, [dict(zip(columns, record, strict=True)) for record in records])
+        return "COPY"
+
+    def _insert(self, table: str, rows: Iterable[dict[str, Any]]) -> None:
         transaction, tables = self._transaction(), self._database.tables
-        for record in records:
-            row = dict(zip(columns, record, strict=True))
+        for row in rows:
             self._accept(row)
             for name in _JSON & row.keys():
                 row[name] = orjson.loads(row[name]) if row[name] is not None else None
@@ -269,7 +270,6 @@ class SimulatedConnection:
                     transaction.nodes.append(row)
                 case _:
                     raise AssertionError(f"the simulated database has no table {table}")
-        return "COPY"
 
     def _accept(self, row: dict[str, Any]) -> None:
         """Refuse what PostgreSQL refuses."""
@@ -297,6 +297,24 @@ class SimulatedConnection:
         commit.is_takeover = True
         commit.partitions.update(partitions)
         self._database.commit(commit)
+
+    def _end_jobs(self, columns: Sequence[Any]) -> None:
+        for ending in _rows(END_TYPES, columns):
+            self._accept(ending)
+            self._transaction().endings.setdefault(ending.pop("id"), {}).update(ending)
+
+    async def _first(
+        self, text: str, ids: list[int], epochs: list[int], numbers: list[int], lease: timedelta, *values: Any
+    ) -> list[tuple[int, float]]:
+        """Do what the first statement of a group commit does."""
+        fenced = await self._fence(text, ids, epochs, numbers, lease)
+        if len(fenced) != len(ids):
+            return fenced
+        rows, nodes = len(COLUMNS), len(COLUMNS) + len(NODE_TYPES)
+        self._insert("journal", [_untravelled(row) for row in _rows(COLUMNS, values[:rows])])
+        self._insert("node", _rows(NODE_TYPES, values[rows:nodes]))
+        self._end_jobs(values[nodes:])
+        return fenced
 
     async def _fence(
         self, text: str, ids: list[int], epochs: list[int], numbers: list[int], lease: timedelta
@@ -332,6 +350,19 @@ class SimulatedConnection:
         if taken:
             self._write(taken)
         return [{"id": n, "epoch": row.epoch, "commit_seq": row.commit_seq} for n, row in taken.items()]
+
+
+def _rows(names: Iterable[str], columns: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return the rows that travelled as columns."""
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _untravelled(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with its arrays as the server sees them."""
+    for name in ("counts", "cuts"):
+        if row[name] is not None:
+            row[name] = orjson.loads("[" + row[name][1:-1] + "]")
+    return row
 
 
 class _Transaction:

@@ -57,14 +57,14 @@ _SLOW: Final = {"database": 0.1, "child_fail": 0.2, "child_partial": 0.3}
 MUTANTS: Final = (
     Mutant(
         "the fence does not check the epoch",
-        COMMITTER + "_FENCE",
+        COMMITTER + "FIRST",
         "p.epoch = v.epoch AND ",
         "",
         _TAKEOVER,
     ),
     Mutant(
         "the fence does not check the commit number",
-        COMMITTER + "_FENCE",
+        COMMITTER + "FIRST",
         " AND p.commit_seq = v.n - 1",
         "",
         {"restore": 0.2, "child_fail": 0.1},

@@ -29,13 +29,14 @@ from pixloom_scheduler.core.states import JobState, Outcome
 from pixloom_scheduler.job import JobHeader
 from pixloom_scheduler.journal import schema
 from pixloom_scheduler.journal.batch import Batch, JobEnding, NewJob, Stamp
-from pixloom_scheduler.journal.committer import _FENCE, BadRowError, CommitsLostError, Committer, OwnershipLostError
+from pixloom_scheduler.journal.committer import BadRowError, CommitsLostError, Committer, OwnershipLostError
 from pixloom_scheduler.journal.loader import Loader
 from pixloom_scheduler.journal.membership import Membership
 from pixloom_scheduler.journal.ownership import Owned, Ownership, connect
 from pixloom_scheduler.journal.reader import Reader
 from pixloom_scheduler.journal.revisions import Replan, Revision
-from pixloom_scheduler.journal.rows import encode
+from pixloom_scheduler.journal.rows import COLUMNS, encode
+from pixloom_scheduler.journal.statements import END_TYPES, FIRST, NODE_TYPES
 from pixloom_scheduler.live import LiveJob
 from tests.simulation.database import SimulatedDatabase
 from tests.simulation.loop import Process
@@ -332,13 +333,19 @@ async def test_a_lease_that_has_ended_is_taken_over_and_the_former_owner_is_fenc
     await former.committer.close()
 
 
+async def fence(connection: Any, partition: int, epoch: int, seq: int) -> list[Any]:
+    """Begin a commit that writes nothing."""
+    nothing: list[list[Any]] = [[] for _ in (*COLUMNS, *NODE_TYPES, *END_TYPES)]
+    fenced: list[Any] = await connection.fetch(FIRST, [partition], [epoch], [seq], timedelta(seconds=LEASE_S), *nothing)
+    return fenced
+
+
 async def test_a_takeover_passes_over_a_partition_whose_owner_is_committing(database: Database) -> None:
     owned = await database.ownership("a", lease_s=0.0).take(16)
     connection = await database.open_connection()
     transaction = connection.transaction()
     await transaction.start()
-    fence = ([0], [owned[0].epoch], [owned[0].commit_seq + 1], timedelta(seconds=LEASE_S))
-    assert len(await connection.fetch(_FENCE, *fence)) == 1
+    assert len(await fence(connection, 0, owned[0].epoch, owned[0].commit_seq + 1)) == 1
     taken: list[Owned] = []
     async with asyncio.timeout(20):
         while not taken:
@@ -352,8 +359,7 @@ async def test_a_transaction_that_is_rolled_back_leaves_the_number_alone(databas
     connection = await database.open_connection()
     transaction = connection.transaction()
     await transaction.start()
-    fence = ([writer.partition], [writer.stamp.epoch], [writer.stamp.seq + 1], timedelta(seconds=LEASE_S))
-    await connection.fetch(_FENCE, *fence)
+    await fence(connection, writer.partition, writer.stamp.epoch, writer.stamp.seq + 1)
     await transaction.rollback()
     await connection.close()
     await writer.commit(writer.batch())

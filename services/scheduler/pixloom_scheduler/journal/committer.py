@@ -1,7 +1,7 @@
 """The group commit: one connection, one transaction at a time, fenced by epoch and commit number.
 
 The first statement of each transaction updates the partitions it writes to, and only where epoch and commit number are
-the expected ones. The row locks make a takeover wait for it; the number makes an unknown commit decidable. When the
+the expected ones; it carries most of what is written too, as each further statement would cost a journey. The row locks make a takeover wait for it; the number makes an unknown commit decidable. When the
 connection breaks with COMMIT under way, the identical batch is sent again on a new one: if the fence then finds no
 row, the partition row tells which of three things happened. Same epoch and our number: it was committed. Another
 epoch: somebody took over. A lower number: Postgres lost commits.
@@ -14,43 +14,30 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import asyncpg
-import orjson
 import structlog
 
 from pixloom_scheduler.crash_points import reach
 from pixloom_scheduler.journal.revisions import write_replans, write_revisions
 from pixloom_scheduler.journal.rows import COLUMNS
+from pixloom_scheduler.journal.statements import (
+    END_NEW_JOBS,
+    END_TYPES,
+    FIRST,
+    JOB_COLUMNS,
+    MOST_INLINE_ROWS,
+    NODE_TYPES,
+    job_row,
+    row_columns,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from pixloom_scheduler.journal.batch import Batch, JobEnding, NewJob
+    from pixloom_scheduler.journal.batch import Batch
 
 __all__ = ["BadRowError", "CommitsLostError", "Committer", "JournalWriter", "OwnershipLostError"]
 
-_FENCE: Final = """
-UPDATE pixloom.partition p SET commit_seq = v.n, expires_at = clock_timestamp() + $4
-FROM (SELECT * FROM unnest($1::smallint[], $2::bigint[], $3::bigint[]) AS v(id, epoch, n) ORDER BY id) v
-WHERE p.id = v.id AND p.epoch = v.epoch AND p.commit_seq = v.n - 1
-RETURNING p.id, extract(epoch FROM clock_timestamp())
-"""
 _STANDING: Final = "SELECT id, epoch, commit_seq FROM pixloom.partition WHERE id = ANY($1::smallint[])"
-_END_JOBS: Final = """
-UPDATE pixloom.job j
-SET state = v.state, generation = v.generation, recovery_attempts = v.recoveries, end_time = v.end_time, record = v.record
-FROM unnest($1::text[], $2::text[], $3::int[], $4::int[], $5::timestamptz[], $6::bytea[])
-AS v(id, state, generation, recoveries, end_time, record)
-WHERE j.id = v.id
-"""
-_JOB_COLUMNS: Final = (
-    "id", "partition", "project", "day", "name", "workflow", "version", "sha256", "spec", "plan", "params", "tags",
-    "metadata", "priority", "external_id", "request_id", "request_digest", "state", "generation",
-    "recovery_attempts", "max_recovery_attempts", "trace_context", "create_time", "end_time", "record",
-)  # fmt: skip
-_NODE_COLUMNS: Final = (
-    "job_id", "generation", "index", "project", "id", "state", "reason", "ok", "filtered", "rejected", "record",
-)  # fmt: skip
-
 _CONNECTION_ERRORS: Final = (
     OSError,
     TimeoutError,
@@ -153,15 +140,21 @@ class Committer:
         transaction = connection.transaction()
         await transaction.start()
         try:
+            inline = batch.rows if len(batch.rows) <= MOST_INLINE_ROWS else []
+            # A statement does not see the jobs that it inserts itself.
+            endings = [] if batch.jobs else list(batch.endings.values())
             fenced = await connection.fetch(
-                _FENCE,
+                FIRST,
                 ids,
                 [batch.stamps[i].epoch for i in ids],
                 [batch.stamps[i].seq for i in ids],
                 self._lease,
+                *row_columns(inline),
+                *([getattr(node, column) for node in batch.nodes] for column in NODE_TYPES),
+                *([getattr(ending, column) for ending in endings] for column in END_TYPES),
             )
             if len(fenced) == len(ids):
-                await self._write(connection, batch)
+                await self._write(connection, batch, rows=[] if inline else batch.rows)
         except BaseException:
             if not connection.is_closed():
                 await transaction.rollback()
@@ -185,29 +178,19 @@ class Committer:
             raise CommitsLostError(behind)
         return float(await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())"))
 
-    async def _write(self, connection: asyncpg.Connection[Any], batch: Batch) -> None:
+    async def _write(self, connection: asyncpg.Connection[Any], batch: Batch, *, rows: list[tuple[Any, ...]]) -> None:
+        """Write what the first statement could not carry, among it journal rows that are too many for it."""
         if batch.jobs:
             await connection.copy_records_to_table(
-                "job", schema_name="pixloom", records=[_job_row(job) for job in batch.jobs], columns=_JOB_COLUMNS
+                "job", schema_name="pixloom", records=[job_row(job) for job in batch.jobs], columns=JOB_COLUMNS
             )
-        if batch.rows:
-            await connection.copy_records_to_table(
-                "journal", schema_name="pixloom", records=batch.rows, columns=COLUMNS
-            )
-        if batch.nodes:
-            rows = [tuple(getattr(ending, column) for column in _NODE_COLUMNS) for ending in batch.nodes]
-            await connection.copy_records_to_table("node", schema_name="pixloom", records=rows, columns=_NODE_COLUMNS)
-        if batch.endings:
-            endings: list[JobEnding] = list(batch.endings.values())
-            await connection.execute(
-                _END_JOBS,
-                [ending.id for ending in endings],
-                [ending.state for ending in endings],
-                [ending.generation for ending in endings],
-                [ending.recovery_attempts for ending in endings],
-                [ending.end_time for ending in endings],
-                [ending.record for ending in endings],
-            )
+            if batch.endings:
+                endings = list(batch.endings.values())
+                await connection.execute(
+                    END_NEW_JOBS, *([getattr(ending, column) for ending in endings] for column in END_TYPES)
+                )
+        if rows:
+            await connection.copy_records_to_table("journal", schema_name="pixloom", records=rows, columns=COLUMNS)
         if batch.revisions:
             await write_revisions(connection, batch.revisions)
         if batch.replans:
@@ -223,34 +206,3 @@ class Committer:
         connection, self._connection = self._connection, None
         if connection is not None and not connection.is_closed():
             await connection.close()
-
-
-def _job_row(new: NewJob) -> tuple[Any, ...]:
-    header = new.header
-    return (
-        header.id,
-        header.partition,
-        header.project,
-        header.day,
-        header.name,
-        header.workflow,
-        header.version,
-        header.sha256,
-        new.spec,
-        new.plan,
-        header.params_json,
-        orjson.dumps(header.tags).decode(),
-        header.metadata_json,
-        header.priority,
-        header.external_id,
-        header.request_id,
-        header.request_digest,
-        new.state,
-        1,
-        header.recovery_attempts,
-        header.max_recovery_attempts,
-        orjson.dumps(header.trace_context).decode(),
-        header.create_time,
-        None,
-        None,
-    )

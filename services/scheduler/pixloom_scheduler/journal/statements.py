@@ -1,0 +1,134 @@
+"""The statements of a group commit, and how what they write travels: a list of values for each column."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from pixloom_scheduler.journal.rows import COLUMNS
+
+if TYPE_CHECKING:
+    from pixloom_scheduler.journal.batch import NewJob
+
+__all__ = [
+    "END_NEW_JOBS",
+    "END_TYPES",
+    "FIRST",
+    "JOB_COLUMNS",
+    "MOST_INLINE_ROWS",
+    "NODE_TYPES",
+    "job_row",
+    "row_columns",
+]
+
+_ROW_TYPES: Final = {
+    "day": "date", "job_id": "text", "seq": "bigint", "project": "text", "kind": "smallint", "generation": "int",
+    "stage": "int", "shard": "bigint", "attempt": "int", "outcome": "smallint", "executor": "text", "reason": "text",
+    "detail": "text", "start_time": "timestamptz", "end_time": "timestamptz", "items_out": "int", "flags": "smallint",
+    "counts": "text", "cuts": "text", "payload": "bytea", "data": "jsonb",
+}  # fmt: skip
+"""What the columns of journal rows travel as."""
+
+_ARRAYS: Final = frozenset(("counts", "cuts"))
+"""Arrays travel as text: `unnest` would take rows apart with them."""
+
+NODE_TYPES: Final = {
+    "job_id": "text", "generation": "int", "index": "int", "project": "text", "id": "text", "state": "text",
+    "reason": "text", "ok": "bigint", "filtered": "bigint", "rejected": "bigint", "record": "bytea",
+}  # fmt: skip
+END_TYPES: Final = {
+    "id": "text", "state": "text", "generation": "int", "recovery_attempts": "int", "end_time": "timestamptz",
+    "record": "bytea",
+}  # fmt: skip
+MOST_INLINE_ROWS: Final = 512
+"""Journal rows up to which they go with the first statement; more are copied."""
+
+
+_IS_FENCED: Final = "(SELECT count(*) FROM fenced) = cardinality($1)"
+"""Without it, a batch that was committed already would meet its own rows."""
+
+
+def _arrays(types: dict[str, str], *, first: int) -> str:
+    """Return the parameters for columns, numbered from `first`, as a table `v`."""
+    params = ", ".join(f"${number}::{sql}[]" for number, sql in enumerate(types.values(), start=first))
+    names = ", ".join(f'"{name}"' for name in types)
+    return f"unnest({params}) AS v({names})"
+
+
+def _inserted(table: str, types: dict[str, str], *, first: int) -> str:
+    names = ", ".join(f'"{name}"' for name in types)
+    values = ", ".join(f'v."{name}"::int[]' if name in _ARRAYS else f'v."{name}"' for name in types)
+    arrays = _arrays(types, first=first)
+    return f"INSERT INTO pixloom.{table} ({names}) SELECT {values} FROM {arrays} WHERE {_IS_FENCED}"  # noqa: S608  # names of ours
+
+
+_END_JOBS: Final = """
+UPDATE pixloom.job j
+SET state = v.state, generation = v.generation, recovery_attempts = v.recovery_attempts, end_time = v.end_time,
+    record = v.record
+FROM {arrays}
+WHERE j.id = v.id
+"""
+FIRST: Final = f"""
+WITH fenced AS (
+    UPDATE pixloom.partition p SET commit_seq = v.n, expires_at = clock_timestamp() + $4
+    FROM (SELECT * FROM unnest($1::smallint[], $2::bigint[], $3::bigint[]) AS v(id, epoch, n) ORDER BY id) v
+    WHERE p.id = v.id AND p.epoch = v.epoch AND p.commit_seq = v.n - 1
+    RETURNING p.id, extract(epoch FROM clock_timestamp()) AS time
+),
+rows AS ({_inserted("journal", _ROW_TYPES, first=5)}),
+nodes AS ({_inserted("node", NODE_TYPES, first=5 + len(_ROW_TYPES))}),
+ends AS ({_END_JOBS.format(arrays=_arrays(END_TYPES, first=5 + len(_ROW_TYPES) + len(NODE_TYPES)))} AND {_IS_FENCED})
+SELECT id, time FROM fenced
+"""  # noqa: S608  # names and numbers of ours
+"""Fences the partitions and writes journal rows, ended nodes and changed jobs; returns the partitions that are ours."""
+END_NEW_JOBS: Final = _END_JOBS.format(arrays=_arrays(END_TYPES, first=1))
+JOB_COLUMNS: Final = (
+    "id", "partition", "project", "day", "name", "workflow", "version", "sha256", "spec", "plan", "params", "tags",
+    "metadata", "priority", "external_id", "request_id", "request_digest", "state", "generation",
+    "recovery_attempts", "max_recovery_attempts", "trace_context", "create_time", "end_time", "record",
+)  # fmt: skip
+
+
+def row_columns(rows: list[tuple[Any, ...]]) -> list[list[Any]]:
+    """Return journal rows as a list for each column."""
+    if not rows:
+        return [[] for _ in COLUMNS]
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    for place, name in enumerate(COLUMNS):
+        if name in _ARRAYS:
+            columns[place] = [None if each is None else "{" + ",".join(map(str, each)) + "}" for each in columns[place]]
+    return columns
+
+
+def job_row(new: NewJob) -> tuple[Any, ...]:
+    """Return the row of a job that was accepted, in the order of `JOB_COLUMNS`."""
+    header = new.header
+    return (
+        header.id,
+        header.partition,
+        header.project,
+        header.day,
+        header.name,
+        header.workflow,
+        header.version,
+        header.sha256,
+        new.spec,
+        new.plan,
+        header.params_json,
+        orjson.dumps(header.tags).decode(),
+        header.metadata_json,
+        header.priority,
+        header.external_id,
+        header.request_id,
+        header.request_digest,
+        new.state,
+        1,
+        header.recovery_attempts,
+        header.max_recovery_attempts,
+        orjson.dumps(header.trace_context).decode(),
+        header.create_time,
+        None,
+        None,
+    )
