@@ -11,11 +11,11 @@ import json
 import tempfile
 from pathlib import Path
 
+import grpc
 import uvloop
 
 from pixloom.local.options import LocalStackOptions
 from pixloom.local.stack import LocalStack
-from pixloom.rpc.channel import aio_channel
 from tests.bench.workloads import WORKLOADS, Bench
 
 
@@ -25,7 +25,10 @@ async def _measure(names: list[str], runs: int) -> None:
         options = LocalStackOptions.from_settings(
             data_dir=folder / "data", http_port=0, grpc_port=0, executors=1, source_roots=(folder,)
         )
-        async with LocalStack(options, announce=lambda _: None) as stack, aio_channel(stack.grpc_address) as channel:
+        async with (
+            LocalStack(options, announce=lambda _: None) as stack,
+            grpc.aio.insecure_channel(stack.grpc_address) as channel,
+        ):
             bench = Bench(stack=stack, channel=channel, folder=folder, runs=runs)
             for workload in names:
                 figures = await WORKLOADS[workload](bench)

@@ -13,6 +13,7 @@ import uvloop
 from pixloom import logs
 from pixloom.artifacts import open_store
 from pixloom.errors import PixloomError
+from pixloom.garbage import collect_rarely
 from pixloom.settings import GatewaySettings, load_settings
 from pixloom.telemetry.setup import configure_tracing, shutdown_tracing
 from pixloom_gateway.assembly import assemble
@@ -53,6 +54,7 @@ def main() -> int:
     try:
         settings = load_settings(GatewaySettings)
         logs.configure("gateway", settings)
+        collect_rarely()
         uvloop.run(_serve(settings))
     except PixloomError as error:
         return logs.report_failure("gateway", error)

@@ -9,6 +9,7 @@ import sys
 import uvloop
 
 from pixloom.errors import PixloomError
+from pixloom.garbage import collect_rarely
 from pixloom.logs import configure, report_failure
 from pixloom.settings import SchedulerSettings, load_settings
 from pixloom.telemetry.setup import configure_tracing, shutdown_tracing
@@ -33,6 +34,7 @@ def main() -> int:
         configure("scheduler", settings)
         provider = configure_tracing("pixloom-scheduler")
         try:
+            collect_rarely()
             uvloop.run(_serve(settings))
         finally:
             shutdown_tracing(provider)

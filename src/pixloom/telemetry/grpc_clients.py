@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from opentelemetry.context import Context
 
-__all__ = ["TracingSyncInterceptor", "tracing_client_interceptors"]
+__all__ = ["TracingSyncInterceptor", "begin_call", "end_call", "tracing_client_interceptors"]
+
+Metadata = tuple[tuple[str, str | bytes], ...]
 
 
 def tracing_client_interceptors(
@@ -27,6 +29,37 @@ def tracing_client_interceptors(
     # One object a kind of call: the channel files each interceptor under the first kind it is an instance of.
     tracer = trace.get_tracer("pixloom.rpc", tracer_provider=provider)
     return (_UnaryUnary(tracer), _UnaryStream(tracer), _StreamUnary(tracer), _StreamStream(tracer))
+
+
+def begin_call(tracer: trace.Tracer, method: str, metadata: Metadata = ()) -> tuple[trace.Span | None, Metadata]:
+    """Begin the span of a call that is made without interceptors, which cost a call two tasks.
+
+    Args:
+        tracer: Who makes it.
+        method: What is called, `/package.Service/Method`.
+        metadata: Metadata of the call.
+
+    Returns:
+        The span, for `end_call`, or None for methods without, and the metadata with the trace context.
+    """
+    span, context = None, None
+    if not is_untraced(method):
+        span = tracer.start_span(
+            method.removeprefix("/"), kind=trace.SpanKind.CLIENT, attributes=method_attributes(method)
+        )
+        context = trace.set_span_in_context(span)
+    headers = inject(context=context)
+    return span, (*((key, value) for key, value in metadata if key not in headers), *headers.items())
+
+
+def end_call(span: trace.Span | None, code: grpc.StatusCode) -> None:
+    """End the span of a call."""
+    if span is None:
+        return
+    span.set_attribute(names.ATTR_RPC_CODE, code.value[0])
+    if code is not grpc.StatusCode.OK:
+        span.set_status(trace.Status(trace.StatusCode.ERROR))
+    span.end()
 
 
 class _Interceptor:
@@ -54,7 +87,7 @@ class _Interceptor:
         try:
             call = await continuation(traced, request)
         except BaseException:
-            _end(span, grpc.StatusCode.UNKNOWN)
+            end_call(span, grpc.StatusCode.UNKNOWN)
             raise
         call.add_done_callback(lambda _: self._end_later(span, call))
         return call
@@ -62,7 +95,7 @@ class _Interceptor:
     def _end_later(self, span: trace.Span, call: Any) -> None:
         # The code of a call that is done is there at once, but only a coroutine tells it.
         async def end() -> None:
-            _end(span, await call.code())
+            end_call(span, await call.code())
 
         task = asyncio.get_running_loop().create_task(end())
         self._ending.add(task)
@@ -149,13 +182,6 @@ def _sync_with_trace(details: Any) -> _SyncDetails:
         wait_for_ready=details.wait_for_ready,
         compression=details.compression,
     )
-
-
-def _end(span: trace.Span, code: grpc.StatusCode) -> None:
-    span.set_attribute(names.ATTR_RPC_CODE, code.value[0])
-    if code is not grpc.StatusCode.OK:
-        span.set_status(trace.Status(trace.StatusCode.ERROR))
-    span.end()
 
 
 def _text(method: Any) -> str:

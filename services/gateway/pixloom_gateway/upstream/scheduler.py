@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import grpc
 from grpc_health.v1 import health_pb2
+from opentelemetry import trace
 
 from pixloom.errors import DeadlineError, InternalError, PixloomError, UnavailableError
 from pixloom.rpc.channel import aio_channel
 from pixloom.rpc.status import from_rpc_error
+from pixloom.telemetry.grpc_clients import begin_call, end_call
 from pixloom_gateway.upstream.methods import begins_a_job, is_repeatable
 
 if TYPE_CHECKING:
@@ -63,9 +65,8 @@ class Scheduler:
         """
         # Retries are made here, where the next address is known.
         options = (("grpc.enable_retries", 0),)
-        self._channels = [
-            aio_channel(address, options=options, tracer_provider=tracer_provider) for address in addresses
-        ]
+        self._tracer = trace.get_tracer("pixloom.rpc", tracer_provider=tracer_provider)
+        self._channels = [aio_channel(address, options=options, is_traced=False) for address in addresses]
         self._current = 0
         self._turn = 0
         self._left_at: dict[int, float] = {}
@@ -123,16 +124,22 @@ class Scheduler:
                 started_at = now()
                 left_s = max(deadline - started_at, 0.001)
                 index = self._next() if begins_a_job(path) else self._current
-                call = self._unary(index, path)(data, metadata=metadata, timeout=left_s)
+                span, traced = begin_call(self._tracer, path, metadata)
+                call = self._unary(index, path)(data, metadata=traced, timeout=left_s)
                 try:
                     response: Any = await call
                 except grpc.aio.AioRpcError as error:
+                    end_call(span, error.code())
                     self._observe(path, error.code().name, now() - started_at)
                     last = round_number == len(self._round_delays_s) and turn == tries - 1
                     if last or not repeatable or not _does_not_answer(error):
                         raise
                     self._leave(index)
                     continue
+                except asyncio.CancelledError:
+                    end_call(span, grpc.StatusCode.CANCELLED)
+                    raise
+                end_call(span, grpc.StatusCode.OK)
                 self._observe(path, "OK", now() - started_at)
                 return response, tuple((key, value) for key, value in (await call.trailing_metadata()) or ())
             await asyncio.sleep(self._round_delays_s[round_number])
@@ -146,20 +153,22 @@ class Scheduler:
         """
         index = self._current
         start: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = self._channels[index].unary_stream(method.path)
-        stream = start(request.SerializeToString())
-        code = "OK"
+        span, traced = begin_call(self._tracer, method.path)
+        stream = start(request.SerializeToString(), metadata=traced)
+        code = grpc.StatusCode.OK
         started_at = asyncio.get_running_loop().time()
         try:
             async for data in stream:
                 yield method.response.FromString(data)
         except grpc.aio.AioRpcError as error:
-            code = error.code().name
+            code = error.code()
             if _does_not_answer(error):
                 self._leave(index)
             raise error_of(error) from error
         finally:
             stream.cancel()
-            self._observe(method.path, code, asyncio.get_running_loop().time() - started_at)
+            end_call(span, code)
+            self._observe(method.path, code.name, asyncio.get_running_loop().time() - started_at)
 
     async def is_serving(self, *, timeout_s: float) -> bool:
         """Return whether the health service of a replica says SERVING, trying each once."""

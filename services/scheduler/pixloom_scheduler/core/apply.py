@@ -369,8 +369,10 @@ def _end_node(job: JobRun, change: NodeEnded) -> None:
     if all(job.nodes[index].state.is_terminal for index in stage.plan.nodes):
         stage.ended = True
         stage.resolving = False
-        for lease_id in [lease_id for lease_id, lease in job.leases.items() if lease.stage == stage.plan.index]:
-            del job.leases[lease_id]
+        # Of a job with thousands of nodes thousands of leases are out; a stage that ended well has none of them.
+        if stage.active:
+            for lease_id in [lease_id for lease_id, lease in job.leases.items() if lease.stage == stage.plan.index]:
+                del job.leases[lease_id]
         stage.tasks.clear()
         stage.ready.clear()
         stage.active = stage.backing_off = 0
