@@ -246,7 +246,7 @@ class Split:
     due: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would make each of millions of them twice as dear
 class AttemptEnded:
     """An attempt has an outcome.
 

@@ -252,7 +252,7 @@ class LeaseLost:
     detail: str = "the executor that ran it is gone"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would make each of millions of them twice as dear
 class Result:
     """How an attempt ended, as its executor tells it.
 

@@ -85,7 +85,7 @@ def read_result(stage: StageRun, message: executor_pb2.TaskResult) -> Result:
         value=value,
         has_value=has_value,
         payload=_payload(message),
-        warnings=tuple(_text(warning) for warning in message.warnings[:20]),
+        warnings=tuple(_text(warning) for warning in message.warnings[:20]) if message.warnings else (),
     )
 
 
@@ -95,7 +95,7 @@ def _mistake(stage: StageRun, message: executor_pb2.TaskResult) -> str | None:
     if len(message.value_json) > MAX_VALUE_BYTES:
         return f"its value is larger than {MAX_VALUE_BYTES // 1024} KiB; store it as an artifact"
     items = stage.shards.items_of(message.shard) if message.shard < len(stage.shards) else 0
-    if any(index >= items for index in message.retry_indexes):
+    if message.retry_indexes and any(index >= items for index in message.retry_indexes):
         return "it wants items tried again that it was not given"
     if message.ByteSize() > MAX_PAYLOAD_BYTES:
         return f"it is larger than {MAX_PAYLOAD_BYTES // 1024} KiB"
@@ -107,7 +107,10 @@ def _tallies(message: executor_pb2.TaskResult) -> tuple[NodeTally, ...]:
     if not counts:
         return ()
     count = message.output.count
-    if all(node.ok == count and not node.filtered and not node.rejected for node in counts):
+    for node in counts:
+        if node.ok != count or node.filtered or node.rejected:
+            break
+    else:
         return ()
     tallies = []
     for node in counts:
@@ -142,6 +145,8 @@ def _payload(message: executor_pb2.TaskResult) -> bytes | None:
     """Return what is needed to find outputs and rejects again, and nothing else."""
     if not (message.output.count or message.rejects.count or message.kept):
         return None
+    if not (message.rejects.count or message.kept):
+        return executor_pb2.TaskResult(output=message.output).SerializeToString()
     payload = executor_pb2.TaskResult(kept=message.kept)
     if message.output.count:
         payload.output.CopyFrom(message.output)
