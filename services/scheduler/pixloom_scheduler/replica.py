@@ -468,8 +468,10 @@ class Replica:
                 work.done.set_result(changes)
         for live, changes in step.touched.values():
             self._effects.committed(live, changes)
-            live.announce()
         self._effects.settled()
+        # Last: executors wait for work, watchers only look.
+        for live, _ in step.touched.values():
+            live.announce()
 
     def _retire(self, live: LiveJob) -> None:
         """Forget ended jobs, the oldest first."""
