@@ -6,8 +6,6 @@ log only, and the caller gets the trace id under which it is found there.
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -15,13 +13,16 @@ import structlog
 from opentelemetry import trace
 
 from pixloom.errors import InternalError, OurError, PixloomError
-from pixloom.rpc.handlers import wrap_handler
+from pixloom.rpc.handlers import WrappedHandlers
 from pixloom.rpc.status import PROBLEMS_BYTES, abort
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
 
 __all__ = ["ErrorInterceptor"]
+
+_log: structlog.typing.FilteringBoundLogger = structlog.get_logger("pixloom.rpc")
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
@@ -29,7 +30,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, *, problems_bytes: int = PROBLEMS_BYTES) -> None:
         self._problems_bytes = problems_bytes
-        self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("pixloom.rpc")
+        self._wrapped = WrappedHandlers(lambda method: lambda context: _Guard(method, context, self._problems_bytes))
 
     async def intercept_service(
         self,
@@ -41,22 +42,35 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if handler is None or method.startswith(("/grpc.health.", "/grpc.reflection.")):
             return handler
+        return self._wrapped.of(method, handler)
 
-        @asynccontextmanager
-        async def around(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
-            try:
-                yield
-            except (grpc.aio.AbortError, asyncio.CancelledError):
-                raise
-            except PixloomError as error:
-                if isinstance(error, OurError):
-                    self._log.exception("rpc_failed", method=method, reason=error.reason)
-                await abort(context, error, problems_bytes=self._problems_bytes)
-            except Exception:  # noqa: BLE001 (whatever a handler raises must not reach the caller)
-                self._log.exception("rpc_crashed", method=method)
-                await abort(context, _defect())
 
-        return wrap_handler(handler, around)
+class _Guard:
+    """Round one call: what it raises becomes its status."""
+
+    __slots__ = ("_context", "_method", "_problems_bytes")
+
+    def __init__(self, method: str, context: grpc.aio.ServicerContext[Any, Any], problems_bytes: int) -> None:
+        self._method = method
+        self._context = context
+        self._problems_bytes = problems_bytes
+
+    async def __aenter__(self) -> None:
+        return
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace_back: TracebackType | None
+    ) -> None:
+        if not isinstance(error, Exception) or isinstance(error, grpc.aio.AbortError):
+            return
+        if isinstance(error, PixloomError):
+            if isinstance(error, OurError):
+                _log.error("rpc_failed", method=self._method, reason=error.reason, exc_info=error)
+            await abort(self._context, error, problems_bytes=self._problems_bytes)
+        else:
+            # Whatever a handler raises must not reach the caller.
+            _log.error("rpc_crashed", method=self._method, exc_info=error)
+            await abort(self._context, _defect())
 
 
 def _defect() -> InternalError:

@@ -19,7 +19,26 @@ if TYPE_CHECKING:
 
     Around = Callable[[grpc.aio.ServicerContext[Any, Any]], AbstractAsyncContextManager[None]]
 
-__all__ = ["wrap_handler"]
+__all__ = ["WrappedHandlers", "wrap_handler"]
+
+
+class WrappedHandlers:
+    """Handlers with something round them, made once for each method and not for each call.
+
+    Args:
+        around: Returns what is put round the calls of a method.
+    """
+
+    def __init__(self, around: Callable[[str], Around]) -> None:
+        self._around = around
+        self._known: dict[str, tuple[Any, grpc.RpcMethodHandler[Any, Any]]] = {}
+
+    def of(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+        """Return the wrapped handler of a registered method."""
+        known = self._known.get(method)
+        if known is None or known[0] is not handler:
+            known = self._known[method] = (handler, wrap_handler(handler, self._around(method)))
+        return known[1]
 
 
 def wrap_handler(handler: grpc.RpcMethodHandler[Any, Any], around: Around) -> grpc.RpcMethodHandler[Any, Any]:

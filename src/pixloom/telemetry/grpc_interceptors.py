@@ -8,19 +8,19 @@ detached: every RPC runs in a task of its own, whose context ends with it.
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import grpc
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
-from pixloom.rpc.handlers import wrap_handler
+from pixloom.rpc.handlers import WrappedHandlers
 from pixloom.telemetry import names
 from pixloom.telemetry.propagation import extract
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
 
     from opentelemetry.context import Context
 
@@ -60,7 +60,8 @@ class TracingServerInterceptor(grpc.aio.ServerInterceptor):
     """Gives every RPC of a server a span; put it first."""
 
     def __init__(self, provider: trace.TracerProvider | None = None) -> None:
-        self._tracer = trace.get_tracer("pixloom.rpc", tracer_provider=provider)
+        tracer = trace.get_tracer("pixloom.rpc", tracer_provider=provider)
+        self._wrapped = WrappedHandlers(lambda method: lambda context: _Traced(tracer, method, context))
 
     async def intercept_service(
         self,
@@ -69,25 +70,37 @@ class TracingServerInterceptor(grpc.aio.ServerInterceptor):
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Wrap the handler of one RPC."""
         handler = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or is_untraced(method):
+        if handler is None or is_untraced(handler_call_details.method):
             return handler
-        parent = extract(_text_metadata(handler_call_details.invocation_metadata))
+        return self._wrapped.of(handler_call_details.method, handler)
 
-        @asynccontextmanager
-        async def around(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
-            rpc = _RpcSpan(self._tracer, method, parent, context)
-            try:
-                yield
-            except (asyncio.CancelledError, GeneratorExit):
-                rpc.end(_CANCELLED)
-                raise
-            except BaseException:
-                rpc.end(_code_of(context) or _UNKNOWN)
-                raise
-            rpc.end(_code_of(context))
 
-        return wrap_handler(handler, around)
+class _Traced:
+    """Round one call: its span."""
+
+    __slots__ = ("_context", "_method", "_rpc", "_tracer")
+
+    def __init__(self, tracer: trace.Tracer, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        self._tracer = tracer
+        self._method = method
+        self._context = context
+        self._rpc: _RpcSpan | None = None
+
+    async def __aenter__(self) -> None:
+        parent = extract(_text_metadata(self._context.invocation_metadata()))
+        self._rpc = _RpcSpan(self._tracer, self._method, parent, self._context)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace_back: TracebackType | None
+    ) -> None:
+        if self._rpc is None:
+            return
+        if error is None:
+            self._rpc.end(_code_of(self._context))
+        elif isinstance(error, asyncio.CancelledError | GeneratorExit):
+            self._rpc.end(_CANCELLED)
+        else:
+            self._rpc.end(_code_of(self._context) or _UNKNOWN)
 
 
 class _RpcSpan:

@@ -138,6 +138,7 @@ class ForwardingInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, owners: Owners) -> None:
         self._owners = owners
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(
         self,
@@ -150,21 +151,21 @@ class ForwardingInterceptor(grpc.aio.ServerInterceptor):
         method = str(details.method)
         if handler is None or not method.startswith(_SERVICE):
             return handler  # type: ignore[no-any-return]
-        is_forwarded = any(key == FORWARDED for key, _ in details.invocation_metadata or ())
-        run: Any
-        make: Any
-        if handler.response_streaming:
-            run, make = partial(self._stream, method, handler, is_forwarded), grpc.unary_stream_rpc_method_handler
-        else:
-            run, make = partial(self._unary, method, handler, is_forwarded), grpc.unary_unary_rpc_method_handler
-        wrapped: grpc.RpcMethodHandler[Any, Any] = make(
-            run,
-            request_deserializer=handler.request_deserializer,
-            response_serializer=partial(_serialised, handler.response_serializer),
-        )
-        return wrapped
+        if method not in self._wrapped:
+            run: Any
+            make: Any
+            if handler.response_streaming:
+                run, make = partial(self._stream, method, handler), grpc.unary_stream_rpc_method_handler
+            else:
+                run, make = partial(self._unary, method, handler), grpc.unary_unary_rpc_method_handler
+            self._wrapped[method] = make(
+                run,
+                request_deserializer=handler.request_deserializer,
+                response_serializer=partial(_serialised, handler.response_serializer),
+            )
+        return self._wrapped[method]
 
-    async def _unary(self, method: str, handler: Any, is_forwarded: bool, request: Any, context: Context) -> Any:  # noqa: FBT001 - bound by position
+    async def _unary(self, method: str, handler: Any, request: Any, context: Context) -> Any:
         name = method.removeprefix(_SERVICE)
         if name == "CreateJob":
             created = await handler.unary_unary(request, context)
@@ -173,21 +174,14 @@ class ForwardingInterceptor(grpc.aio.ServerInterceptor):
             listed = await handler.unary_unary(request, context)
             jobs = await asyncio.gather(*(self._as_owned(job) for job in listed.jobs))
             return job_pb2.ListJobsResponse(jobs=jobs, next_page_token=listed.next_page_token)
-        channel = await self._route(name, request, is_forwarded=is_forwarded)
+        channel = await self._route(name, request, context)
         if channel is None:
             return await handler.unary_unary(request, context)
         timeout_s = min(_TIMEOUT_S, context.time_remaining() or _TIMEOUT_S)
         return await _call(channel, method, request, timeout_s=timeout_s)
 
-    async def _stream(
-        self,
-        method: str,
-        handler: Any,
-        is_forwarded: bool,  # noqa: FBT001 - bound by position
-        request: Any,
-        context: Context,
-    ) -> AsyncIterator[Any]:
-        channel = await self._route(method.removeprefix(_SERVICE), request, is_forwarded=is_forwarded)
+    async def _stream(self, method: str, handler: Any, request: Any, context: Context) -> AsyncIterator[Any]:
+        channel = await self._route(method.removeprefix(_SERVICE), request, context)
         if channel is None:
             async for response in handler.unary_stream(request, context):
                 yield response
@@ -203,10 +197,11 @@ class ForwardingInterceptor(grpc.aio.ServerInterceptor):
         finally:
             call.cancel()
 
-    async def _route(self, name: str, request: Any, *, is_forwarded: bool) -> grpc.aio.Channel | None:
+    async def _route(self, name: str, request: Any, context: Context) -> grpc.aio.Channel | None:
         job_id = request.job.id if name == "UpdateJob" else getattr(request, "id", "")
         if not job_id or name in _READ_ANYWHERE:
             return None
+        is_forwarded = any(key == FORWARDED for key, _ in context.invocation_metadata() or ())
         return await self._owners.route(job_id, is_read=name in _READS, is_forwarded=is_forwarded)
 
     async def _as_owned(self, job: job_pb2.Job) -> job_pb2.Job:
