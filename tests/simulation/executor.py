@@ -80,7 +80,12 @@ class ExecutorProcess:
 
     def _hello(self) -> executor_pb2.Hello:
         return executor_pb2.Hello(
-            executor_id=self.process.name, pools=["cpu"], slots=self._slots, ops=OPS, leases=self.book.announced()
+            executor_id=self.process.name,
+            pools=["cpu"],
+            slots=self._slots,
+            ops=OPS,
+            leases=self.book.announced(),
+            open_slots=self.supervisor.open_slots(),
         )
 
     async def _main(self) -> None:

@@ -31,10 +31,12 @@ class BareExecutor:
         identity: Id of the executor.
         scheduler: Address of the scheduler, host:port.
         pool: The only pool it serves.
+        open_slots: Slots that it says are open: with none, nothing is handed over to it, and all work comes by NATS.
     """
 
-    def __init__(self, identity: str, *, scheduler: str, pool: str) -> None:
+    def __init__(self, identity: str, *, scheduler: str, pool: str, open_slots: int = 0) -> None:
         self.identity = identity
+        self._open_slots = open_slots
         self._pool = pool
         self._channel = aio_channel(scheduler, is_traced=False)
         self._call: Any = executor_pb2_grpc.ExecutorServiceStub(self._channel).Session()
@@ -42,7 +44,8 @@ class BareExecutor:
         self._answers: deque[pb.SessionResponse] = deque()
 
     async def __aenter__(self) -> Self:
-        await self.send(hello=pb.Hello(executor_id=self.identity, pools=[self._pool], slots=1, ops=OPS))
+        hello = pb.Hello(executor_id=self.identity, pools=[self._pool], slots=1, ops=OPS, open_slots=self._open_slots)
+        await self.send(hello=hello)
         await self.answer("welcome")
         return self
 
@@ -108,8 +111,8 @@ class BareExecutor:
         return list(ack.refused)
 
 
-def succeeded(batch: pb.LeaseBatch, grant: pb.Grant) -> pb.Report:
-    """Return a report that all tasks of a grant let all of their items pass."""
+def succeeded(batch: pb.LeaseBatch, grant: pb.Grant | pb.Assignment) -> pb.Report:
+    """Return a report that all granted tasks let all of their items pass."""
     report = pb.Report(
         report_id=1,
         lease_token=grant.lease_token,

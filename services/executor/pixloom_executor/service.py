@@ -88,6 +88,7 @@ async def run_executor(settings: ExecutorSettings, *, stop: asyncio.Event) -> No
                 pid=os.getpid(),
                 version=version("pixloom"),
                 leases=book.announced(),
+                open_slots=supervisor.open_slots(),
             )
 
         channels: list[grpc.aio.Channel] = []

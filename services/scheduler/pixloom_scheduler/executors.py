@@ -82,7 +82,7 @@ class ExecutorSession:
 
     def __post_init__(self) -> None:
         self.ops = frozenset(op.name for op in self.hello.ops)
-        self.open_slots = self.hello.slots
+        self.open_slots = self.hello.open_slots if self.hello.HasField("open_slots") else self.hello.slots
 
     @property
     def id(self) -> str:

@@ -378,6 +378,7 @@ class Hello(_message.Message):
     PID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     LEASES_FIELD_NUMBER: _builtins.int
+    OPEN_SLOTS_FIELD_NUMBER: _builtins.int
     executor_id: _builtins.str
     """Id of the executor, new at each start of its process."""
     slots: _builtins.int
@@ -388,6 +389,8 @@ class Hello(_message.Message):
     """Process id."""
     version: _builtins.str
     """Version of Pixloom."""
+    open_slots: _builtins.int
+    """Slots that no long task holds up, as in heartbeats. Unset means all."""
     @_builtins.property
     def pools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Pools it serves."""
@@ -411,12 +414,15 @@ class Hello(_message.Message):
         pid: _builtins.int = ...,
         version: _builtins.str = ...,
         leases: _abc.Iterable[Global___Lease] | None = ...,
+        open_slots: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_open_slots", b"_open_slots", "open_slots", b"open_slots"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor_id", b"executor_id", "hostname", b"hostname", "leases", b"leases", "ops", b"ops", "pid", b"pid", "pools", b"pools", "slots", b"slots", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_open_slots", b"_open_slots", "executor_id", b"executor_id", "hostname", b"hostname", "leases", b"leases", "open_slots", b"open_slots", "ops", b"ops", "pid", b"pid", "pools", b"pools", "slots", b"slots", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__open_slots: _TypeAlias = _typing.Literal["open_slots"]  # noqa: Y015
+    _WhichOneofArgType__open_slots: _TypeAlias = _typing.Literal["_open_slots", b"_open_slots"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__open_slots) -> _WhichOneofReturnType__open_slots | None: ...
 
 Global___Hello: _TypeAlias = Hello  # noqa: Y015
 

@@ -131,6 +131,30 @@ async def test_a_task_whose_executor_is_silent_goes_to_another_one_and_its_repor
         assert [(attempt.number, attempt.outcome) for attempt in attempts] == [(1, "LOST"), (2, "OK")]
 
 
+async def test_what_was_handed_over_on_a_stream_that_nobody_read_goes_out_again_as_the_same_attempt(
+    engine: Engine,
+) -> None:
+    async with BareExecutor("bare-9", scheduler=scheduler_of(engine), pool="unread", open_slots=1) as before:
+        job = await engine.submit(
+            {"id": "numbers", "op": "debug.range", "params": {"count": 4}},
+            {"id": "step", "op": "debug.noop", "inputs": {"items": "numbers"}, "pool": "unread", "shard_size": 4},
+        )
+        unread = await before.answer("assignment")
+        assert unread.batch.job_id == job.id
+        # It comes back and knows of no lease.
+        async with BareExecutor("bare-9", scheduler=scheduler_of(engine), pool="unread", open_slots=1) as again:
+            handed = await again.answer("assignment")
+            assert [(task.shard, task.attempt) for task in handed.batch.tasks] == [(0, 1)]
+            assert handed.lease_token != unread.lease_token
+            assert await again.refused(succeeded(unread.batch, unread)) == [0]
+            report = succeeded(handed.batch, handed)
+            report.report_id = 2
+            assert await again.refused(report) == []
+            assert (await engine.finish(job.id)).items.ok == 4
+    attempts = await engine.attempts(job.id, "step")
+    assert [(attempt.number, attempt.outcome) for attempt in attempts] == [(1, "OK")]
+
+
 async def chain(engine: Engine, *, steps: int = 8, seconds: float = 0.2) -> Job:
     """Submit a job whose nodes end one after the other."""
     nodes: list[dict[str, Any]] = [{"id": "n0", "op": "debug.range", "params": {"count": 1}}]

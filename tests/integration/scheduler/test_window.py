@@ -61,7 +61,8 @@ class Window:
         self.told = Told()
         clock, journal, executors = DatabaseClock(), MemoryJournal(), ExecutorRegistry()
         ops = [op_pb2.Op(name="debug.noop@1")]
-        hello = executor_pb2.Hello(executor_id="x", pools=[self.pool], slots=1, ops=ops)
+        # Nothing is handed over to an executor without an open slot.
+        hello = executor_pb2.Hello(executor_id="x", pools=[self.pool], slots=1, ops=ops, open_slots=0)
         executors.add(ExecutorSession(hello, asyncio.Queue(), start=0.0, last_seen=0.0))
         traces = Traces()
         rejects: Any = None  # nothing is retried
