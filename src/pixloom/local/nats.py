@@ -16,23 +16,15 @@ import sysconfig
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from pixloom.errors import MachineError
-from pixloom.local.directory import (
-    DirectoryLock,
-    last_lines,
-    make_private_directory,
-    read_or_make_secret,
-    require_free_port,
-    require_room,
-    write_private,
-)
-from pixloom.local.processes import end, end_leftover, find, spawn, wait_exit
+from pixloom.local.directory import read_or_make_secret, require_free_port, write_private
+from pixloom.local.processes import end_leftover, find, spawn
+from pixloom.local.server import EmbeddedServer, read_pid_file
 
 if TYPE_CHECKING:
     import subprocess
-    from types import TracebackType
 
 __all__ = ["EmbeddedNats", "binary"]
 
@@ -41,11 +33,15 @@ DEFAULT_MAX_FILE_STORE_BYTES: Final = 2 * 1024**3
 """Only windows of work lie in NATS; at 64 KiB a message this is far beyond what the scheduler publishes."""
 
 
-class EmbeddedNats:
-    """One NATS server with JetStream in a data directory.
+class EmbeddedNats(EmbeddedServer):
+    """One NATS server with JetStream in a data directory; its `url` stays the same after the first start."""
 
-    `start` and `stop` may be called again and again; the `url` stays the same after the first start.
-    """
+    name = "NATS"
+    word = "nats"
+    stop_with = signal.SIGTERM
+    crash_with = signal.SIGKILL
+    stop_s = 10.0
+    start_s = 20.0
 
     def __init__(
         self,
@@ -63,15 +59,12 @@ class EmbeddedNats:
             log: Where the server writes; default `nats.log` in the data directory.
             max_file_store_bytes: How much JetStream may keep on disk.
         """
-        self._data_dir = data_dir.absolute()
+        super().__init__(data_dir, log=log)
         self._port = port
-        self._log = log or self._data_dir / "nats.log"
         self._max_file_store_bytes = max_file_store_bytes
         self._config = self._data_dir / "nats.conf"
-        self._lock = DirectoryLock(self._data_dir / "nats.lock", what="NATS")
         self._password = ""
         self._bound_port = 0
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -79,66 +72,9 @@ class EmbeddedNats:
         return f"nats://{USER}:{self._password}@127.0.0.1:{self._bound_port}"
 
     @property
-    def process(self) -> subprocess.Popen[bytes] | None:
-        """The server process; None before the first `start` and after `stop`."""
-        return self._process
-
-    @property
     def where(self) -> str:
         """Where it listens, for people; without the password."""
         return f"127.0.0.1:{self._bound_port}"
-
-    async def start(self, *, timeout_s: float = 20.0) -> None:
-        """Start the server and return once JetStream answers.
-
-        Args:
-            timeout_s: Deadline of the start.
-
-        Raises:
-            MachineError: The machine is at fault; the message says how and what to do.
-        """
-        crashed = self._process
-        if crashed is not None:
-            if find(crashed.pid) is not None:
-                return
-            await wait_exit(crashed)
-        deadline = time.monotonic() + timeout_s
-        make_private_directory(self._data_dir)
-        if crashed is None:
-            self._lock.acquire()
-        try:
-            if crashed is None:
-                require_room(self._data_dir)
-            await asyncio.to_thread(self._clean_up)
-            self._password = read_or_make_secret(self._data_dir / "nats.password")
-            # A restart keeps the port, since clients hold on to the address.
-            wanted = self._port or self._bound_port
-            require_free_port(wanted, what="NATS", option="another port")
-            write_private(self._config, self._configuration(wanted))
-            env = {"PATH": os.defpath, "HOME": str(self._data_dir)}
-            process = self._process = spawn([str(binary()), "-c", str(self._config)], env=env, log=self._log)
-            write_private(self._data_dir / "nats.pid", f"{process.pid}\n")
-            await self._wait_ready(process, deadline)
-        except BaseException:
-            if crashed is None:
-                await self.stop()
-            elif self._process is not None:
-                # Clients hold on to the address, so it is kept for the next attempt.
-                await end(self._process, ask_with=signal.SIGTERM, timeout_s=10)
-            raise
-
-    async def stop(self, *, immediate: bool = False) -> None:
-        """Stop the server and let go of the directory; does nothing when it is stopped.
-
-        Args:
-            immediate: Kill it, as in a crash.
-        """
-        process, self._process = self._process, None
-        if process is not None:
-            await end(process, ask_with=signal.SIGKILL if immediate else signal.SIGTERM, timeout_s=10)
-            (self._data_dir / f"nats-server_{process.pid}.ports").unlink(missing_ok=True)
-            (self._data_dir / "nats.pid").unlink(missing_ok=True)
-        self._lock.release()
 
     async def wipe(self) -> None:
         """Stop the server, forget every stream and start again under the same `url`."""
@@ -146,31 +82,32 @@ class EmbeddedNats:
         await asyncio.to_thread(shutil.rmtree, self._data_dir / "jetstream", ignore_errors=True)
         await self.start()
 
-    async def __aenter__(self) -> Self:
-        """Start."""
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop."""
-        await self.stop()
-
     def _clean_up(self) -> None:
-        """End the server that an earlier run left here, and remove its port files."""
-        pid_file = self._data_dir / "nats.pid"
-        try:
-            word = pid_file.read_text(encoding="ascii").strip()
-        except FileNotFoundError:
-            word = ""
-        except OSError as error:
-            raise MachineError(f"{pid_file} cannot be read: {error.strerror}. Does another user own it?") from error
+        word = "".join(read_pid_file(self._data_dir / "nats.pid")[:1]).strip()
         running = find(int(word)) if word.isdigit() else None
         if running is not None and running.command.endswith(f"nats-server -c {self._config}"):
             end_leftover(running, ask_with=signal.SIGTERM)
         for leftover in self._data_dir.glob("nats-server_*.ports"):
             leftover.unlink(missing_ok=True)
+
+    async def _launch(self, deadline: float) -> None:
+        self._password = read_or_make_secret(self._data_dir / "nats.password")
+        # A restart keeps the port, since clients hold on to the address.
+        wanted = self._port or self._bound_port
+        require_free_port(wanted, what=self.name, option="another port")
+        write_private(self._config, self._configuration(wanted))
+        env = {"PATH": os.defpath, "HOME": str(self._data_dir)}
+        process = self._process = spawn([str(binary()), "-c", str(self._config)], env=env, log=self._log)
+        write_private(self._data_dir / "nats.pid", f"{process.pid}\n")
+        while not await self._is_ready(process.pid):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise self._failure("NATS did not start")
+            await asyncio.sleep(0.005)
+
+    def _forget(self, process: subprocess.Popen[bytes] | None) -> None:
+        if process is not None:
+            (self._data_dir / f"nats-server_{process.pid}.ports").unlink(missing_ok=True)
+            (self._data_dir / "nats.pid").unlink(missing_ok=True)
 
     def _configuration(self, port: int) -> str:
         # JSON strings are valid quoted strings of the server's configuration language.
@@ -188,14 +125,6 @@ class EmbeddedNats:
                 "",
             )
         )
-
-    async def _wait_ready(self, process: subprocess.Popen[bytes], deadline: float) -> None:
-        while not await self._is_ready(process.pid):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise MachineError(
-                    f"NATS did not start in {self._data_dir}. Its log {self._log} ends with:\n{last_lines(self._log)}"
-                )
-            await asyncio.sleep(0.005)
 
     async def _is_ready(self, pid: int) -> bool:
         try:

@@ -18,25 +18,17 @@ import stat
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from pixloom.errors import MachineError
-from pixloom.local.directory import (
-    DirectoryLock,
-    last_lines,
-    make_private_directory,
-    read_or_make_secret,
-    require_free_port,
-    require_room,
-    write_private,
-)
+from pixloom.local.directory import read_or_make_secret, require_free_port, write_private
 from pixloom.local.privilege import choose_identity, hand_over
 from pixloom.local.processes import Identity, end, end_leftover, find, spawn, wait_exit
+from pixloom.local.server import EmbeddedServer, read_pid_file
 
 if TYPE_CHECKING:
     import subprocess
-    from types import TracebackType
 
 __all__ = ["EmbeddedPostgres", "binary", "embedded_url", "version_at"]
 
@@ -59,16 +51,22 @@ _SETTINGS: Final = {
     "jit": "off",
 }
 _MAX_SOCKET_DIRECTORY_BYTES: Final = 80  # sun_path holds 107 bytes (unix(7)) and `/.s.PGSQL.65535.lock` must fit
-_SHUTDOWN_S: Final = 30.0
 _SHARED_MEMORY_IN_USE: Final = "pre-existing shared memory block"
 
 
-class EmbeddedPostgres:
+class EmbeddedPostgres(EmbeddedServer):
     """One PostgreSQL cluster in a data directory, with its server process.
 
-    `start` and `stop` may be called again and again; the `url` stays the same after the first start. A start after a
-    crash recovers the cluster.
+    The first start makes the cluster; its `url` stays the same from then on. A start after a crash recovers it.
     """
+
+    name = "PostgreSQL"
+    word = "postgres"
+    # "Fast" and "immediate" shutdown (PostgreSQL manual, "Shutting Down the Server").
+    stop_with = signal.SIGINT
+    crash_with = signal.SIGQUIT
+    stop_s = 30.0
+    start_s = 60.0
 
     def __init__(self, data_dir: Path, *, port: int | None = None, log: Path | None = None) -> None:
         """Name the place; nothing is touched before `start`.
@@ -78,26 +76,18 @@ class EmbeddedPostgres:
             port: TCP port on 127.0.0.1 in addition to the unix socket; None for the socket only.
             log: Where the server writes; default `postgres.log` in the data directory.
         """
-        self._data_dir = data_dir.absolute()
+        super().__init__(data_dir, log=log)
         self._cluster = self._data_dir / "cluster"
         self._port = port
-        self._log = log or self._data_dir / "postgres.log"
-        self._lock = DirectoryLock(self._data_dir / "postgres.lock", what="PostgreSQL")
         self._socket_record = self._data_dir / "postgres.socket"
         self._password = ""
         self._identity = Identity.AS_IS
         self._socket_dir: Path | None = None
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         """Address of the database `pixloom`, for asyncpg and, with `+asyncpg`, SQLAlchemy; valid after `start`."""
         return self.url_of(USER)
-
-    @property
-    def process(self) -> subprocess.Popen[bytes] | None:
-        """The server process; None before the first `start` and after `stop`."""
-        return self._process
 
     @property
     def where(self) -> str:
@@ -112,72 +102,7 @@ class EmbeddedPostgres:
         """
         return _url(self._password, database, socket_dir=str(self._socket_dir), port=self._port or 5432)
 
-    async def start(self, *, timeout_s: float = 60.0) -> None:
-        """Start the server, making the cluster first where there is none, and return once it takes connections.
-
-        Args:
-            timeout_s: Deadline of the start, crash recovery included.
-
-        Raises:
-            MachineError: The machine is at fault; the message says how and what to do.
-        """
-        crashed = self._process
-        if crashed is not None:
-            if find(crashed.pid) is not None:
-                return
-            await wait_exit(crashed)
-        deadline = time.monotonic() + timeout_s
-        make_private_directory(self._data_dir)
-        if crashed is None:
-            self._lock.acquire()
-        try:
-            if crashed is None:
-                require_room(self._data_dir)
-            await asyncio.to_thread(self._clean_up)
-            self._identity = await asyncio.to_thread(choose_identity)
-            await self._make_cluster(deadline)
-            await asyncio.to_thread(hand_over, self._cluster, self._identity)
-            require_free_port(self._port or 0, what="PostgreSQL", option="another port")
-            self._socket_dir = _make_socket_directory(self._socket_dir)
-            write_private(self._socket_record, str(self._socket_dir))
-            await self._launch(deadline)
-            await self._make_database()
-        except BaseException:
-            if crashed is None:
-                await self.stop(immediate=True)
-            elif self._process is not None:
-                # Clients hold on to the address, so it is kept for the next attempt.
-                await end(self._process, ask_with=signal.SIGQUIT, timeout_s=_SHUTDOWN_S)
-            raise
-
-    async def stop(self, *, immediate: bool = False) -> None:
-        """Stop the server and let go of the directory; does nothing when it is stopped.
-
-        Args:
-            immediate: Stop as in a crash, without a checkpoint; the next start recovers.
-        """
-        process, self._process = self._process, None
-        if process is not None:
-            # SIGINT is "fast" and SIGQUIT "immediate" shutdown (PostgreSQL manual, "Shutting Down the Server").
-            await end(process, ask_with=signal.SIGQUIT if immediate else signal.SIGINT, timeout_s=_SHUTDOWN_S)
-        if self._socket_dir is not None:
-            shutil.rmtree(self._socket_dir, ignore_errors=True)
-            self._socket_record.unlink(missing_ok=True)
-        self._lock.release()
-
-    async def __aenter__(self) -> Self:
-        """Start."""
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop."""
-        await self.stop()
-
     def _clean_up(self) -> None:
-        """End the server that an earlier run left here, and take away what would keep a new one from starting."""
         shutil.rmtree(self._data_dir / "cluster.new", ignore_errors=True)
         self._end_leftover()
         if self._socket_dir is None:
@@ -186,12 +111,7 @@ class EmbeddedPostgres:
 
     def _end_leftover(self) -> None:
         pid_file = self._cluster / "postmaster.pid"
-        try:
-            lines = pid_file.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise MachineError(f"{pid_file} cannot be read: {error.strerror}. Does another user own it?") from error
+        lines = read_pid_file(pid_file)
         pid = int(lines[0]) if lines and lines[0].strip().isdigit() else 0
         running = find(pid)
         if running is not None and self._is_ours(running.command):
@@ -203,6 +123,22 @@ class EmbeddedPostgres:
     def _is_ours(self, command: str) -> bool:
         program, _, rest = command.partition(" ")
         return Path(program).name == "postgres" and f"-D {self._cluster} " in f"{rest} "
+
+    async def _launch(self, deadline: float) -> None:
+        self._identity = await asyncio.to_thread(choose_identity)
+        await self._make_cluster(deadline)
+        await asyncio.to_thread(hand_over, self._cluster, self._identity)
+        require_free_port(self._port or 0, what=self.name, option="another port")
+        self._socket_dir = _make_socket_directory(self._socket_dir)
+        write_private(self._socket_record, str(self._socket_dir))
+        await self._run_server(deadline)
+        await self._make_database()
+
+    def _forget(self, process: subprocess.Popen[bytes] | None) -> None:
+        del process
+        if self._socket_dir is not None:
+            shutil.rmtree(self._socket_dir, ignore_errors=True)
+            self._socket_record.unlink(missing_ok=True)
 
     async def _make_cluster(self, deadline: float) -> None:
         version_file = self._cluster / "PG_VERSION"
@@ -245,7 +181,7 @@ class EmbeddedPostgres:
         fresh.rename(self._cluster)
         _sync_directory(self._data_dir)
 
-    async def _launch(self, deadline: float) -> None:
+    async def _run_server(self, deadline: float) -> None:
         words = [str(binary("postgres")), "-D", str(self._cluster)]
         settings = {
             **_SETTINGS,
@@ -295,9 +231,6 @@ class EmbeddedPostgres:
         # A clean environment: PGPORT, PGDATA and the like of the user's shell are not meant for this server.
         env = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
         return spawn(words, env=env, log=self._log, death_signal=signal.SIGINT, identity=self._identity)
-
-    def _failure(self, what: str) -> MachineError:
-        return MachineError(f"{what} in {self._data_dir}. Its log {self._log} ends with:\n{last_lines(self._log)}")
 
 
 def embedded_url(data_dir: Path) -> str:
