@@ -14,14 +14,14 @@ from pixloom.rpc.channel import aio_channel
 from pixloom.rpc.status import from_rpc_error
 from pixloom.sdk.address import default_server, grpc_address
 from pixloom.sdk.api import Api
-from pixloom.sdk.call import AsyncCaller, Call
+from pixloom.sdk.call import AsyncCaller, Call, sent_errors
 from pixloom.sdk.files import saved_to
 from pixloom.sdk.upload import CHUNK_BYTES, chunks_of
 from pixloom.sdk.watching import Resumption
-from pixloom.v1 import artifact_pb2, job_pb2
+from pixloom.v1 import artifact_pb2, artifact_pb2_grpc, job_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator
+    from collections.abc import AsyncGenerator
     from types import TracebackType
 
     from pixloom.sdk.upload import Uploadable
@@ -73,7 +73,7 @@ class AsyncClient(Api, AsyncCaller):
             request_serializer=type(call.request).SerializeToString,
             response_deserializer=call.response.FromString,
         )
-        with _errors():
+        with sent_errors():
             response = await method(call.request, timeout=self._timeout_s)
         return call.parse(response)
 
@@ -103,14 +103,10 @@ class AsyncClient(Api, AsyncCaller):
             PixloomError: What the server answered, or that it did not.
         """
         resumption = Resumption(job_id, after_seq=after_seq, give_up_after_s=give_up_after_s)
-        method: Any = self._channel.unary_stream(
-            "/pixloom.v1.JobService/WatchJob",
-            request_serializer=job_pb2.WatchJobRequest.SerializeToString,
-            response_deserializer=job_pb2.WatchJobResponse.FromString,
-        )
+        watch = job_pb2_grpc.JobServiceStub(self._channel).WatchJob
         while not resumption.is_over:
             failure = None
-            stream = method(resumption.request())
+            stream = watch(resumption.request())
             try:
                 async for response in stream:
                     update = resumption.accept(response)
@@ -153,14 +149,9 @@ class AsyncClient(Api, AsyncCaller):
         Raises:
             PixloomError: What the server answered, or that it did not.
         """
-        method: Any = self._channel.unary_stream(
-            "/pixloom.v1.ArtifactService/DownloadArtifact",
-            request_serializer=artifact_pb2.DownloadArtifactRequest.SerializeToString,
-            response_deserializer=artifact_pb2.DownloadArtifactResponse.FromString,
-        )
         request = artifact_pb2.DownloadArtifactRequest(sha256=sha256, offset=offset, length=length)
-        with _errors():
-            async for response in method(request):
+        with sent_errors():
+            async for response in artifact_pb2_grpc.ArtifactServiceStub(self._channel).DownloadArtifact(request):
                 yield response.data
 
     async def read_artifact(self, sha256: str) -> bytes:
@@ -183,26 +174,12 @@ class AsyncClient(Api, AsyncCaller):
         Raises:
             PixloomError: What the server answered, or that it did not.
         """
-        method: Any = self._channel.stream_unary(
-            "/pixloom.v1.ArtifactService/UploadArtifact",
-            request_serializer=artifact_pb2.UploadArtifactRequest.SerializeToString,
-            response_deserializer=artifact_pb2.UploadArtifactResponse.FromString,
-        )
 
         async def requests() -> AsyncGenerator[artifact_pb2.UploadArtifactRequest, None]:
             chunks = chunks_of(data, CHUNK_BYTES)
             while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
                 yield artifact_pb2.UploadArtifactRequest(data=chunk)
 
-        with _errors():
-            response = await method(requests())
+        with sent_errors():
+            response = await artifact_pb2_grpc.ArtifactServiceStub(self._channel).UploadArtifact(requests())
         return Artifact.from_proto(response.artifact)
-
-
-@contextlib.contextmanager
-def _errors() -> Iterator[None]:
-    """Raise what the server said instead of gRPC's own error."""
-    try:
-        yield
-    except grpc.RpcError as error:
-        raise from_rpc_error(error) from error

@@ -7,10 +7,15 @@ awaitable (or an asynchronous iterator). So every RPC is written once, and both 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
+
+import grpc
+
+from pixloom.rpc.status import from_rpc_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -19,7 +24,7 @@ if TYPE_CHECKING:
 
     from pixloom.resources import Page
 
-__all__ = ["AsyncCaller", "Call", "Pages", "SyncCaller", "Unary"]
+__all__ = ["AsyncCaller", "Call", "Pages", "SyncCaller", "Unary", "sent_errors"]
 
 R = TypeVar("R")
 P = ParamSpec("P")
@@ -47,6 +52,15 @@ class Call(Generic[R]):
     def path(self) -> str:
         """Full name of the method, as it goes over the wire."""
         return f"/pixloom.v1.{self.service}/{self.rpc}"
+
+
+@contextlib.contextmanager
+def sent_errors() -> Iterator[None]:
+    """Raise what the server said instead of gRPC's own error."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise from_rpc_error(error) from error
 
 
 class SyncCaller(ABC):

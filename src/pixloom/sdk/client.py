@@ -15,14 +15,14 @@ from pixloom.rpc.channel import sync_channel
 from pixloom.rpc.status import from_rpc_error
 from pixloom.sdk.address import default_server, grpc_address
 from pixloom.sdk.api import Api
-from pixloom.sdk.call import Call, SyncCaller
+from pixloom.sdk.call import Call, SyncCaller, sent_errors
 from pixloom.sdk.files import saved_to
 from pixloom.sdk.upload import CHUNK_BYTES, chunks_of
 from pixloom.sdk.watching import Resumption
-from pixloom.v1 import artifact_pb2, job_pb2
+from pixloom.v1 import artifact_pb2, artifact_pb2_grpc, job_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from types import TracebackType
 
     from pixloom.sdk.upload import Uploadable
@@ -76,7 +76,7 @@ class Client(Api, SyncCaller):
             request_serializer=type(call.request).SerializeToString,
             response_deserializer=call.response.FromString,
         )
-        with _errors():
+        with sent_errors():
             response = method(call.request, timeout=self._timeout_s)
         return call.parse(response)
 
@@ -103,14 +103,10 @@ class Client(Api, SyncCaller):
             PixloomError: What the server answered, or that it did not.
         """
         resumption = Resumption(job_id, after_seq=after_seq, give_up_after_s=give_up_after_s)
-        method = self._channel.unary_stream(
-            "/pixloom.v1.JobService/WatchJob",
-            request_serializer=job_pb2.WatchJobRequest.SerializeToString,
-            response_deserializer=job_pb2.WatchJobResponse.FromString,
-        )
+        watch = job_pb2_grpc.JobServiceStub(self._channel).WatchJob
         while not resumption.is_over:
             failure = None
-            stream: Any = method(resumption.request())
+            stream: Any = watch(resumption.request())
             try:
                 for response in stream:
                     update = resumption.accept(response)
@@ -154,13 +150,9 @@ class Client(Api, SyncCaller):
         Raises:
             PixloomError: What the server answered, or that it did not.
         """
-        method = self._channel.unary_stream(
-            "/pixloom.v1.ArtifactService/DownloadArtifact",
-            request_serializer=artifact_pb2.DownloadArtifactRequest.SerializeToString,
-            response_deserializer=artifact_pb2.DownloadArtifactResponse.FromString,
-        )
-        with _errors():
-            for response in method(artifact_pb2.DownloadArtifactRequest(sha256=sha256, offset=offset, length=length)):
+        request = artifact_pb2.DownloadArtifactRequest(sha256=sha256, offset=offset, length=length)
+        with sent_errors():
+            for response in artifact_pb2_grpc.ArtifactServiceStub(self._channel).DownloadArtifact(request):
                 yield response.data
 
     def read_artifact(self, sha256: str) -> bytes:
@@ -183,24 +175,7 @@ class Client(Api, SyncCaller):
         Raises:
             PixloomError: What the server answered, or that it did not.
         """
-        method = self._channel.stream_unary(
-            "/pixloom.v1.ArtifactService/UploadArtifact",
-            request_serializer=artifact_pb2.UploadArtifactRequest.SerializeToString,
-            response_deserializer=artifact_pb2.UploadArtifactResponse.FromString,
-        )
-        with _errors():
-            return Artifact.from_proto(method(_requests(chunks_of(data, CHUNK_BYTES))).artifact)
-
-
-def _requests(chunks: Iterable[bytes]) -> Iterator[artifact_pb2.UploadArtifactRequest]:
-    for chunk in chunks:
-        yield artifact_pb2.UploadArtifactRequest(data=chunk)
-
-
-@contextlib.contextmanager
-def _errors() -> Iterator[None]:
-    """Raise what the server said instead of gRPC's own error."""
-    try:
-        yield
-    except grpc.RpcError as error:
-        raise from_rpc_error(error) from error
+        requests = (artifact_pb2.UploadArtifactRequest(data=chunk) for chunk in chunks_of(data, CHUNK_BYTES))
+        with sent_errors():
+            response = artifact_pb2_grpc.ArtifactServiceStub(self._channel).UploadArtifact(requests)
+        return Artifact.from_proto(response.artifact)
