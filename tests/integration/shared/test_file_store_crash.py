@@ -131,36 +131,34 @@ def test_bytes_that_are_there_are_not_written_again(tmp_path: Path) -> None:
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-async def test_sync_flushes_each_file_and_every_folder_above_it_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = FileStore(tmp_path)
-    digests = [store.put(bytes([number]), "x/y").sha256 for number in range(20)]
-    flushed: list[int] = []
+@pytest.fixture
+def flushed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The inodes that were flushed, in order."""
+    found: list[int] = []
     fsync = os.fsync
 
     def record(handle: int) -> None:
-        flushed.append(os.fstat(handle).st_ino)
+        found.append(os.fstat(handle).st_ino)
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", record)
+    return found
+
+
+async def test_sync_flushes_each_file_and_every_folder_above_it_once(tmp_path: Path, flushed: list[int]) -> None:
+    store = FileStore(tmp_path)
+    digests = [store.put(bytes([number]), "x/y").sha256 for number in range(20)]
+    flushed.clear()
     await store.sync(digests * 3)
     files = [tmp_path / "cas" / digest[:2] / digest for digest in digests]
     folders = {path.parent for path in files} | {tmp_path / "cas", tmp_path}
     assert sorted(flushed) == sorted(path.stat().st_ino for path in {*files, *folders})
 
 
-async def test_calls_that_come_together_share_their_flushes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_calls_that_come_together_share_their_flushes(tmp_path: Path, flushed: list[int]) -> None:
     store = FileStore(tmp_path)
     digests = [store.put(bytes([number]), "x/y").sha256 for number in range(10)]
-    flushed: list[int] = []
-    fsync = os.fsync
-
-    def record(handle: int) -> None:
-        flushed.append(os.fstat(handle).st_ino)
-        fsync(handle)
-
-    monkeypatch.setattr(os, "fsync", record)
+    flushed.clear()
     async with asyncio.TaskGroup() as group:
         for _ in range(50):
             group.create_task(store.sync(digests))

@@ -29,6 +29,14 @@ def world(seed: int, **options) -> CoreWorld:
     )
 
 
+def begin(w: CoreWorld, most: int) -> None:
+    """Start the job and take at most `most` steps; it may have ended by then."""
+    w.happen(StartRequested())
+    for _ in range(w.rng.randint(0, most)):
+        if not w.job.state.is_terminal:
+            w.step()
+
+
 @settings(max_examples=150, deadline=None)
 @given(SEEDS)
 def test_every_job_ends_and_every_node_with_it(seed):
@@ -44,10 +52,7 @@ def test_every_job_ends_and_every_node_with_it(seed):
 @given(SEEDS)
 def test_replaying_the_journal_gives_the_live_state(seed):
     w = world(seed)
-    w.happen(StartRequested())
-    for _ in range(w.rng.randint(0, 120)):
-        if not w.job.state.is_terminal:
-            w.step()
+    begin(w, 120)
     assert durable_view(w.replayed()) == durable_view(w.job)
 
 
@@ -55,10 +60,7 @@ def test_replaying_the_journal_gives_the_live_state(seed):
 @given(SEEDS)
 def test_a_replayed_job_runs_to_the_same_kind_of_end(seed):
     w = world(seed)
-    w.happen(StartRequested())
-    for _ in range(w.rng.randint(0, 60)):
-        if not w.job.state.is_terminal:
-            w.step()
+    begin(w, 60)
     w.job = w.replayed()
     if w.job.state.is_terminal:
         return
@@ -83,10 +85,7 @@ def test_whoever_pauses_and_changes_a_job_its_journal_gives_the_live_state_and_e
 @given(SEEDS)
 def test_nothing_starts_while_a_job_is_paused(seed):
     w = world(seed)
-    w.happen(StartRequested())
-    for _ in range(w.rng.randint(0, 40)):
-        if not w.job.state.is_terminal:
-            w.step()
+    begin(w, 40)
     if w.job.state.is_terminal:
         return
     w.happen(PauseRequested(now=w.rng.random() < 0.5))
@@ -156,10 +155,7 @@ def test_a_node_is_released_only_when_what_it_waits_for_has_ended(seed):
 @given(SEEDS, st.booleans())
 def test_cancel_ends_every_job_and_nothing_starts_after_it(seed, now):
     w = world(seed)
-    w.happen(StartRequested())
-    for _ in range(w.rng.randint(0, 40)):
-        if not w.job.state.is_terminal:
-            w.step()
+    begin(w, 40)
     if w.job.state.is_terminal:
         return
     w.happen(CancelRequested("enough", now=now))

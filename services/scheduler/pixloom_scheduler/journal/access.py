@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -11,7 +11,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from pixloom.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -35,6 +35,18 @@ def _outage(error: Exception) -> UnavailableError | None:
     return None
 
 
+@contextmanager
+def _named_outages() -> Iterator[None]:
+    """Raise what to tell a caller where the database is away; other errors pass."""
+    try:
+        yield
+    except Exception as error:
+        outage = _outage(error)
+        if outage is None:
+            raise
+        raise outage from error
+
+
 @asynccontextmanager
 async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """Open a connection for reading.
@@ -42,14 +54,9 @@ async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     Raises:
         UnavailableError: If the database does not answer.
     """
-    try:
+    with _named_outages():
         async with engine.connect() as connection:
             yield connection
-    except Exception as error:
-        outage = _outage(error)
-        if outage is None:
-            raise
-        raise outage from error
 
 
 @asynccontextmanager
@@ -59,11 +66,6 @@ async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     Raises:
         UnavailableError: If the database does not answer; whether the transaction took effect is then unknown.
     """
-    try:
+    with _named_outages():
         async with engine.begin() as connection:
             yield connection
-    except Exception as error:
-        outage = _outage(error)
-        if outage is None:
-            raise
-        raise outage from error
