@@ -41,7 +41,7 @@ class EmbeddedNats(EmbeddedServer):
     stop_with = signal.SIGTERM
     crash_with = signal.SIGKILL
     stop_s = 10.0
-    start_s = 20.0
+    start_s = 60.0
 
     def __init__(
         self,

@@ -66,7 +66,7 @@ class EmbeddedPostgres(EmbeddedServer):
     stop_with = signal.SIGINT
     crash_with = signal.SIGQUIT
     stop_s = 30.0
-    start_s = 60.0
+    start_s = 120.0
 
     def __init__(self, data_dir: Path, *, port: int | None = None, log: Path | None = None) -> None:
         """Name the place; nothing is touched before `start`.

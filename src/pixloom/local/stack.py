@@ -120,7 +120,7 @@ class LocalStack:
         """
         return self._supervisor(part).kill(number)
 
-    async def wait_replaced(self, part: str, pid: int, *, timeout_s: float = 15.0) -> int:
+    async def wait_replaced(self, part: str, pid: int, *, timeout_s: float = 60.0) -> int:
         """Wait until another process than `pid` runs for a part, and return its pid.
 
         Raises:
@@ -136,7 +136,7 @@ class LocalStack:
         """Start a part that `stop_part` stopped; its address stays the same."""
         await self._supervisor(part).start()
 
-    async def wait_ready(self, timeout_s: float = 30.0) -> None:
+    async def wait_ready(self, timeout_s: float = 60.0) -> None:
         """Return once the gateway says that jobs can run, such as after a part was killed.
 
         Raises:
