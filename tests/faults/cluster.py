@@ -87,6 +87,7 @@ class Cluster:
             source_roots=(self.photos,),
             imports=("tests.faults.ops",),
             artifacts_url=artifacts.as_uri() if artifacts is not None else None,
+            ready_timeout_s=120.0,
             schedulers=schedulers,
         )
         self.artifacts = artifacts or options.data_dir.absolute() / "artifacts"

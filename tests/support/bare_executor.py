@@ -61,7 +61,7 @@ class BareExecutor:
 
     async def answer(self, kind: str) -> Any:
         """Return the next answer of a kind; others are passed over."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 while self._answers:
                     answer = self._answers.popleft()
@@ -80,7 +80,7 @@ class BareExecutor:
             await declare_consumers(js, self._pool)
             lane = LANES[0]
             subscription = await js.pull_subscribe(subject(self._pool, lane), consumer_name(self._pool, lane), STREAM)
-            (message,) = await subscription.fetch(1, timeout=10)
+            (message,) = await subscription.fetch(1, timeout=60)
             await message.ack_sync()
             return pb.LeaseBatch.FromString(message.data)
         finally:

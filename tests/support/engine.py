@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Engine", "node_of", "running_engine"]
 
 REPOSITORY = Path(__file__).parents[2]
+READY_S = 120.0
+"""Limit of a start: several seconds on a quiet machine, and much more where others want it for themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,21 @@ class Engine:
         given = {key: more.pop(key) for key in ("params", "request_id", "start") if key in more}
         return await self.client.create_job(spec={"name": name, "nodes": list(nodes), **more}, **given)
 
-    async def until(self, job_id: str, happened: Callable[[Snapshot], bool], *, within_s: float = 30) -> Snapshot:
+    async def begin(self, *, count: int, seconds: float, client: AsyncClient | None = None) -> Job:
+        """Create a job of many short tasks, at a scheduler if one is given, and return when it is in their middle.
+
+        Args:
+            count: Number of tasks at its node `wait`.
+            seconds: Time that each takes.
+            client: Speaks with whom to create it at; the gateway if not given.
+        """
+        wait = {"op": "debug.sleep", "inputs": {"items": "numbers"}, "params": {"seconds": seconds}, "shard_size": 1}
+        nodes = [{"id": "numbers", "op": "debug.range", "params": {"count": count}}, {"id": "wait", **wait}]
+        job: Job = await (client or self.client).create_job(spec={"name": "test", "nodes": nodes})
+        await self.until(job.id, lambda snapshot: node_of(snapshot, "wait").items.ok >= count // 10)
+        return job
+
+    async def until(self, job_id: str, happened: Callable[[Snapshot], bool], *, within_s: float = 60) -> Snapshot:
         """Watch a job until a snapshot shows what is waited for."""
         last: Snapshot | None = None
         try:
@@ -67,7 +83,7 @@ class Engine:
             raise AssertionError(f"job {job_id} did not show it within {within_s} s, but {nodes}") from error
         raise AssertionError(f"job {job_id} ended and never showed it")
 
-    async def finish(self, job_id: str, *, within_s: float = 30) -> Job:
+    async def finish(self, job_id: str, *, within_s: float = 60) -> Job:
         """Wait for the end of a job."""
         job = await self.client.wait_job(job_id, timeout_s=within_s)
         if not job.state.is_final:
@@ -75,7 +91,7 @@ class Engine:
             raise AssertionError(f"job {job_id} is {job.state} after {within_s} s: {nodes}")
         return job
 
-    async def run(self, *nodes: dict[str, Any], within_s: float = 30, **more: Any) -> Job:
+    async def run(self, *nodes: dict[str, Any], within_s: float = 60, **more: Any) -> Job:
         """Create a job and wait for its end."""
         return await self.finish((await self.submit(*nodes, **more)).id, within_s=within_s)
 
@@ -88,7 +104,7 @@ class Engine:
         """Return a node of a job."""
         return next(node for node in await self.nodes(job_id) if node.id == name)
 
-    async def until_waits(self, job_id: str, name: str, reason: str, *, within_s: float = 20) -> str:
+    async def until_waits(self, job_id: str, name: str, reason: str, *, within_s: float = 60) -> str:
         """Ask until a node says that it waits for a reason that begins so; snapshots tell of a job's own news only."""
         found: str | None = None
         async with _deadline(within_s, f"node {name} did not wait as {reason!r}"):
@@ -98,7 +114,7 @@ class Engine:
         return found
 
     async def until_executors(
-        self, happened: Callable[[list[Executor]], bool], *, within_s: float = 20
+        self, happened: Callable[[list[Executor]], bool], *, within_s: float = 60
     ) -> list[Executor]:
         """Ask for the executors until something shows."""
         async with _deadline(within_s, "the executors did not show it"):
@@ -120,6 +136,17 @@ class Engine:
         """Return the durable events of a job that has ended, or watch it to its end."""
         updates = self.client.watch_job(job_id, after_seq=after_seq)
         return [update async for update in updates if isinstance(update, Event)]
+
+    async def require_completed(self, job: Job, *, count: int) -> list[Attempt]:
+        """Require that a job of `count` tasks at its node `wait` ends with each of them done exactly once.
+
+        Returns:
+            All attempts.
+        """
+        ended = await self.finish(job.id)
+        assert (ended.state, ended.error) == ("COMPLETED", None)
+        assert (ended.items.ok, ended.items.filtered, ended.items.rejected) == (count, 0, 0)
+        return await self.require_each_once(job.id, "wait", count)
 
     async def require_each_once(self, job_id: str, node: str, count: int) -> list[Attempt]:
         """Require `count` tasks of one item at a node, each of which succeeded in exactly one attempt.
@@ -179,6 +206,7 @@ async def running_engine(
             workflows_dir=folder / "workflows",
             source_roots=tuple(source_roots),
             imports=tuple(imports),
+            ready_timeout_s=READY_S,
         )
         stack = LocalStack(options, make_parts=make_parts, announce=lines.append)
         async with (

@@ -71,7 +71,7 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
         return list(self._traces[trace_id].values())
 
     async def wait_for(
-        self, trace_id: str, complete: Callable[[list[ReceivedSpan]], bool], *, within_s: float = 20
+        self, trace_id: str, complete: Callable[[list[ReceivedSpan]], bool], *, within_s: float = 60
     ) -> list[ReceivedSpan]:
         """Wait until a trace is complete and return it; after `within_s` seconds return it as it is."""
         try:

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from pixloom.sdk.op import Context, Filtered, Image, Item, Reject, Retry, op
 
-__all__ = ["add", "busy", "count_items", "darken", "describe", "echo", "number_of", "publish", "refuse", "total"]
+__all__ = [
+    "add",
+    "busy",
+    "count_items",
+    "darken",
+    "describe",
+    "echo",
+    "number_of",
+    "pass_gate",
+    "publish",
+    "refuse",
+    "total",
+]
 
 
 @op(version=2)
@@ -61,6 +75,16 @@ def busy(item: Item, *, after_s: float, ctx: Context) -> None:
     """Ask in the first attempt to come back later, as a server does with Retry-After."""
     if ctx.attempt == 1:
         raise Retry("BUSY", "come back later", after_s=after_s)
+
+
+@op("tests.pass_gate", deterministic=False)
+def pass_gate(item: Item, *, file: str, free: int = 0) -> None:
+    """Wait until a file is there, saying so by another one; items with a number below `free` pass at once."""
+    if int(item.key) < free:
+        return
+    Path(f"{file}-{item.key}").touch()
+    while not Path(file).exists():
+        time.sleep(0.01)
 
 
 @op("tests.publish", external_effect=True)

@@ -324,7 +324,7 @@ async def test_a_lease_that_has_ended_is_taken_over_and_the_former_owner_is_fenc
     former = Writer(database, owned)
     second = database.ownership("b")
     taken: list[Owned] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not taken:
             taken = await second.take(16)
     assert {partition.epoch for partition in taken} == {owned[0].epoch + 1}
@@ -347,7 +347,7 @@ async def test_a_takeover_passes_over_a_partition_whose_owner_is_committing(data
     await transaction.start()
     assert len(await fence(connection, 0, owned[0].epoch, owned[0].commit_seq + 1)) == 1
     taken: list[Owned] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not taken:
             taken = await database.ownership("b").take(16)
     assert [partition.id for partition in taken] == list(range(1, 16))
@@ -383,7 +383,7 @@ async def test_replicas_see_one_another_until_their_rows_expire_or_they_leave(da
     await second.leave()
     silent = database.membership("c", lease_s=0.05)
     await silent.look(alive=True)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         members = (await second.look(alive=False)).members
         while members:
             await asyncio.sleep(members[0].left_s)
@@ -412,12 +412,12 @@ async def test_whoever_releases_or_joins_wakes_the_others(database: Database) ->
     ownership = database.ownership("b")
     await ownership.take(1)
     await ownership.release([0])
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await woken.wait()
     woken.clear()
     other = database.membership("b")
     await other.look(alive=True)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await woken.wait()
     await membership.close()
     await other.close()

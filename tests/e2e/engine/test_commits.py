@@ -110,19 +110,19 @@ async def test_an_owner_that_slept_through_its_lease_writes_nothing_once_another
         async with cluster.stopped("scheduler"):
             await asyncio.sleep(LEASE_S + 0.5)  # nothing tells of a lease that ends but the time
             asleep = await rows_of(watching)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await rows_of(watching) == asleep:  # noqa: ASYNC110 - the database tells nobody
                 await asyncio.sleep(0.05)
         assert cluster.stack.pid("scheduler") == pid
         async with cluster.stopped("scheduler"):
             taken: list[Owned] = []
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while len(taken) < 16:
                     taken += await other.take(16)
                     await asyncio.sleep(0.05)
             asleep = await rows_of(watching)
         # It wakes with results to record, and may not as long as the partitions are another's.
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (found := await watching.fetchrow(_STANDING))["others"] == 16:
                 assert found["rows"] == asleep
                 await asyncio.sleep(0.02)
@@ -141,7 +141,7 @@ async def test_a_crash_before_the_answer_leaves_one_job_for_each_request(cluster
     try:
         submitting = asyncio.create_task(submitted(load, point))
         # It dies by itself, with a job that is durable and a caller who does not know.
-        await cluster.stack.wait_replaced("scheduler", pid, timeout_s=30)
+        await cluster.stack.wait_replaced("scheduler", pid)
     finally:
         cluster.environment.pop("scheduler")
     # The one that came up meanwhile has the variable too: it is replaced by one that has not.

@@ -10,8 +10,11 @@ import pytest
 
 from pixloom.errors import InvalidError, NotFoundError, StateConflictError
 from tests.support.engine import Engine, node_of
+from tests.support.gate import Gate
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pixloom.resources import Job
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("engine-control")]
@@ -36,15 +39,20 @@ def sleeping(seconds: float, count: int = 6) -> tuple[dict[str, Any], dict[str, 
     )
 
 
-async def under_way(engine: Engine, seconds: float, count: int = 6) -> Job:
-    """Submit a job of slow tasks and return when every executor runs one."""
-    job = await engine.submit(*sleeping(seconds, count))
+async def under_way(engine: Engine, *nodes: dict[str, Any]) -> Job:
+    """Submit a job of slow tasks and return when every executor runs one.
+
+    Args:
+        engine: The stack.
+        nodes: What the job has, `wait` among them; tasks that sleep longer than any test unless given.
+    """
+    job = await engine.submit(*(nodes or sleeping(LONG_S)))
     await engine.until(job.id, lambda snapshot: node_of(snapshot, "wait").state == "RUNNING")
     await until_busy(engine, 2)
     return job
 
 
-async def until_busy(engine: Engine, slots: int, *, within_s: float = 10) -> None:
+async def until_busy(engine: Engine, slots: int, *, within_s: float = 60) -> None:
     """Wait until both executors say by their heartbeats that so many slots are in use."""
     since = time.monotonic()
     while True:
@@ -55,6 +63,10 @@ async def until_busy(engine: Engine, slots: int, *, within_s: float = 10) -> Non
         await asyncio.sleep(0.05)
 
 
+def behind(gate: Gate, count: int = 6) -> tuple[dict[str, Any], dict[str, Any]]:
+    return ({"id": "numbers", "op": "debug.range", "params": {"count": count}}, gate.node("wait"))
+
+
 async def restart_scheduler(engine: Engine) -> None:
     """Kill the scheduler and return when another has taken over."""
     await engine.stack.wait_replaced("scheduler", engine.stack.kill("scheduler"))
@@ -62,7 +74,7 @@ async def restart_scheduler(engine: Engine) -> None:
 
 
 async def test_pause_now_gives_running_tasks_back_and_they_run_again_as_the_same_attempt(engine: Engine) -> None:
-    job = await under_way(engine, LONG_S, count=2)
+    job = await under_way(engine, *sleeping(LONG_S, count=2))
     paused = await engine.client.pause_job(job.id, now=True)
     assert paused.state == "PAUSED"
     await until_busy(engine, 0)
@@ -76,9 +88,11 @@ async def test_pause_now_gives_running_tasks_back_and_they_run_again_as_the_same
     await until_busy(engine, 0)
 
 
-async def test_plain_pause_lets_running_tasks_finish_and_starts_no_other(engine: Engine) -> None:
-    job = await under_way(engine, 2)
+async def test_plain_pause_lets_running_tasks_finish_and_starts_no_other(engine: Engine, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    job = await under_way(engine, *behind(gate))
     await engine.client.pause_job(job.id)
+    gate.open()
     await until_busy(engine, 0)
     attempts = await engine.attempts(job.id, "wait")
     assert [attempt.outcome for attempt in attempts] == ["OK", "OK"]
@@ -92,7 +106,7 @@ async def test_plain_pause_lets_running_tasks_finish_and_starts_no_other(engine:
 
 
 async def test_pause_now_after_a_pause_takes_back_what_still_runs(engine: Engine) -> None:
-    job = await under_way(engine, LONG_S)
+    job = await under_way(engine)
     await engine.client.pause_job(job.id)
     assert sum(executor.busy for executor in await engine.client.list_executors()) == 2
     await engine.client.pause_job(job.id, now=True)
@@ -102,7 +116,7 @@ async def test_pause_now_after_a_pause_takes_back_what_still_runs(engine: Engine
 
 
 async def test_cancel_now_ends_the_job_and_its_running_tasks_at_once(engine: Engine) -> None:
-    job = await under_way(engine, LONG_S)
+    job = await under_way(engine)
     cancelled = await engine.client.cancel_job(job.id, now=True, reason="enough")
     assert cancelled.state == "CANCELLED"
     assert {node.state for node in await engine.nodes(job.id)} == {"COMPLETED", "CANCELLED"}
@@ -110,9 +124,11 @@ async def test_cancel_now_ends_the_job_and_its_running_tasks_at_once(engine: Eng
     assert (await engine.client.cancel_job(job.id, now=True)).state == "CANCELLED"
 
 
-async def test_cancel_waits_for_running_tasks_and_starts_no_other(engine: Engine) -> None:
-    job = await under_way(engine, 2)
+async def test_cancel_waits_for_running_tasks_and_starts_no_other(engine: Engine, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    job = await under_way(engine, *behind(gate))
     assert (await engine.client.cancel_job(job.id)).state == "RUNNING"
+    gate.open()
     ended = await engine.finish(job.id)
     assert ended.state == "CANCELLED"
     attempts = await engine.attempts(job.id, "wait")
@@ -121,17 +137,18 @@ async def test_cancel_waits_for_running_tasks_and_starts_no_other(engine: Engine
 
 
 async def test_cancelled_work_makes_room_for_others_at_once(engine: Engine) -> None:
-    big = await engine.submit(*sleeping(LONG_S, count=200))
-    await until_busy(engine, 2)
-    await engine.client.cancel_job(big.id, now=True)
-    small = await engine.submit({"id": "numbers", "op": "debug.range", "params": {"count": 3}})
-    # Ten seconds later the dispatcher would have noticed by itself.
-    assert (await engine.finish(small.id, within_s=8)).state == "COMPLETED"
+    # The dispatcher notices by itself as well, but only what it offered ten seconds ago: three times that is too long.
+    async with asyncio.timeout(28):
+        for _ in range(3):
+            big = await engine.submit(*sleeping(LONG_S, count=200))
+            await until_busy(engine, 2)
+            await engine.client.cancel_job(big.id, now=True)
+            assert (await engine.run({"id": "numbers", "op": "debug.range", "params": {"count": 3}})).items.ok == 3
 
 
 @pytest.mark.parametrize("now", [False, True])
 async def test_a_pause_outlives_the_scheduler(engine: Engine, *, now: bool) -> None:
-    job = await under_way(engine, LONG_S)
+    job = await under_way(engine)
     await engine.client.pause_job(job.id, now=now)
     await restart_scheduler(engine)
     assert (await engine.client.get_job(job.id)).state == "PAUSED"
@@ -145,7 +162,7 @@ async def test_a_pause_outlives_the_scheduler(engine: Engine, *, now: bool) -> N
 
 
 async def test_executors_hear_of_a_pause_that_they_missed(engine: Engine) -> None:
-    job = await under_way(engine, LONG_S)
+    job = await under_way(engine)
     # The scheduler is gone before its cancel can have ended anything for sure; what it had journaled holds.
     await engine.client.pause_job(job.id, now=True)
     await restart_scheduler(engine)
@@ -200,7 +217,7 @@ async def test_a_start_is_repeatable_with_the_same_params_only(engine: Engine) -
 
 
 async def test_tags_and_priority_are_changed_and_kept(engine: Engine) -> None:
-    job = await under_way(engine, LONG_S)
+    job = await under_way(engine)
     changed = await engine.client.update_job(job.id, tags={"team": "b"}, priority=9)
     assert (changed.tags, changed.priority) == ({"team": "b"}, 9)
     await restart_scheduler(engine)
@@ -230,7 +247,7 @@ async def test_delete_leaves_nothing(engine: Engine) -> None:
     await engine.client.delete_job(job.id, allow_missing=True)
     assert (await engine.http.delete(f"/api/v1/jobs/{job.id}")).status_code == 404
     assert (await engine.http.delete(f"/api/v1/jobs/{job.id}?allow_missing=true")).status_code == 204
-    running = await under_way(engine, LONG_S)
+    running = await under_way(engine)
     with pytest.raises(StateConflictError, match="RUNNING"):
         await engine.client.delete_job(running.id)
     await engine.client.cancel_job(running.id, now=True)

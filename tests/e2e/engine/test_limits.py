@@ -10,10 +10,12 @@ import pytest
 import pytest_asyncio
 
 from tests.support.engine import Engine, node_of, running_engine
+from tests.support.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from datetime import datetime
+    from pathlib import Path
 
     from pixloom.resources import Job
 
@@ -22,9 +24,13 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group(
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
-    limits = {"PIXLOOM_LIMITS": "jobs=3, op.debug.sleep=1"}
-    async with running_engine(tmp_path_factory.mktemp("limits"), environment=limits) as made:
+    limits = {"PIXLOOM_LIMITS": "jobs=3, op.debug.sleep=1, op.tests.pass_gate=1"}
+    folder = tmp_path_factory.mktemp("limits")
+    async with running_engine(folder, environment=limits, imports=["tests.support.user_ops"]) as made:
         yield made
+
+
+NUMBERS = {"id": "numbers", "op": "debug.range", "params": {"count": 2}}
 
 
 def sleeps(count: int, seconds: float, **more: Any) -> list[dict[str, Any]]:
@@ -82,12 +88,16 @@ async def test_jobs_beyond_the_limit_wait_for_those_in_flight(engine: Engine) ->
         await engine.finish(job.id)
 
 
-async def test_limits_hold_over_a_restart_of_the_scheduler(engine: Engine) -> None:
-    running = await engine.submit(*sleeps(2, 6))
+async def test_limits_hold_over_a_restart_of_the_scheduler(engine: Engine, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    running = await engine.submit(NUMBERS, gate.node("step"))
     await engine.until(running.id, lambda snapshot: node_of(snapshot, "step").state == "RUNNING")
     await engine.stack.wait_replaced("scheduler", engine.stack.kill("scheduler"))
-    other = await engine.submit(*sleeps(1, 0))
+    await engine.stack.wait_ready()
+    other = await engine.submit(NUMBERS, gate.node("step"))
+    await engine.until_waits(other.id, "step", "limit 1 reached: op tests.pass_gate")
+    gate.open()
     assert {(await engine.finish(job.id)).state for job in (running, other)} == {"COMPLETED"}
     spans = await spans_of(engine, running, other)
-    assert len(spans) == 3
+    assert len(spans) == 4
     assert all(before[1] <= after[0] for before, after in pairwise(spans))

@@ -13,6 +13,9 @@ from tests.support.engine import Engine, node_of
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("engine-outcomes")]
 
+MANY = 5000
+"""So many tasks that they are not done by the time somebody has noticed that some of them are."""
+
 RETRY = {"max_attempts": 4, "initial_backoff_s": 0.1, "multiplier": 2}
 
 
@@ -95,7 +98,7 @@ async def test_a_crash_rejects_the_item_it_was_on_and_no_other(engine: Engine, m
 async def test_an_item_that_hangs_is_rejected_at_its_time_limit(engine: Engine) -> None:
     before = await pids(engine)
     job = await engine.run(
-        numbers(4), step("debug.crash", params={"at": [2], "mode": "hang"}, timeout_s=0.2, shard_size=4)
+        numbers(4), step("debug.crash", params={"at": [2], "mode": "hang"}, timeout_s=0.8, shard_size=4)
     )
     assert (job.state, job.items.ok, job.items.rejected) == ("COMPLETED", 3, 1)
     (rejected,) = [item for item in await engine.items(job.id, "step") if item.state == "REJECTED"]
@@ -164,13 +167,13 @@ async def test_ops_of_users_run_plain_and_async_on_items_collections_and_values(
 
 
 async def test_a_cancelled_job_starts_nothing_new(engine: Engine) -> None:
-    job = await engine.submit(numbers(400), step("debug.sleep", params={"seconds": 0.02}, shard_size=1))
+    job = await engine.submit(numbers(MANY), step("debug.sleep", params={"seconds": 0.02}, shard_size=1))
     await engine.until(job.id, lambda snapshot: node_of(snapshot, "step").items.ok >= 10)
     asked = await engine.client.cancel_job(job.id, reason="seen enough")
     ended = await engine.finish(job.id)
     assert ended.state == "CANCELLED"
     attempts = await engine.attempts(job.id, "step")
-    assert 10 <= len([attempt for attempt in attempts if attempt.outcome == "OK"]) < 400
+    assert 10 <= len([attempt for attempt in attempts if attempt.outcome == "OK"]) < MANY
     # Another job runs through; had anything of the cancelled one been left, it would have come before.
     await engine.run(numbers(4), step("debug.noop", shard_size=1))
     assert (await engine.client.get_job(job.id)).seq == ended.seq >= asked.seq
@@ -183,9 +186,9 @@ async def test_cancelling_now_ends_what_runs(engine: Engine) -> None:
     job = await engine.submit(numbers(2), step("debug.sleep", params={"seconds": 600}, timeout_s=900, shard_size=1))
     await engine.until(job.id, lambda snapshot: node_of(snapshot, "step").state == "RUNNING")
     await engine.client.cancel_job(job.id, now=True)
-    assert (await engine.finish(job.id, within_s=10)).state == "CANCELLED"
+    assert (await engine.finish(job.id)).state == "CANCELLED"
     # Both slots are free again.
-    assert (await engine.run(numbers(4), step("debug.noop", shard_size=1), within_s=10)).state == "COMPLETED"
+    assert (await engine.run(numbers(4), step("debug.noop", shard_size=1))).state == "COMPLETED"
 
 
 async def test_an_ended_job_cannot_be_cancelled(engine: Engine) -> None:

@@ -19,7 +19,8 @@ from pixloom.rpc.channel import aio_channel
 from pixloom.sdk.aio import AsyncClient
 from pixloom.v1 import job_pb2, job_pb2_grpc
 from pixloom_scheduler.rpc.forwarding import FORWARDED
-from tests.support.engine import Engine, node_of, running_engine
+from tests.support.engine import Engine, running_engine
+from tests.support.lateness import Lateness
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -73,39 +74,16 @@ async def owned(database: Any) -> dict[str, int]:
 async def until_owned(database: Any, is_so: Callable[[dict[str, int]], bool], *, within_s: float) -> float:
     """Wait until the partitions are divided as asked; return how long that took, seconds."""
     since = time.monotonic()
-    while not is_so(standing := await owned(database)):
-        assert time.monotonic() - since < within_s, standing
-        await asyncio.sleep(0.02)
+    with Lateness() as late:
+        while not is_so(standing := await owned(database)):
+            assert time.monotonic() - since < within_s + late.seconds, standing
+            await asyncio.sleep(0.02)
     return time.monotonic() - since
 
 
 async def level(engine: Engine, database: Any) -> None:
     """Wait until both own eight partitions."""
-    await until_owned(database, lambda standing: standing == dict.fromkeys(addresses(engine), 8), within_s=15)
-
-
-async def begun(engine: Engine, client: AsyncClient, *, count: int = COUNT) -> Job:
-    """Create a job of many short tasks at a scheduler and return when it is in the middle of them."""
-    nodes = [
-        {"id": "numbers", "op": "debug.range", "params": {"count": count}},
-        {
-            "id": "wait",
-            "op": "debug.sleep",
-            "inputs": {"items": "numbers"},
-            "params": {"seconds": SECONDS},
-            "shard_size": 1,
-        },
-    ]
-    job = await client.create_job(spec={"name": "test", "nodes": nodes})
-    await engine.until(job.id, lambda snapshot: node_of(snapshot, "wait").items.ok >= count // 10)
-    return job
-
-
-async def require_completed(engine: Engine, job: Job, *, count: int = COUNT, within_s: float = 30) -> list[Any]:
-    ended = await engine.finish(job.id, within_s=within_s)
-    assert (ended.state, ended.error) == ("COMPLETED", None)
-    assert (ended.items.ok, ended.items.filtered, ended.items.rejected) == (count, 0, 0)
-    return await engine.require_each_once(job.id, "wait", count)
+    await until_owned(database, lambda standing: standing == dict.fromkeys(addresses(engine), 8), within_s=60)
 
 
 async def owner_of(engine: Engine, database: Any, job: Job) -> tuple[str, str]:
@@ -121,14 +99,14 @@ async def test_new_jobs_go_to_both_and_either_answers_for_all(
     one_node = {"id": "n", "op": "debug.range", "params": {"count": 3}}
     jobs: list[Job] = []
     owners: set[str] = set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         # A gateway that found one of them not listening yet tries it again a moment later.
         while owners != {"scheduler-1", "scheduler-2"}:
             jobs.append(await engine.submit(one_node))
             owners.add((await owner_of(engine, database, jobs[-1]))[0])
     for client in direct:
         for job in jobs:
-            ended = await client.wait_job(job.id, timeout_s=20)
+            ended = await client.wait_job(job.id, timeout_s=60)
             assert ended.state == "COMPLETED"
             assert [node.items.ok for node in await client.list_nodes(job.id)] == [3]
 
@@ -159,7 +137,7 @@ async def test_live_job_is_read_watched_and_commanded_at_the_scheduler_that_does
     assert (await second.pause_job(job.id)).state == "PAUSED"
     assert (await first.get_job(job.id)).state == "PAUSED"
     assert (await second.cancel_job(job.id, now=True)).id == job.id
-    ended = await second.wait_job(job.id, timeout_s=20)
+    ended = await second.wait_job(job.id, timeout_s=60)
     assert ended.state == "CANCELLED"
     with pytest.raises(StateConflictError, match="CANCELLED"):
         await second.pause_job(job.id)
@@ -181,16 +159,16 @@ async def test_call_that_was_passed_on_is_not_passed_on_again(
         request = job_pb2.GetJobRequest(id=job.id)
         for metadata, channel in ((passed_on, to_owner), (None, to_owner), (None, to_other)):
             stub = job_pb2_grpc.JobServiceStub(channel)
-            assert (await stub.GetJob(request, metadata=metadata, timeout=10)).job.id == job.id
+            assert (await stub.GetJob(request, metadata=metadata, timeout=30)).job.id == job.id
         stub = job_pb2_grpc.JobServiceStub(to_other)
         with pytest.raises(grpc.aio.AioRpcError) as refusal:
-            await stub.GetJob(request, metadata=passed_on, timeout=10)
+            await stub.GetJob(request, metadata=passed_on, timeout=30)
         assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
         answer = await direct[1].cancel_all_jobs(workflow="test", now=True)
         assert answer >= 1
-        assert (await direct[0].wait_job(job.id, timeout_s=20)).state == "CANCELLED"
+        assert (await direct[0].wait_job(job.id, timeout_s=60)).state == "CANCELLED"
         # One that has ended is read from the database by whoever is asked.
-        assert (await stub.GetJob(request, metadata=passed_on, timeout=10)).job.id == job.id
+        assert (await stub.GetJob(request, metadata=passed_on, timeout=30)).job.id == job.id
 
 
 async def test_same_request_at_both_schedulers_makes_one_job(
@@ -211,20 +189,21 @@ async def test_jobs_of_both_outlive_a_scheduler_that_is_killed(
     engine: Engine, direct: list[AsyncClient], database: Any
 ) -> None:
     await level(engine, database)
-    jobs = [await begun(engine, client) for client in direct]
+    jobs = [await engine.begin(count=COUNT, seconds=SECONDS, client=client) for client in direct]
     part, address = await owner_of(engine, database, jobs[0])
     before = await database.fetchval("SELECT owner FROM pixloom.partition WHERE address = $1 LIMIT 1", address)
     since = time.monotonic()
     pid = engine.stack.kill(part)
     left = True
-    while left:
-        assert time.monotonic() - since < LEASE_S + 1
-        left = await database.fetchval("SELECT count(*) FROM pixloom.partition WHERE owner IN ($1, '')", before) > 0
-        await asyncio.sleep(0.005)
+    with Lateness() as late:
+        while left:
+            assert time.monotonic() - since < LEASE_S + 1 + late.seconds
+            left = await database.fetchval("SELECT count(*) FROM pixloom.partition WHERE owner IN ($1, '')", before) > 0
+            await asyncio.sleep(0.005)
     taken_s = time.monotonic() - since
     sys.stdout.write(f"takeover after kill -9 with `up` watching: {taken_s:.3f} s\n")
     for job in jobs:
-        assert {attempt.outcome for attempt in await require_completed(engine, job)} == {"OK"}
+        assert {attempt.outcome for attempt in await engine.require_completed(job, count=COUNT)} == {"OK"}
     await engine.stack.wait_replaced(part, pid)
     await level(engine, database)
 
@@ -233,7 +212,7 @@ async def test_no_call_fails_while_a_scheduler_is_asked_to_end(
     engine: Engine, direct: list[AsyncClient], database: Any
 ) -> None:
     await level(engine, database)
-    jobs = [await begun(engine, client, count=100) for client in direct]
+    jobs = [await engine.begin(count=100, seconds=SECONDS, client=client) for client in direct]
     part, _ = await owner_of(engine, database, jobs[0])
     one_node = {"id": "n", "op": "debug.range", "params": {"count": 1}}
     done = asyncio.Event()
@@ -258,7 +237,7 @@ async def test_no_call_fails_while_a_scheduler_is_asked_to_end(
         pid = engine.stack.kill(part, signal.SIGTERM)
         await engine.stack.wait_replaced(part, pid)
         for job in jobs:
-            attempts = await require_completed(engine, job, count=100, within_s=40)
+            attempts = await engine.require_completed(job, count=100)
             assert {attempt.outcome for attempt in attempts} == {"OK"}
         done.set()
         await asyncio.gather(*users)
@@ -276,7 +255,7 @@ async def test_scheduler_that_was_stopped_past_its_lease_is_mute_when_it_goes_on
     engine: Engine, direct: list[AsyncClient], database: Any
 ) -> None:
     await level(engine, database)
-    jobs = [await begun(engine, client, count=150) for client in direct]
+    jobs = [await engine.begin(count=150, seconds=SECONDS, client=client) for client in direct]
     part, address = await owner_of(engine, database, jobs[0])
     other = next(each for each in addresses(engine) if each != address)
     before = dict(await database.fetch("SELECT id, epoch FROM pixloom.partition WHERE address = $1", address))
@@ -284,12 +263,12 @@ async def test_scheduler_that_was_stopped_past_its_lease_is_mute_when_it_goes_on
     try:
         taken_s = await until_owned(database, lambda standing: standing.get(other) == 16, within_s=LEASE_S + 1)
         sys.stdout.write(f"takeover of an owner that was stopped: {taken_s:.3f} s after it\n")
-        ended = await engine.finish(jobs[0].id, within_s=30)
+        ended = await engine.finish(jobs[0].id)
         assert ended.state == "COMPLETED"
     finally:
         engine.stack.kill(part, signal.SIGCONT)
     for job in jobs:
-        await require_completed(engine, job, count=150)
+        await engine.require_completed(job, count=150)
     await level(engine, database)
     after = dict(await database.fetch("SELECT id, epoch FROM pixloom.partition"))
     assert all(after[partition] > epoch for partition, epoch in before.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,8 @@ async def test_executors_find_the_scheduler_that_nobody_told_them_of(tmp_path: P
             assert (await engine.finish(job.id)).state == "COMPLETED"
             assert [node.items.ok for node in await engine.nodes(job.id)] == [5]
             # The second knows both executors as well as the first does.
-            found = {executor.id for executor in await client.list_executors()}
-            assert found == {executor.id for executor in await engine.client.list_executors()}
-            assert len(found) == 2
+            first = await engine.until_executors(lambda found: len(found) == 2)
+            async with asyncio.timeout(60):
+                while len(found := await client.list_executors()) < 2:  # noqa: ASYNC110 - nothing tells of it
+                    await asyncio.sleep(0.05)
+            assert {executor.id for executor in found} == {executor.id for executor in first}

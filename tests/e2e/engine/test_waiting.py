@@ -6,13 +6,17 @@ import asyncio
 import os
 import subprocess
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
 from pixloom.errors import NotFoundError
 from tests.support.engine import Engine, node_of
+from tests.support.gate import Gate
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("engine-waiting")]
 
@@ -77,13 +81,15 @@ async def test_a_job_that_was_not_started_and_one_that_is_paused_say_so(engine: 
     await engine.client.cancel_job(blocked.id)
 
 
-async def test_a_drained_executor_gives_back_finishes_and_leaves_and_nothing_is_lost(engine: Engine) -> None:
+async def test_a_drained_executor_gives_back_finishes_and_leaves_and_nothing_is_lost(
+    engine: Engine, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path)
     job = await engine.submit(
-        {"id": "numbers", "op": "debug.range", "params": {"count": 120}},
-        step("debug.sleep", params={"seconds": 0.05}, shard_size=1),
+        {"id": "numbers", "op": "debug.range", "params": {"count": 120}}, gate.node("step", free=40)
     )
-    await engine.until(job.id, lambda snapshot: node_of(snapshot, "step").items.ok >= 10)
-    before = await engine.until_executors(lambda found: any(executor.busy for executor in found))
+    await gate.until_waiting(2)  # one at each executor
+    before = await engine.until_executors(lambda found: all(executor.busy for executor in found))
     first, second = before
     assert {executor.slots for executor in before} == {1}
     assert all(executor.pools == ["cpu", "net"] and "debug.sleep@1" in executor.ops for executor in before)
@@ -94,6 +100,7 @@ async def test_a_drained_executor_gives_back_finishes_and_leaves_and_nothing_is_
     # Again, while it drains or has gone: the same, or not found.
     again = await engine.http.post(f"/api/v1/executors/{first.id}:drain")
     assert again.status_code in (200, 404)
+    gate.open()
     ended = await engine.finish(job.id)
     assert (ended.state, ended.items.ok) == ("COMPLETED", 120)
     attempts = await engine.require_each_once(job.id, "step", 120)
@@ -109,13 +116,15 @@ async def test_a_drained_executor_gives_back_finishes_and_leaves_and_nothing_is_
     assert {executor.draining for executor in after} == {False}
 
 
-async def test_executors_are_listed_and_drained_by_the_command_line(engine: Engine) -> None:
+async def test_executors_are_listed_and_drained_by_the_command_line(engine: Engine, tmp_path: Path) -> None:
     first, second = await engine.until_executors(lambda found: len(found) == 2)
-    job = await engine.submit(NUMBERS, step("debug.sleep", params={"seconds": 5}, shard_size=1))
+    gate = Gate(tmp_path)
+    job = await engine.submit(NUMBERS, gate.node("step"))
     await engine.until(job.id, lambda snapshot: node_of(snapshot, "step").state == "RUNNING")
     await engine.until_executors(lambda found: all(executor.busy == 1 for executor in found))
     printed = await cli(engine, "executors", "drain", first.id[:12])
     assert printed.startswith(f"executor {first.id} is draining; 1 of 1 slots are busy")
+    gate.open()
     assert (await engine.finish(job.id)).state == "COMPLETED"
     assert {attempt.outcome for attempt in await engine.attempts(job.id, "step")} == {"OK"}
     await engine.until_executors(lambda found: len(found) == 2 and first.id not in {entry.id for entry in found})

@@ -104,7 +104,7 @@ async def test_every_task_gets_its_result(pool: ChildPool) -> None:
 )
 async def test_what_takes_a_child_down_costs_its_item(pool: ChildPool, tmp_path: Path, mode: Any, reason: Any) -> None:
     made = batch(
-        [call("debug.noop", "a"), call("debug.crash", "b", mode=mode, at=[2, 5], timeout_s=0.3)], tasks=3, items=3
+        [call("debug.noop", "a"), call("debug.crash", "b", mode=mode, at=[2, 5], timeout_s=0.8)], tasks=3, items=3
     )
     results = await run(pool, made)
     assert [result.outcome for result in results] == [OK, OK, OK]
@@ -225,7 +225,7 @@ async def test_tasks_that_have_not_started_are_ended_without_a_kill(pool: ChildP
         results.append(result)
         first.set()
 
-    made = batch([call("debug.sleep", seconds=0.2)], tasks=50)
+    made = batch([call("debug.sleep", seconds=0.5)], tasks=50)
     running = asyncio.create_task(pool.run(made, deliver))
     await first.wait()
     pool.end(lambda _: True, running=False)

@@ -105,7 +105,7 @@ async def supervisor(tmp_path: Path, scheduler: tuple[Scheduler, str]) -> AsyncI
     room = Room(batches=lambda: 2, is_open=made.has_room)
     made.connect(owners=owners, room=room, ops=["debug.noop@1", "debug.sleep@1", "debug.range@1"])
     serving = asyncio.create_task(owners.run())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await room.take(0)  # there is room once the scheduler has said welcome
     yield made
     serving.cancel()
@@ -141,7 +141,7 @@ async def test_work_that_is_halted_as_it_is_granted_is_handed_back_and_never_run
 ) -> None:
     scheduler[0].cancel = pb.CancelTasks(job_id=JOB, generation=1, now=now)
     await taken(supervisor, nats)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         heard = await scheduler[0].heard.get()
     assert heard.give_back == pb.GiveBack(lease_token=b"t", job_id=JOB, generation=1, stage=1, shards=[0, 1, 2])
     assert await supervisor.flush(5)
@@ -162,7 +162,7 @@ async def test_what_is_halted_elsewhere_stops_nothing_here(
 ) -> None:
     scheduler[0].cancel = cancel
     await taken(supervisor, nats)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         heard = await scheduler[0].heard.get()
     assert sorted(result.shard for result in heard.report.results) == [0, 1, 2]
 

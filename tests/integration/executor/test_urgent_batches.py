@@ -47,7 +47,7 @@ async def test_an_urgent_batch_goes_ahead_of_one_that_has_begun(pool: ChildPool)
         await pool.run(sleeps(60), results.append)
         order.append(name)
 
-    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         group.create_task(long("begun"))
         group.create_task(long("sent ahead"))
         await asyncio.sleep(5 * TASK_S)
@@ -88,7 +88,7 @@ async def test_urgent_batches_one_after_another_starve_nobody(pool: ChildPool) -
         while not ended.is_set():
             await pool.run(sleeps(1), lambda _: None, urgent=True)
 
-    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         group.create_task(long())
         for _ in range(3):
             group.create_task(urgent())
@@ -96,7 +96,7 @@ async def test_urgent_batches_one_after_another_starve_nobody(pool: ChildPool) -
 
 async def test_a_batch_that_made_way_can_be_ended(pool: ChildPool) -> None:
     results: list[pb.TaskResult] = []
-    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         long = group.create_task(pool.run(sleeps(200), results.append))
         await asyncio.sleep(2 * TASK_S)
         urgent = group.create_task(pool.run(sleeps(3), lambda _: None, urgent=True))
@@ -110,9 +110,9 @@ async def test_a_batch_that_made_way_can_be_ended(pool: ChildPool) -> None:
 
 
 async def test_what_waits_behind_a_long_task_is_taken_back(pool: ChildPool) -> None:
-    long, short = batch_of([call("debug.sleep", seconds=2)], [pb.Task(shard=0, attempt=1)]), sleeps(3)
+    long, short = batch_of([call("debug.sleep", seconds=60)], [pb.Task(shard=0, attempt=1)]), sleeps(3)
     results: list[pb.TaskResult] = []
-    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         running = group.create_task(pool.run(long, lambda _: None))
         waiting = group.create_task(pool.run(short, results.append, urgent=True))
         while pool.urgent_batches:
@@ -123,16 +123,17 @@ async def test_what_waits_behind_a_long_task_is_taken_back(pool: ChildPool) -> N
         assert not running.done()
         assert [result.outcome for result in results] == 3 * [job_pb2.ATTEMPT_OUTCOME_CANCELLED]
         assert pool.batches == 1
+        pool.end(lambda batch: batch is long)
     after: list[pb.TaskResult] = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await pool.run(sleeps(2), after.append)
     assert [result.outcome for result in after] == 2 * [job_pb2.ATTEMPT_OUTCOME_OK]
 
 
 async def test_the_rest_of_a_batch_is_taken_back_when_a_task_of_it_takes_long(pool: ChildPool) -> None:
-    batch = batch_of([call("debug.sleep", seconds=1.5)], [pb.Task(shard=shard, attempt=1) for shard in range(4)])
+    batch = batch_of([call("debug.sleep", seconds=2.5)], [pb.Task(shard=shard, attempt=1) for shard in range(4)])
     results: list[pb.TaskResult] = []
-    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         running = group.create_task(pool.run(batch, results.append))
         while not results:
             await asyncio.sleep(TASK_S)

@@ -15,6 +15,7 @@ import pytest
 from pixloom.graph.plan import StageKind
 from pixloom.queue import LANES, declare_stream, subject
 from pixloom.v1 import executor_pb2, op_pb2
+from pixloom_scheduler import dispatch
 from pixloom_scheduler.clock import DatabaseClock
 from pixloom_scheduler.core.events import CancelRequested, Event, PauseRequested, UpdateRequested
 from pixloom_scheduler.core.model import JobRun
@@ -99,14 +100,16 @@ class Window:
         return job_id
 
     async def published(self) -> tuple[str, int]:
-        """Return job and number of tasks of the next message; after 10 s the dispatcher would look by itself."""
-        async with asyncio.timeout(8):
+        """Return job and number of tasks of the next message."""
+        async with asyncio.timeout(60):
             message = await self.messages.get()
         return message.job_id, len(message.tasks)
 
 
 @pytest.fixture
-async def window(nats: EmbeddedNats) -> AsyncIterator[Window]:
+async def window(nats: EmbeddedNats, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Window]:
+    # What a dispatcher finds when it looks again would hide that it was not told.
+    monkeypatch.setattr(dispatch, "LOOK_EVERY_S", 3600.0)
     connection = await nats_client.connect(nats.url)
     messages: asyncio.Queue[executor_pb2.LeaseBatch] = asyncio.Queue()
     js = connection.jetstream()

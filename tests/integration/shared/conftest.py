@@ -27,7 +27,7 @@ class SpanLog(SpanProcessor):
         self._loop.call_soon_threadsafe(self._changed.set)
 
     async def wait_for(self, name: str, kind: str) -> ReadableSpan:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 for span in self.spans:
                     if (span.name, span.kind.name) == (name, kind):

@@ -27,7 +27,7 @@ async def test_lost_server_is_one_line_each_and_no_traceback(tmp_path: Path, cap
             connection = await connect_queue(server.url, service="scheduler", reconnected_cb=reconnected)
             await server.stop(immediate=True)
             await server.start()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await back.wait()
             await connection.close()
 
