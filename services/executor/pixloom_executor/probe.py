@@ -2,7 +2,8 @@
 
 The format is decided by magic bytes, never by name, and only formats on the list below go on. The claimed size is
 read by a few lines of our own for the formats where that is easy (PNG, GIF, JPEG, WebP), so that libvips never sees a
-header that asks for too much; libvips then reads the header for what those lines do not tell. Magic numbers and
+header that asks for too much; libvips then reads the header for what those lines do not tell. An ordinary JPEG needs no
+libvips at all: libjpeg-turbo says whether its header can be decoded, and `jpeg_header` the rest. Magic numbers and
 layouts: PNG (ISO/IEC 15948), GIF89a, JPEG (ITU-T T.81 annex B), WebP (RFC 9649), TIFF 6.0, ISOBMFF brands (ISO/IEC
 23008-12).
 """
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pixloom.sdk.encoding import rejection_from
 from pixloom.sdk.op import Reject
+from pixloom_executor.jpeg_header import read_jpeg_header
 
 if TYPE_CHECKING:
     from pixloom.sdk.op import Item
@@ -135,6 +137,10 @@ def probe(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Header:
 
     check_size_bytes(len(data), limits)
     found = detect_format(data)
+    ordinary = _ordinary_jpeg(data) if found == "jpeg" else None
+    if ordinary is not None:
+        _check_pixels(ordinary.width, ordinary.height, 1, limits)
+        return ordinary
     claimed = _claimed_size(found, data)
     if claimed is not None:
         _check_pixels(*claimed, 1, limits)
@@ -152,6 +158,29 @@ def probe(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Header:
         orientation=_number(image, "orientation") or 1,
         has_alpha=bool(image.hasalpha()),
         icc=image.get_typeof("icc-profile-data") != 0,
+    )
+
+
+def _ordinary_jpeg(data: bytes) -> Header | None:
+    import simplejpeg
+
+    header = read_jpeg_header(data)
+    if header is None:
+        return None
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    if (width, height) != (header.width, header.height):
+        return None
+    return Header(
+        format="jpeg",
+        width=width,
+        height=height,
+        pages=1,
+        orientation=header.orientation,
+        has_alpha=False,
+        icc=header.profile is not None,
     )
 
 

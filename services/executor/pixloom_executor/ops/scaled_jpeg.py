@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from pixloom_executor.jpeg_header import read_jpeg_header
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -59,10 +61,9 @@ def scaled_pixels(image: Image, *, min_width: int, min_height: int) -> Any | Non
     height, width, bands = pixels.shape
     vips = pyvips.Image.new_from_memory(pixels, width, height, bands, "uchar")
     vips = vips.copy(interpretation="b-w" if bands == 1 else "srgb")
-    if image.record.icc:
-        header = pyvips.Image.new_from_buffer(data, "")
-        if header.get_typeof("icc-profile-data"):
-            vips.set_type(pyvips.GValue.blob_type, "icc-profile-data", header.get("icc-profile-data"))
+    profile = _profile(data) if image.record.icc else None
+    if profile is not None:
+        vips.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
     return vips
 
 
@@ -77,6 +78,17 @@ def scaled_luma(image: Image, *, min_side: int) -> NDArray[np.uint8] | None:
         return None
     pixels = _decode(data, "GRAY", min_side, min_side)
     return None if pixels is None else pixels[:, :, 0]
+
+
+def _profile(data: bytes) -> bytes | None:
+    """Return the ICC profile embedded in a JPEG, None if there is none."""
+    import pyvips
+
+    header = read_jpeg_header(data)
+    if header is not None:
+        return header.profile
+    unusual = pyvips.Operation.call("jpegload_buffer", data)
+    return unusual.get("icc-profile-data") if unusual.get_typeof("icc-profile-data") else None
 
 
 def _colourspace(data: bytes) -> str | None:
