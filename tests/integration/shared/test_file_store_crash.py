@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pixloom.artifacts.disk_sync import AVOIDED_S, MANY_FILES, SLOW_FLUSH_S, DiskSync
 from pixloom.artifacts.file_store import FileStore
+from pixloom.artifacts.file_system import FileSystem
 from pixloom.errors import InternalError, MachineError
 
 if TYPE_CHECKING:
@@ -186,6 +188,106 @@ async def test_sync_that_fails_is_a_machine_error(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(MachineError, match="flushed to disk"):
         await store.sync([digest])
+
+
+class Clock:
+    """Monotonic seconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def flushed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Inodes of what was flushed by itself."""
+    seen: list[int] = []
+    fsync = os.fsync
+
+    def record(handle: int) -> None:
+        seen.append(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", record)
+    return seen
+
+
+def _put(store: FileStore, numbers: range) -> list[str]:
+    return [f"cas/{ref.sha256[:2]}/{ref.sha256}" for ref in (store.put(bytes([n]), "x/y") for n in numbers)]
+
+
+def _opened(tmp_path: Path, clock: Clock) -> tuple[FileStore, DiskSync]:
+    """Return a store and what flushes it, which has flushed many files before."""
+    store, disk = FileStore(tmp_path), DiskSync(str(tmp_path), clock=clock)
+    assert disk.sync(_put(store, range(MANY_FILES))) == {}
+    if FileSystem.of(str(tmp_path)) is None:
+        pytest.skip("the file system of temporary files cannot be flushed as a whole")
+    return store, disk
+
+
+def test_many_files_are_flushed_with_their_file_system(tmp_path: Path, flushed: list[int]) -> None:
+    store, disk = _opened(tmp_path, Clock())
+    assert len(flushed) > MANY_FILES  # the first time each by itself: failures before the handle was open
+    flushed.clear()
+    assert disk.sync(_put(store, range(50, 80))) == {}
+    assert flushed == []
+    assert disk.sync(_put(store, range(80, 81))) == {}
+    assert flushed != []
+
+
+def test_files_are_flushed_by_themselves_when_their_file_system_reports_a_failure(
+    tmp_path: Path, flushed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, disk = _opened(tmp_path, Clock())
+    keys = _put(store, range(50, 80))
+
+    def fail(_: FileSystem) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(FileSystem, "flush", fail)
+    flushed.clear()
+    assert disk.sync(keys) == {}
+    assert {(tmp_path / key).stat().st_ino for key in keys} <= set(flushed)
+
+
+def test_file_that_is_missing_fails_alone_among_many(tmp_path: Path) -> None:
+    store, disk = _opened(tmp_path, Clock())
+    keys = _put(store, range(50, 80))
+    (tmp_path / keys[3]).unlink()
+    assert [(key, type(error)) for key, error in disk.sync(keys).items()] == [(keys[3], FileNotFoundError)]
+
+
+def test_file_system_that_others_keep_busy_is_left_alone_for_a_while(
+    tmp_path: Path, flushed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    store, disk = _opened(tmp_path, clock)
+    flush = FileSystem.flush
+
+    def flush_slowly(file_system: FileSystem) -> None:
+        flush(file_system)
+        clock.now_s += 2 * SLOW_FLUSH_S
+
+    monkeypatch.setattr(FileSystem, "flush", flush_slowly)
+    flushed.clear()
+    assert disk.sync(_put(store, range(50, 80))) == {}
+    assert flushed == []
+    assert disk.sync(_put(store, range(80, 110))) == {}
+    assert len(flushed) > 30
+    flushed.clear()
+    clock.now_s += AVOIDED_S
+    assert disk.sync(_put(store, range(110, 140))) == {}
+    assert flushed == []
+
+
+def test_folder_that_is_not_there_has_no_file_system(tmp_path: Path) -> None:
+    assert FileSystem.of(str(tmp_path / "absent")) is None
+
+
+def test_file_system_that_may_leave_work_undone_is_not_trusted() -> None:
+    assert FileSystem.of("/proc") is None
 
 
 @pytest.mark.parametrize("url", ["file", "memory"])
