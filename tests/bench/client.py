@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pixloom.sdk.watching import NO_EVENTS
 from pixloom.v1 import job_pb2, job_pb2_grpc
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ async def run_job(channel: grpc.aio.Channel, document: dict[str, Any]) -> Finish
     begin = time.perf_counter()
     created = await stub.CreateJob(job_pb2.CreateJobRequest(spec_json=spec))
     snapshot = job_pb2.JobSnapshot()
-    async for update in stub.WatchJob(job_pb2.WatchJobRequest(id=created.job.id)):
+    async for update in stub.WatchJob(job_pb2.WatchJobRequest(id=created.job.id, after_seq=NO_EVENTS)):
         if update.HasField("snapshot"):
             snapshot = update.snapshot
     elapsed = time.perf_counter() - begin

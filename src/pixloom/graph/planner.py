@@ -28,7 +28,7 @@ from pixloom.graph.run_params import resolve_params
 from pixloom.graph.suggestions import Suggester
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from pixloom.graph.catalogue import Catalogue, OpSpec
@@ -59,6 +59,8 @@ def plan(spec: WorkflowSpec, params: Mapping[str, Any], catalogue: Catalogue, *,
     outputs = {name: split_source(source)[0] for name, source in spec.outputs.items()}
     places = {step.spec.id: step.place for step in steps}
     delivered = _delivered(steps, {places[node] for node in outputs.values()})
+    readers_first = [place for members, _ in reversed(stages) for place in reversed(members)]
+    feeding = _feeding_pixels(steps, readers_first, stage_of)
     return Plan(
         nodes=tuple(
             _node_plan(
@@ -67,7 +69,7 @@ def plan(spec: WorkflowSpec, params: Mapping[str, Any], catalogue: Catalogue, *,
                 stage=stage_of[step.place],
                 params=node_params[step.place],
                 deliver=step.place in delivered,
-                feeds_pixels=_feeds_pixels(step, steps, stage_of),
+                feeds_pixels=step.place in feeding,
             )
             for step in steps
         ),
@@ -240,8 +242,23 @@ def _delivered(steps: Sequence[Step], outputs: set[int]) -> set[int]:
     return delivered
 
 
-def _feeds_pixels(step: Step, steps: Sequence[Step], stage_of: Mapping[int, int]) -> bool:
-    """Return whether an item op outside the step's own stage opens pixels that come from it."""
+def _feeding_pixels(steps: Sequence[Step], order: Iterable[int], stage_of: Mapping[int, int]) -> frozenset[int]:
+    """Return the places of steps with an item op outside their own stage that opens pixels coming from them.
+
+    Args:
+        steps: The steps by place.
+        order: Their places, readers first: what a reader in the same stage feeds need not be walked again.
+        stage_of: Index of the stage of each place.
+    """
+    feeding: set[int] = set()
+    for place in order:
+        if _feeds_pixels(steps[place], steps, stage_of, feeding):
+            feeding.add(place)
+    return frozenset(feeding)
+
+
+def _feeds_pixels(step: Step, steps: Sequence[Step], stage_of: Mapping[int, int], known: AbstractSet[int]) -> bool:
+    stage = stage_of[step.place]
     seen: set[int] = set()
     waiting = list(step.feeds)
     while waiting:
@@ -250,8 +267,11 @@ def _feeds_pixels(step: Step, steps: Sequence[Step], stage_of: Mapping[int, int]
             continue
         seen.add(place)
         reader = steps[place]
-        opens = any(edge.port.type is PortType.IMAGE for edge in reader.edges)
-        if opens and reader.op.kind is OpKind.ITEM and stage_of[place] != stage_of[step.place]:
+        if stage_of[place] == stage:
+            if place in known:
+                return True
+            continue
+        if reader.op.kind is OpKind.ITEM and any(edge.port.type is PortType.IMAGE for edge in reader.edges):
             return True
         waiting.extend(reader.feeds)
     return False

@@ -17,7 +17,7 @@ from pixloom.sdk.api import Api
 from pixloom.sdk.call import AsyncCaller, Call, sent_errors
 from pixloom.sdk.files import saved_to
 from pixloom.sdk.upload import CHUNK_BYTES, chunks_of
-from pixloom.sdk.watching import Resumption
+from pixloom.sdk.watching import NO_EVENTS, Resumption
 from pixloom.v1 import artifact_pb2, artifact_pb2_grpc, job_pb2_grpc
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class AsyncClient(Api, AsyncCaller):
 
         Args:
             job_id: Id of the job.
-            after_seq: Number of the last event seen; 0 means from the beginning.
+            after_seq: Number of the last event seen; 0 means from the beginning, 2**63 - 1 snapshots alone.
             give_up_after_s: Seconds without a connection after which the error is raised.
 
         Yields:
@@ -133,7 +133,10 @@ class AsyncClient(Api, AsyncCaller):
             PixloomError: What the server answered, or that it did not.
         """
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s), contextlib.aclosing(self.watch_job(job_id)) as updates:
+            async with (
+                asyncio.timeout(timeout_s),
+                contextlib.aclosing(self.watch_job(job_id, after_seq=NO_EVENTS)) as updates,
+            ):
                 async for _ in updates:
                     pass
         return await self.get_job(job_id)

@@ -18,7 +18,7 @@ from pixloom.sdk.api import Api
 from pixloom.sdk.call import Call, SyncCaller, sent_errors
 from pixloom.sdk.files import saved_to
 from pixloom.sdk.upload import CHUNK_BYTES, chunks_of
-from pixloom.sdk.watching import Resumption
+from pixloom.sdk.watching import NO_EVENTS, Resumption
 from pixloom.v1 import artifact_pb2, artifact_pb2_grpc, job_pb2_grpc
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Client(Api, SyncCaller):
 
         Args:
             job_id: Id of the job.
-            after_seq: Number of the last event seen; 0 means from the beginning.
+            after_seq: Number of the last event seen; 0 means from the beginning, 2**63 - 1 snapshots alone.
             give_up_after_s: Seconds without a connection after which the error is raised.
 
         Yields:
@@ -133,7 +133,7 @@ class Client(Api, SyncCaller):
             PixloomError: What the server answered, or that it did not.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        with contextlib.closing(self.watch_job(job_id)) as updates:  # type: ignore[type-var]
+        with contextlib.closing(self.watch_job(job_id, after_seq=NO_EVENTS)) as updates:  # type: ignore[type-var]
             for _ in updates:
                 if deadline is not None and time.monotonic() >= deadline:
                     break

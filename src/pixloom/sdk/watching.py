@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pixloom.errors import DeadlineError, OverloadedError, UnavailableError
 from pixloom.resources import Event, Snapshot
@@ -11,9 +11,12 @@ from pixloom.v1 import job_pb2
 if TYPE_CHECKING:
     from pixloom.errors import PixloomError
 
-__all__ = ["Resumption", "Update"]
+__all__ = ["NO_EVENTS", "Resumption", "Update"]
 
 Update = Event | Snapshot
+
+NO_EVENTS: Final = 2**63 - 1
+"""In place of the number of the last event seen: who merely waits need not be sent every one of them."""
 
 _FIRST_DELAY_S = 0.1
 _MAX_DELAY_S = 2.0

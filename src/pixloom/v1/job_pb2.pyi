@@ -1637,7 +1637,7 @@ class WatchJobRequest(_message.Message):
     id: _builtins.str
     """Id of the job."""
     after_seq: _builtins.int
-    """Number of the last event seen; 0 means from the beginning."""
+    """Number of the last event seen; 0 means from the beginning, 2^63 - 1 that snapshots alone are wanted."""
     def __init__(
         self,
         *,

@@ -366,7 +366,8 @@ def _end_node(job: JobRun, change: NodeEnded) -> None:
         waiting.awaited -= is_awaited
         if is_bad or not waiting.awaited:
             job.unsettled.add(waiter)
-    if all(job.nodes[index].state.is_terminal for index in stage.plan.nodes):
+    # From behind: nodes of a stage end in its order, so all but the last are told apart at the first look.
+    if all(job.nodes[index].state.is_terminal for index in reversed(stage.plan.nodes)):
         stage.ended = True
         stage.resolving = False
         # Of a job with thousands of nodes thousands of leases are out; a stage that ended well has none of them.
