@@ -11,7 +11,7 @@ import psutil
 
 from tests.bench import documents
 from tests.bench.client import cancel_job, run_job, started_after, submit, until_tasks_done
-from tests.bench.photos import bare_pool, make_photos, pipeline, thumbnail
+from tests.bench.photos import bare_pool, hashing_ms, make_photos, pipeline, thumbnail
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -24,27 +24,47 @@ if TYPE_CHECKING:
 __all__ = ["WORKLOADS", "Bench"]
 
 Figures = dict[str, Any]
-PHOTOS: Final = 2000
 
 
 class Bench:
-    """A running stack with a channel to it, and a folder for what workloads need."""
+    """A running stack with a channel to it, and a folder for what workloads need.
 
-    def __init__(self, *, stack: LocalStack, channel: grpc.aio.Channel, folder: Path, runs: int) -> None:
+    Args:
+        stack: The stack.
+        channel: A channel to its gateway.
+        folder: Empty folder for what workloads write.
+        runs: Counted runs of each workload, at least 1.
+        photos: Folder with the photos, or for them.
+        photo_count: How many there are to be.
+    """
+
+    def __init__(
+        self,
+        *,
+        stack: LocalStack,
+        channel: grpc.aio.Channel,
+        folder: Path,
+        runs: int,
+        photos: Path,
+        photo_count: int,
+    ) -> None:
         self.stack = stack
         self.channel = channel
         self.folder = folder
         self.runs = runs
-
-    @property
-    def photos(self) -> Path:
-        """Folder with the photos."""
-        return self.folder / "photos"
+        self.photos = photos
+        self._photo_count = photo_count
 
     def prepare_photos(self) -> list[Path]:
-        """Make the photos if they are missing and return them, read once so that none is cold."""
-        make_photos(self.photos, PHOTOS)
+        """Make the photos if they are missing and return them, read once so that none is cold.
+
+        Raises:
+            ValueError: if the folder has others.
+        """
+        make_photos(self.photos, self._photo_count)
         paths = sorted(self.photos.iterdir())
+        if len(paths) != self._photo_count:
+            raise ValueError(f"{self.photos} has {len(paths)} files instead of {self._photo_count} photos")
         for path in paths:
             path.read_bytes()
         return paths
@@ -53,6 +73,14 @@ class Bench:
         """Run a document once to warm up and then `runs` times; return the seconds each took."""
         await run_job(self.channel, document)
         return [(await run_job(self.channel, document)).elapsed_s for _ in range(self.runs)]
+
+    def cpu_s(self) -> dict[str, float]:
+        """Return the processor seconds that each part has taken, children included."""
+        used = {}
+        for part in self.stack.parts:
+            top = psutil.Process(self.stack.pid(part))
+            used[part] = sum(sum(process.cpu_times()[:2]) for process in (top, *top.children(recursive=True)))
+        return used
 
     def scheduler_mb(self) -> float:
         """Return the resident memory of the scheduler, MB."""
@@ -91,37 +119,57 @@ async def one_node(bench: Bench) -> Figures:
 
 
 async def thumbnails(bench: Bench) -> Figures:
-    """Thumbnails of 2,000 photos, one item a task, against a bare pool of two processes, in turn."""
+    """Thumbnails of photos, one item a task, against a bare pool of two processes, in turn; what hashing costs."""
     paths = bench.prepare_photos()
-    document = documents.thumbnails(str(bench.photos))
-    return await _against_pool(bench, document, thumbnail, paths)
+    figures = await _in_turn(bench, paths, thumbnail, {"": documents.thumbnails(str(bench.photos))})
+    return {**figures, "hashing_ms": round(hashing_ms(paths), 3)}
 
 
 async def three_ops(bench: Bench) -> Figures:
     """Resize, sharpen and convert: fused, not fused, and by hand in a bare pool, in turn."""
     paths = bench.prepare_photos()
-    figures = await _against_pool(bench, documents.three_ops(str(bench.photos), fuse=True), pipeline, paths)
-    unfused = (await bench.repeat(documents.three_ops(str(bench.photos), fuse=False)))[: bench.runs]
-    figures["unfused_images_per_s"] = round(len(paths) / statistics.median(unfused), 1)
+    ways = {"": True, "unfused_": False}
+    figures = await _in_turn(
+        bench,
+        paths,
+        pipeline,
+        {name: documents.three_ops(str(bench.photos), fuse=fuse) for name, fuse in ways.items()},
+    )
     figures["fused_to_unfused"] = round(figures["images_per_s"] / figures["unfused_images_per_s"], 2)
     return figures
 
 
-async def _against_pool(
-    bench: Bench, document: documents.Document, work: Callable[[str, str], None], paths: list[Path]
+async def _in_turn(
+    bench: Bench, paths: list[Path], work: Callable[[str, str], None], ways: dict[str, documents.Document]
 ) -> Figures:
-    await run_job(bench.channel, document)
-    ours, bare = [], []
+    """Run `work` in a bare pool and each document, one after another, as often as runs are counted.
+
+    Returns:
+        Images a second of the pool and, behind the name of each way, of its document; its ratio to the pool in the same
+        turn with the least and most; and the milliseconds of processor time that each part took for an image.
+    """
+    bare: list[float] = []
+    rates: dict[str, list[float]] = {way: [] for way in ways}
+    used: dict[str, dict[str, float]] = {way: dict.fromkeys(bench.stack.parts, 0.0) for way in ways}
+    for document in ways.values():
+        await run_job(bench.channel, document)
     for turn in range(bench.runs):
-        bare.append(await asyncio.to_thread(bare_pool, work, paths, bench.folder / f"bare-{turn}"))
-        ours.append(len(paths) / (await run_job(bench.channel, document)).elapsed_s)
-    ratio = statistics.median(mine / pool for mine, pool in zip(ours, bare, strict=True))
-    return {
-        "images": len(paths),
-        "images_per_s": round(statistics.median(ours), 1),
-        "bare_pool_images_per_s": round(statistics.median(bare), 1),
-        "ratio": round(ratio, 3),
-    }
+        bare.append(await asyncio.to_thread(bare_pool, work, paths, bench.folder / f"bare-{work.__name__}-{turn}"))
+        for way, document in ways.items():
+            before = bench.cpu_s()
+            rates[way].append(len(paths) / (await run_job(bench.channel, document)).elapsed_s)
+            for part, seconds in bench.cpu_s().items():
+                used[way][part] += seconds - before[part]
+    figures: Figures = {"images": len(paths), "bare_pool_images_per_s": round(statistics.median(bare), 1)}
+    for way in ways:
+        ratios = [mine / pool for mine, pool in zip(rates[way], bare, strict=True)]
+        figures[f"{way}images_per_s"] = round(statistics.median(rates[way]), 1)
+        figures[f"{way}ratio"] = round(statistics.median(ratios), 3)
+        figures[f"{way}ratio_from_to"] = [round(min(ratios), 3), round(max(ratios), 3)]
+        figures[f"{way}cpu_ms"] = {
+            part: round(1000 * seconds / len(paths) / bench.runs, 2) for part, seconds in used[way].items()
+        }
+    return figures
 
 
 async def explicit_nodes(bench: Bench) -> Figures:
