@@ -207,11 +207,15 @@ def _fill(job: JobRun, event: DispatchFilled) -> list[Change]:
     shards = [shard for _, shard in zip(range(event.most), stage.ready, strict=False)]
     cursor, end = stage.cursor, len(stage.shards)
     ended, tasks = stage.shards.ended, stage.tasks
-    while cursor < end and len(shards) < event.most:
-        if not ended[cursor]:
-            task = tasks.get(cursor)
-            if task is None or not (task.lease or task.offered or task.due):
-                shards.append(cursor)
+    while len(shards) < event.most:
+        # After a restart all of a long table may have ended but its last part.
+        cursor = ended.find(0, cursor)
+        if cursor < 0:
+            cursor = end
+            break
+        task = tasks.get(cursor)
+        if task is None or not (task.lease or task.offered or task.due):
+            shards.append(cursor)
         cursor += 1
     if cursor == stage.cursor and not shards:
         return []
