@@ -29,9 +29,9 @@ from pixloom_scheduler.core.changes import (
 from pixloom_scheduler.core.states import JobState, NodeState, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["COLUMNS", "KINDS", "decode", "encode", "is_event"]
+__all__ = ["COLUMNS", "KINDS", "decode", "decode_tallies", "encode", "is_event"]
 
 COLUMNS: Final = (
     "day",
@@ -253,10 +253,17 @@ def decode(row: Mapping[str, Any]) -> Durable:
     return JobAccepted()
 
 
+def decode_tallies(counts: Sequence[int], reasons: Sequence[dict[str, int] | None] | None) -> tuple[NodeTally, ...]:
+    """Return what an attempt counted, node by node, from the column `counts` and the `reasons` in its data."""
+    reasons = reasons or [None] * (len(counts) // 3)
+    return tuple(
+        NodeTally(ok=counts[i], filtered=counts[i + 1], rejected=counts[i + 2], reasons=reasons[i // 3])
+        for i in range(0, len(counts), 3)
+    )
+
+
 def _decode_attempt(row: Mapping[str, Any], data: dict[str, Any]) -> AttemptEnded:
     flags: int = row["flags"]
-    counts: list[int] = row["counts"] or []
-    reasons = data.get("reasons") or [None] * (len(counts) // 3)
     cuts: list[int] = row["cuts"] or []
     split = data.get("split")
     return AttemptEnded(
@@ -272,10 +279,7 @@ def _decode_attempt(row: Mapping[str, Any], data: dict[str, Any]) -> AttemptEnde
         ends_shard=bool(flags & _ENDS_SHARD),
         failed=bool(flags & _FAILED),
         items_out=row["items_out"],
-        tallies=tuple(
-            NodeTally(ok=counts[i], filtered=counts[i + 1], rejected=counts[i + 2], reasons=reasons[i // 3])
-            for i in range(0, len(counts), 3)
-        ),
+        tallies=decode_tallies(row["counts"] or (), data.get("reasons")),
         cuts=tuple(Cut(*cuts[i : i + 4]) for i in range(0, len(cuts), 4)),
         split=Split(tuple(tuple(subset) for subset in split[0]), *split[1:]) if split else None,
         due=data.get("due", 0.0),
