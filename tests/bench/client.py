@@ -47,10 +47,10 @@ async def run_job(channel: grpc.aio.Channel, document: dict[str, Any]) -> Finish
     return Finished(snapshot.job, list(snapshot.nodes), elapsed)
 
 
-async def submit(channel: grpc.aio.Channel, document: dict[str, Any]) -> str:
+async def submit(channel: grpc.aio.Channel, document: dict[str, Any], *, start: bool = True) -> str:
     """Submit a document and return the id of the job."""
     stub = job_pb2_grpc.JobServiceStub(channel)
-    created = await stub.CreateJob(job_pb2.CreateJobRequest(spec_json=json.dumps(document).encode()))
+    created = await stub.CreateJob(job_pb2.CreateJobRequest(spec_json=json.dumps(document).encode(), start=start))
     return created.job.id
 
 

@@ -12,6 +12,7 @@ import psutil
 from tests.bench import documents
 from tests.bench.client import cancel_job, run_job, started_after, submit, until_tasks_done
 from tests.bench.photos import bare_pool, hashing_ms, make_photos, pipeline, thumbnail
+from tests.bench.scale import restart, takeover, wide_fan_out
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -92,21 +93,6 @@ async def fan_out(bench: Bench, tasks: int = 10_000) -> Figures:
     seconds = await bench.repeat(documents.fan_out(tasks))
     rates = [tasks / each for each in seconds]
     return {"tasks": tasks, "tasks_per_s": round(statistics.median(rates)), "runs": [round(rate) for rate in rates]}
-
-
-async def wide_fan_out(bench: Bench) -> Figures:
-    """Scheduler memory and speed at 200,000 tasks against 10,000."""
-    await run_job(bench.channel, documents.fan_out(10_000))
-    small = bench.scheduler_mb()
-    finished = await run_job(bench.channel, documents.fan_out(200_000))
-    large = bench.scheduler_mb()
-    return {
-        "tasks": 200_000,
-        "tasks_per_s": round(200_000 / finished.elapsed_s),
-        "scheduler_mb_at_10000": round(small),
-        "scheduler_mb_at_200000": round(large),
-        "scheduler_mb_more": round(large - small),
-    }
 
 
 async def one_node(bench: Bench) -> Figures:
@@ -246,5 +232,7 @@ WORKLOADS: Final[dict[str, Callable[[Bench], Awaitable[Figures]]]] = {
     "diamonds": diamonds,
     "three_ops": three_ops,
     "behind_big": behind_big,
+    "restart": restart,
+    "takeover": takeover,
     "idle": idle,
 }
