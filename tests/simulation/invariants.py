@@ -94,7 +94,7 @@ class Invariants:
         self._cast(job_id, rows=False)
         for row in self._database.tables.journal[job_id]:
             if row["seq"] < first:
-                apply(self._shadows[job_id], [decode(row)])
+                apply(self._shadows[job_id], [decode(row)], time=row["time"].timestamp())
 
     def _restored(self) -> None:
         self._restores += 1

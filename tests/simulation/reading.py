@@ -33,7 +33,7 @@ def replay(tables: Tables, job_id: str, *, rows: bool = True) -> LoadedJob | Non
     header = header_of(row)
     run = JobRun.of(header.id, header.partition, plan_from_json(orjson.loads(row["plan"])), priority=header.priority)
     for entry in sorted(tables.journal.get(job_id, []) if rows else [], key=lambda entry: entry["seq"]):
-        apply(run, [decode(entry)])
+        apply(run, [decode(entry)], time=entry["time"].timestamp())
     run.unsettled.update(range(len(run.stages)))
     return LoadedJob(header, run)
 

@@ -128,13 +128,14 @@ class CoreWorld:
 
     def _apply(self, changes: list[Change]) -> None:
         for change in changes:
-            apply(self.job, [change])
+            apply(self.job, [change], time=self.now)
             if isinstance(change, Durable):
                 row = encode(
                     change,
                     day=date(2026, 1, 1),
                     job_id=JOB,
                     seq=self.job.seq,
+                    time=self.job.updated,
                     project="default",
                     generation=self.job.generation,
                 )
@@ -277,7 +278,7 @@ class CoreWorld:
         for row in self.rows:
             record = dict(zip(COLUMNS, row, strict=True))
             record["data"] = orjson.loads(record["data"]) if record["data"] else None
-            apply(job, [decode(record)])
+            apply(job, [decode(record)], time=record["time"].timestamp())
         return job
 
 
@@ -285,6 +286,7 @@ def durable_view(job: JobRun) -> dict[str, Any]:
     """Return what must be the same after a restart."""
     return {
         "job": (job.state, job.seq, job.failure, job.ended_nodes, job.cancelling, job.priority, job.gives_back),
+        "times": (round(job.updated, 6), round(job.checkpoint, 6)),
         "generation": (job.generation, job.recoveries, job.recovery),
         "nodes": [
             (n.state, n.ok, n.filtered, n.rejected, n.reasons, n.retry_count, n.error, n.value) for n in job.nodes

@@ -30,5 +30,8 @@ class DatabaseClock:
         self._offset_s = seconds - self._monotonic()
 
     def now(self) -> float:
-        """Return the time by the database's clock, seconds since 1970."""
-        return self._monotonic() + self._offset_s
+        """Return the time by the database's clock, seconds since 1970.
+
+        It is a whole number of microseconds, as the database keeps it: what is in memory is what is read again.
+        """
+        return round(self._monotonic() + self._offset_s, 6)

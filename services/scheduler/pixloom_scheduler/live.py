@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pixloom.v1 import job_pb2
-    from pixloom_scheduler.core.changes import Durable
     from pixloom_scheduler.core.model import JobRun
     from pixloom_scheduler.job import JobHeader
 
@@ -24,6 +23,7 @@ class LiveJob:
         run: Its state; may be ahead of the database while a commit is under way.
         committed_seq: Journal number up to which the database has it.
         events: Committed events in order, as watchers see them.
+        pending: Those that follow, while the transaction that holds them is under way.
         news: Set and replaced whenever something was committed or granted.
         is_gone: Whether its partition belongs to another replica now: nothing is told from this memory any more.
     """
@@ -33,7 +33,7 @@ class LiveJob:
     committed_seq: int = 0
     events: list[job_pb2.JobEvent] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
-    pending: list[tuple[int, Durable]] = field(default_factory=list)
+    pending: list[job_pb2.JobEvent] = field(default_factory=list)
     is_gone: bool = False
 
     def announce(self) -> None:

@@ -33,7 +33,7 @@ from pixloom_scheduler.core.states import IllegalTransitionError
 from pixloom_scheduler.job import partition_of
 from pixloom_scheduler.journal.batch import NewJob, Stamp
 from pixloom_scheduler.journal.committer import BadRowError, CommitsLostError, JournalWriter, OwnershipLostError
-from pixloom_scheduler.journal.rows import encode, is_event
+from pixloom_scheduler.journal.rows import encode
 from pixloom_scheduler.live import LiveJob
 from pixloom_scheduler.reloading import keep_leases
 from pixloom_scheduler.side_rows import add_rows
@@ -281,11 +281,11 @@ class Replica:
             if work.new is not None:
                 self.jobs[work.job_id] = live
                 step.batch.jobs.append(work.new)
-                self._apply(step, live, [JobAccepted()], changes)
+                self._apply(step, live, [JobAccepted()], changes, now=now)
             if work.event is not None:
-                self._apply(step, live, decide(live.run, work.event, now, self._costs), changes)
+                self._apply(step, live, decide(live.run, work.event, now, self._costs), changes, now=now)
             while more := settle(live.run, now):
-                self._apply(step, live, more, changes)
+                self._apply(step, live, more, changes, now=now)
         except IllegalTransitionError as error:
             work.done.set_exception(
                 StateConflictError(
@@ -301,11 +301,11 @@ class Replica:
         all_changes.extend(changes)
         step.works.append((work, changes))
 
-    def _apply(self, step: Step, live: LiveJob, changes: list[Change], collected: list[Change]) -> None:
+    def _apply(self, step: Step, live: LiveJob, changes: list[Change], collected: list[Change], *, now: float) -> None:
         run, header = live.run, live.header
         batch = step.batch
         for change in changes:
-            apply(run, [change])
+            apply(run, [change], time=now)
             if not isinstance(change, Durable):
                 continue
             batch.rows.append(
@@ -314,13 +314,15 @@ class Replica:
                     day=header.day,
                     job_id=header.id,
                     seq=run.seq,
+                    time=run.updated,
                     project=header.project,
                     generation=run.generation,
                 )
             )
+            # Watchers see everything but attempts, which come as counts.
             if not isinstance(change, AttemptEnded):
-                add_rows(batch, live, change, self._clock.now())
-                live.pending.append((run.seq, change))
+                add_rows(batch, live, change, now)
+                live.pending.append(event_view(run, change, seq=run.seq, time=run.updated))
         collected.extend(changes)
 
     async def _commit(self, step: Step, *, everything: bool) -> None:
@@ -454,12 +456,9 @@ class Replica:
 
     def _finish(self, step: Step) -> None:
         """Let out what has become durable."""
-        now = self._clock.now()
         for live, _ in step.touched.values():
             live.committed_seq = live.run.seq
-            for seq, change in live.pending:
-                if is_event(change):
-                    live.events.append(event_view(live.run, change, seq=seq, time=now))
+            live.events += live.pending
             live.pending.clear()
             if live.run.state.is_terminal:
                 self._retire(live)

@@ -162,7 +162,7 @@ def job_view(live: LiveJob, now: float, *, left_s: float | None = None) -> job_p
         seq=live.committed_seq,
     )
     job.update_time.CopyFrom(
-        timestamp(run.end or run.checkpoint or run.start) or timestamp(header.create_time.timestamp()) or Timestamp()
+        timestamp(run.updated) or timestamp(header.create_time.timestamp()) or Timestamp()
     )
     if run.start:
         elapsed = (run.end or now) - run.start

@@ -158,7 +158,7 @@ async def test_without_the_fallback_the_whole_batch_would_be_refused(scheduler):
     rows = [
         encode(
             AttemptEnded(stage=0, shard=0, attempt=1, outcome=Outcome.OK, detail=detail),
-            day=live.header.day, job_id=live.header.id, seq=100 + seq, project="default", generation=1,
+            day=live.header.day, job_id=live.header.id, seq=100 + seq, time=1_000_000.0, project="default", generation=1,
         )
         for seq, detail in enumerate(["fine", "a\0b"])
     ]  # fmt: skip

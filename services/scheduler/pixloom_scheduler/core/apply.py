@@ -42,11 +42,18 @@ if TYPE_CHECKING:
 __all__ = ["apply"]
 
 
-def apply(job: JobRun, changes: Iterable[Change]) -> None:
-    """Put `changes` into `job` in order; each durable one takes the next journal number."""
+def apply(job: JobRun, changes: Iterable[Change], *, time: float = 0.0) -> None:
+    """Put `changes` into `job` in order; each durable one takes the next journal number.
+
+    Args:
+        job: The job.
+        changes: What happened.
+        time: When the durable ones are written, seconds by the database's clock; it never goes back in a journal.
+    """
     for change in changes:
         if isinstance(change, Durable):
             job.seq += 1
+            job.updated = max(job.updated, time)
         match change:
             case AttemptEnded():
                 _end_attempt(job, change)
@@ -311,7 +318,7 @@ def _end_attempt(job: JobRun, change: AttemptEnded) -> None:
         _add_page(stage, change)
     if change.seals:
         stage.sealed = True
-    job.checkpoint = max(job.checkpoint, change.end)
+    job.checkpoint = job.updated
     if stage.open == 0 or stage.failed:
         job.unsettled.add(change.stage)
 

@@ -229,7 +229,8 @@ class JobRun:
         deadline: When its time is over, seconds; 0 means never.
         start: When it started, seconds; 0 before.
         end: When it ended, seconds; 0 before.
-        checkpoint: When its latest result became durable, seconds; 0 before.
+        checkpoint: When the outcome of its latest attempt became durable, seconds; 0 before.
+        updated: When its latest journal row was written, seconds; 0 before the first.
         unsettled: Stages whose consequences have not been worked out.
         ended_nodes: Nodes that have ended.
         recovery: What its next generation is to do again, while that has not been opened; None otherwise.
@@ -256,6 +257,7 @@ class JobRun:
     start: float = 0.0
     end: float = 0.0
     checkpoint: float = 0.0
+    updated: float = 0.0
     unsettled: StageQueue = field(default_factory=StageQueue)
     ended_nodes: int = 0
     recovery: RecoveryAccepted | None = None

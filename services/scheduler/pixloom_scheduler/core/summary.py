@@ -52,7 +52,7 @@ class EndedShards:
         items_out: Items that the last node gave.
         passed: Those of them that passed every node, as the attempts that gave them say nothing else.
         start: When the first of the attempts started, seconds; 0 if none says so.
-        end: When the last of them ended, seconds; 0 if none says so.
+        written: When the last of them became durable, seconds.
     """
 
     stage: int
@@ -61,7 +61,7 @@ class EndedShards:
     items_out: int
     passed: int
     start: float
-    end: float
+    written: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,8 @@ def _end(job: JobRun, ended: EndedShards) -> None:
         node.ok += ended.passed
         if ended.start and (not node.start or ended.start < node.start):
             node.start = ended.start
-    job.checkpoint = max(job.checkpoint, ended.end)
+    job.updated = max(job.updated, ended.written)
+    job.checkpoint = job.updated
 
 
 def _count(job: JobRun, counted: TallyCount) -> None:

@@ -70,6 +70,7 @@ class FinishedJobs:
                 day=stored.day,
                 job_id=stored.id,
                 seq=found.seq,
+                time=now.timestamp(),
                 project=stored.project,
                 generation=stored.generation,
             )

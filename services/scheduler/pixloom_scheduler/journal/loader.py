@@ -45,7 +45,7 @@ FETCH: Final = 500
 PAGE: Final = 16_384
 """Rows that are summed up at a time: a few milliseconds of the loop, and what the database sorts in memory."""
 
-_REPLAYED: Final = [column for column in tables.journal.c if column.name not in {"payload", "project", "time"}]
+_REPLAYED: Final = [column for column in tables.journal.c if column.name not in {"payload", "project"}]
 _JOB_COLUMNS: Final = [column for column in tables.job.c if column.name not in {"spec", "record"}]
 _LENGTH: Final = (
     select(func.max(tables.journal.c.seq))
@@ -156,7 +156,7 @@ def _rows(span: Span, *, plain: bool = True) -> Select[Any]:
 async def _replay_rows(connection: AsyncConnection, run: JobRun, span: Span) -> None:
     begin = time.monotonic()
     for row in (await connection.execute(_rows(span))).mappings():
-        apply(run, [decode(dict(row))])
+        apply(run, [decode(dict(row))], time=row["time"].timestamp())
         begin = await _let_others(begin)
 
 
@@ -170,7 +170,7 @@ async def _replay_summed_up(connection: AsyncConnection, run: JobRun, span: Span
         async for row in rows.mappings():
             if (stretch := between.get(place)) is not None:
                 apply_summary(run, stretch)
-            apply(run, [decode(dict(row))])
+            apply(run, [decode(dict(row))], time=row["time"].timestamp())
             place += 1
             begin = await _let_others(begin)
     if (stretch := between.get(len(others))) is not None:

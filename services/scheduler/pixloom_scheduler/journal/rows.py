@@ -31,12 +31,13 @@ from pixloom_scheduler.core.states import JobState, NodeState, Outcome
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["COLUMNS", "KINDS", "decode", "decode_tallies", "encode", "is_event"]
+__all__ = ["COLUMNS", "KINDS", "decode", "decode_tallies", "encode"]
 
 COLUMNS: Final = (
     "day",
     "job_id",
     "seq",
+    "time",
     "project",
     "kind",
     "generation",
@@ -80,18 +81,23 @@ _ENDS_SHARD, _FAILED, _SEALS, _CARRIED, _HAS_VALUE = 1, 2, 4, 8, 16
 Row = tuple[Any, ...]
 
 
-def is_event(change: Durable) -> bool:
-    """Return whether watchers see a change: everything but attempts, which come as counts."""
-    return not isinstance(change, AttemptEnded)
-
-
 def _time(seconds: float) -> datetime | None:
     return datetime.fromtimestamp(seconds, UTC) if seconds else None
 
 
-def encode(change: Durable, *, day: date, job_id: str, seq: int, project: str, generation: int) -> Row:
-    """Return the journal row of a change, in the order of `COLUMNS`."""
-    head = (day, job_id, seq, project, KINDS[type(change)], generation)
+def encode(change: Durable, *, day: date, job_id: str, seq: int, time: float, project: str, generation: int) -> Row:
+    """Return the journal row of a change, in the order of `COLUMNS`.
+
+    Args:
+        change: What happened.
+        day: Day on which the job was created.
+        job_id: The job.
+        seq: Number of the row in the job's journal.
+        time: When it is written, seconds by the database's clock.
+        project: Project of the job.
+        generation: Generation of the job.
+    """
+    head = (day, job_id, seq, datetime.fromtimestamp(time, UTC), project, KINDS[type(change)], generation)
     match change:
         case AttemptEnded():
             return head + _attempt(change)

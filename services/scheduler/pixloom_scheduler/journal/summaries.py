@@ -41,7 +41,7 @@ _ENDED: Final = f"""
 SELECT {_STRETCH}, stage, count(*) AS rows, string_agg(int4send(CAST(shard AS integer)), '') AS shards,
     count(*) FILTER (WHERE attempt > 1) AS retries, sum(items_out) AS items_out,
     coalesce(sum(items_out) FILTER (WHERE counts IS NULL), 0) AS passed,
-    min(start_time) AS start_time, max(end_time) AS end_time,
+    min(start_time) AS start_time, max(time) AS written,
     bool_or(counts IS NOT NULL) AS counts, bool_or(cuts IS NOT NULL) AS cuts
 {_ROWS} GROUP BY 1, 2
 """
@@ -150,7 +150,7 @@ def _ended(row: RowMapping) -> EndedShards:
         items_out=row["items_out"],
         passed=row["passed"],
         start=row["start_time"].timestamp() if row["start_time"] else 0.0,
-        end=row["end_time"].timestamp() if row["end_time"] else 0.0,
+        written=row["written"].timestamp(),
     )
 
 
