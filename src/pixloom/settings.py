@@ -99,6 +99,15 @@ def _target(address: str) -> None:
         split_address(address)
 
 
+def _reachable(address: str) -> None:
+    """Refuse what nobody can connect to: no address, every address of a machine, or a port yet to be chosen."""
+    if address.startswith("unix:"):
+        return
+    host, port = split_address(address)
+    if not port or host in {"0.0.0.0", "::"}:  # noqa: S104 - refused here
+        raise InvalidError(f"nobody can connect to {address!r}: write host:port, such as scheduler-1.internal:7311.")
+
+
 CommaList = Annotated[tuple[str, ...], NoDecode, _split_by(",")]
 DatabaseUrl = Annotated[
     str,
@@ -106,6 +115,7 @@ DatabaseUrl = Annotated[
 ]
 NatsUrl = Annotated[str, _url_of("nats", "tls", "ws", "wss", example="nats://127.0.0.1:4222")]
 Listen = Annotated[str, _checked(_listen)]
+Target = Annotated[str, _checked(_reachable)]
 Addresses = Annotated[CommaList, _checked(_target)]
 PathList = Annotated[tuple[Path, ...], NoDecode, _split_by(os.pathsep)]
 
@@ -206,12 +216,23 @@ class SchedulerSettings(StoreSettings):
     scheduler_listen: Listen = Field(
         default="127.0.0.1:7311", description="Loopback address, host:port, on which the scheduler serves gRPC."
     )
+    scheduler_advertise: Target | None = Field(
+        default=None,
+        description="Address, host:port, at which other schedulers and executors reach this one, such as that of a "
+        "proxy in front of it; the address it listens on if not given.",
+    )
     limits: Limits = Field(
         default_factory=dict,
         description="What may run at once, as name=number separated by commas: jobs and jobs_per_project (jobs in "
         "flight; others wait), pool.NAME and op.NAME (batches, each in one child process). A table of its own in "
         "pixloom.toml. Holds for each scheduler by itself; no limits if not given.",
     )
+
+
+    @property
+    def reachable_at(self) -> str:
+        """Address that is told to other schedulers and to executors."""
+        return self.scheduler_advertise or self.scheduler_listen
 
 
 class ExecutorSettings(StoreSettings):

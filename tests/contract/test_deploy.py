@@ -164,6 +164,9 @@ def test_only_loopback_ports_are_published_and_the_parts_meet_there(compose: dic
     assert environment["PIXLOOM_NATS_URL"].endswith(services["nats"]["ports"][0].split(":")[1])
     for name in ("executor-1", "executor-2", "gateway"):
         assert services[name]["environment"]["PIXLOOM_SCHEDULER_ADDRESSES"] == environment["PIXLOOM_SCHEDULER_LISTEN"]
+    # Executors drop what they were told for what the scheduler says of itself.
+    advertised = environment["PIXLOOM_SCHEDULER_ADVERTISE"]
+    assert advertised == f"${{PIXLOOM_SCHEDULER_ADVERTISE:-{environment['PIXLOOM_SCHEDULER_LISTEN']}}}"
 
 
 def test_secrets_come_from_outside_and_only_to_those_who_need_them(compose: dict[str, Any]) -> None:

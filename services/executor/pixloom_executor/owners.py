@@ -89,6 +89,8 @@ class Owners:
     def welcomed(self, session: Session, welcome: executor_pb2.Welcome) -> None:
         """Take in the first message of a replica."""
         if welcome.address:
+            # An address that several replicas share leads to another one after it broke.
+            self._names = {name: address for name, address in self._names.items() if address != session.address}
             self._names[welcome.address] = session.address
         self.owned(session, welcome.owned)
         self.replicas(welcome.replicas)

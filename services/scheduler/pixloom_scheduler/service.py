@@ -96,7 +96,7 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
     async def open_connection() -> asyncpg.Connection[Any]:
         return await connect(dsn, lease_s=LEASE_S)
 
-    address = settings.scheduler_listen
+    address = settings.reachable_at
     replica_id = f"{os.uname().nodename}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     ownership = Ownership(connect=open_connection, replica=replica_id, address=address, lease_s=LEASE_S)
     deployment = await ownership.deployment()
@@ -216,7 +216,7 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
         ExecutorAdmin(executors=executors, sessions=sessions), server
     )
     health = await publish_services(server, SERVICES)
-    listen(server, address)
+    listen(server, settings.scheduler_listen)
     files = WorkflowFiles(definitions=definitions, catalogue=catalogue)
     await files.load_builtin()
     await files.load(settings.workflows_dir)
@@ -240,7 +240,7 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
     ]
     await server.start()
     await health.set("", health_pb2.HealthCheckResponse.SERVING)
-    log.info("scheduler_ready", address=address, partitions=len(replica.stamps))
+    log.info("scheduler_ready", address=settings.scheduler_listen, advertised=address, partitions=len(replica.stamps))
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({stopping, loop_task, *background}, return_when=asyncio.FIRST_COMPLETED)

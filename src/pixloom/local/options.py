@@ -182,7 +182,11 @@ def default_parts(options: LocalStackOptions, wiring: Wiring) -> tuple[PartSpec,
     return (
         *(
             PartSpec(
-                name, _module("pixloom_scheduler"), {**scheduler_env, "PIXLOOM_SCHEDULER_LISTEN": address}, address
+                name,
+                _module("pixloom_scheduler"),
+                # They are found where they listen, whatever is advertised of others by the environment.
+                {**scheduler_env, "PIXLOOM_SCHEDULER_LISTEN": address, "PIXLOOM_SCHEDULER_ADVERTISE": address},
+                address,
             )
             for name, address in schedulers.items()
         ),

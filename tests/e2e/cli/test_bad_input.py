@@ -123,6 +123,7 @@ def test_place_for_outputs_that_cannot_be_one_ends_with_2(tmp_path: Path, words:
         ("scheduler", "PIXLOOM_DATABASE_URL", "mysql://secret@host/x"),
         ("scheduler", "PIXLOOM_DATABASE_URL", "postgresql://user:secret@host:99999/x"),
         ("scheduler", "PIXLOOM_SCHEDULER_LISTEN", "0.0.0.0:7311"),
+        ("scheduler", "PIXLOOM_SCHEDULER_ADVERTISE", "0.0.0.0:7311"),
         ("scheduler", "PIXLOOM_LOG_LEVEL", "loud"),
         ("executor", "PIXLOOM_NATS_URL", "http://secret@host"),
         ("executor", "PIXLOOM_SCHEDULER_ADDRESSES", "here"),

@@ -102,6 +102,21 @@ def test_addresses_with_secrets_stay_out_of_the_representation() -> None:
     assert "hunter2" not in repr(settings)
 
 
+def test_a_scheduler_advertises_where_it_listens_unless_it_is_told_another_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PIXLOOM_SCHEDULER_LISTEN", "127.0.0.1:7399")
+    assert load_settings(SchedulerSettings).reachable_at == "127.0.0.1:7399"
+    monkeypatch.setenv("PIXLOOM_SCHEDULER_ADVERTISE", "scheduler-1.internal:7311")
+    assert load_settings(SchedulerSettings).reachable_at == "scheduler-1.internal:7311"
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:7311", "[::]:7311", "scheduler-1:0", "scheduler-1", "unix"])
+def test_an_address_that_nobody_can_connect_to_is_not_advertised(address: str) -> None:
+    with pytest.raises(InvalidError, match="PIXLOOM_SCHEDULER_ADVERTISE"):
+        load_settings(SchedulerSettings, scheduler_advertise=address)
+
+
 @pytest.mark.parametrize("cls", ALL_SETTINGS)
 def test_every_field_has_a_description(cls: type[ProcessSettings]) -> None:
     assert [name for name, field in cls.model_fields.items() if not field.description] == []
