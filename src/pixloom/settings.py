@@ -228,7 +228,6 @@ class SchedulerSettings(StoreSettings):
         "pixloom.toml. Holds for each scheduler by itself; no limits if not given.",
     )
 
-
     @property
     def reachable_at(self) -> str:
         """Address that is told to other schedulers and to executors."""

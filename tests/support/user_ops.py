@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +23,9 @@ __all__ = [
     "pass_gate",
     "publish",
     "refuse",
+    "require",
     "total",
+    "wait_for",
 ]
 
 
@@ -102,3 +105,17 @@ def count_items(items: list[Item]) -> dict[str, Any]:
 def echo(*, given: Any) -> dict[str, Any]:
     """Give a param back."""
     return {"given": given}
+
+
+@op("tests.wait_for", deterministic=False)
+def wait_for(item: Item, *, path: str) -> None:
+    """Let an item pass once there is a file."""
+    while not os.path.exists(path):  # noqa: PTH110 - asked again and again
+        time.sleep(0.02)
+
+
+@op("tests.require", deterministic=False)
+def require(item: Item, *, path: str) -> None:
+    """Reject items while there is no file."""
+    if not os.path.exists(path):  # noqa: PTH110 - as above
+        raise Reject("NO_FILE", f"there is no {path}")

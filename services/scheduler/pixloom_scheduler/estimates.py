@@ -95,7 +95,7 @@ class Estimates:
             author_s = _author_s(run, stage)
             if author_s:
                 stages_s[index] = author_s
-            if author_s and not stage.ended and not any(run.nodes[node].start for node in stage.plan.nodes):
+            if author_s and not stage.ended and not any(run.nodes[node].begun for node in stage.plan.nodes):
                 path_s, work_s = author_s, 0.0
             if not stage.ended:
                 together_s += work_s / slots
@@ -110,7 +110,7 @@ class Estimates:
     @staticmethod
     def _whole_s(run: JobRun, stage: StageRun, item_s: float, now: float) -> float:
         """Return the seconds that a stage which runs once still takes; at least a tenth of the whole."""
-        start = run.nodes[stage.plan.nodes[0]].start
+        start = run.nodes[stage.plan.nodes[0]].begun
         return max(item_s - (now - start if start else 0.0), item_s / 10)
 
 

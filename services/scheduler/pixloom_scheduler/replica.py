@@ -272,7 +272,8 @@ class Replica:
             work.done.set_result([])
             return
         changes: list[Change] = []
-        now = self._clock.now()
+        # The clock is corrected at every commit; the journal of a job never goes back.
+        now = max(self._clock.now(), live.run.updated)
         if isinstance(work.event, TasksReported | LeaseLost):
             # Should the database refuse the batch, the event happens again, and then it needs the lease as it was.
             lease = live.run.leases.get(work.event.lease)

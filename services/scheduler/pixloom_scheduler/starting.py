@@ -7,6 +7,7 @@ one transaction, so there is no moment at which a job runs by one and shows the 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -22,6 +23,8 @@ from pixloom_scheduler.core.states import JobState
 from pixloom_scheduler.submission import checked
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from pixloom_scheduler.catalogue import OpCatalogue
     from pixloom_scheduler.journal.reader import Reader
     from pixloom_scheduler.live import LiveJob
@@ -38,12 +41,13 @@ class Starts:
         self._reader = reader
         self._catalogue = catalogue
 
-    async def start(self, live: LiveJob, given: dict[str, Any]) -> None:
-        """Start a job; one that runs with these very params already is left alone.
+    async def start(self, live: LiveJob, given: dict[str, Any], *, request: str = "") -> None:
+        """Start a job; one that runs with these very params already, or that this call started, is left alone.
 
         Args:
             live: The job.
             given: Params, merged over those it was accepted with.
+            request: Id of the call; may be empty.
 
         Raises:
             InvalidError: If the params do not fit the workflow or some are missing; the job stays PENDING.
@@ -52,7 +56,15 @@ class Starts:
         event = StartRequested()
         if live.run.state is JobState.PENDING:
             event = await self._prepared(live, given)
-        changes = await self._replica.command(live.header.id, event)
+        header, run = live.header, live.run
+        try:
+            changes = await self._replica.command(header.id, replace(event, request=request))
+        except StateConflictError:
+            state = JobState.CANCELLED if run.cancelling is not None else run.state
+            told = {"params_json": header.params_json, "state": state, "given": given, "request": request}
+            if await self.took_effect(header.id, header.day, **told):
+                return
+            raise
         if any(isinstance(change, JobStarted) for change in changes):
             return
         before = orjson.loads(live.header.params_json)
@@ -62,6 +74,25 @@ class Starts:
                 f"job {live.header.id} is {state} with other params; start a new job with `rerun`",
                 metadata={"state": state},
             )
+
+    async def took_effect(
+        self, job_id: str, day: date, *, params_json: bytes, state: str, given: dict[str, Any], request: str
+    ) -> bool:
+        """Return whether a start that is asked for has happened already.
+
+        Args:
+            job_id: The job.
+            day: Day on which it was created.
+            params_json: The params it runs or ran with.
+            state: Its state; CANCELLED as well while it is being cancelled.
+            given: Params, merged over those it was accepted with.
+            request: Id of the call; may be empty.
+        """
+        before = orjson.loads(params_json)
+        if _canonical({**before, **given}) != _canonical(before):
+            return False
+        by = await self._reader.start_request(day, job_id)
+        return by is not None and (state != JobState.CANCELLED or bool(request and by == request))
 
     async def _prepared(self, live: LiveJob, given: dict[str, Any]) -> StartRequested:
         document = await self._reader.spec(live.header.id)

@@ -82,7 +82,7 @@ class Traces:
             context=remote_context(trace_id=trace_id, span_id=parent),
             trace_id=trace_id,
             span_id=_span_id(header.id, run.generation, index),
-            start_time_ns=_ns(node.start or node.end),
+            start_time_ns=_ns(node.begun or node.end),
             end_time_ns=_ns(node.end),
             attributes={
                 names.ATTR_JOB_ID: header.id,

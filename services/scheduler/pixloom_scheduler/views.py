@@ -161,9 +161,7 @@ def job_view(live: LiveJob, now: float, *, left_s: float | None = None) -> job_p
         trace_id=_trace_id(header.trace_context),
         seq=live.committed_seq,
     )
-    job.update_time.CopyFrom(
-        timestamp(run.updated) or timestamp(header.create_time.timestamp()) or Timestamp()
-    )
+    job.update_time.CopyFrom(timestamp(run.updated) or timestamp(header.create_time.timestamp()) or Timestamp())
     if run.start:
         elapsed = (run.end or now) - run.start
         job.actual_duration.FromMicroseconds(max(0, round(elapsed * 1e6)))
@@ -213,7 +211,7 @@ def node_view(
         max_attempts=stage.plan.retry.max_attempts,
         items=job_pb2.ItemCounts(ok=state.ok, filtered=state.filtered, rejected=state.rejected),
         tasks=_tasks([stage]),
-        start_time=timestamp(state.start),
+        start_time=timestamp(state.begun),
         end_time=timestamp(state.end),
         generation=run.generation,
         reasons=state.reasons,
@@ -222,8 +220,8 @@ def node_view(
         expected_s = plan.estimated_duration_s
     if expected_s is not None:
         node.estimated_duration.FromMicroseconds(round(expected_s * 1e6))
-    if state.start:
-        node.actual_duration.FromMicroseconds(max(0, round(((state.end or now) - state.start) * 1e6)))
+    if state.begun:
+        node.actual_duration.FromMicroseconds(max(0, round(((state.end or now) - state.begun) * 1e6)))
     reason, detail = state.error
     if reason:
         node.error.reason, node.error.detail, node.error.node = reason, detail, plan.id

@@ -90,7 +90,7 @@ class Job(Resource):
         current_step: Index of the first node that has not ended; `total_steps` when all have.
         total_steps: Number of nodes.
         tasks: Counts of tasks.
-        items: Counts of items over the nodes that nothing reads from, and rejects everywhere.
+        items: Items that passed the last nodes that give items, and those dropped or rejected anywhere before.
         params: Params of the run.
         tags: Tags.
         metadata: Metadata.
@@ -101,16 +101,16 @@ class Job(Resource):
         max_recovery_attempts: Times it may be recovered.
         error: What went wrong; None unless FAILED.
         create_time: When it was accepted.
-        update_time: When it last changed.
+        update_time: When it last changed: when the latest row of its journal was written.
         start_time: When it started.
         end_time: When it ended.
-        last_checkpoint_time: When its latest result became durable.
+        last_checkpoint_time: When the outcome of its latest attempt became durable.
         estimated_end_time: When it is expected to end.
         estimated_duration_s: Expected seconds from start to end.
         actual_duration_s: Seconds from start to end, or to now while it runs.
         trace_id: Trace it belongs to, 32 hexadecimal digits.
         outputs: Outputs by name; filled when the job has ended.
-        seq: Number of the latest durable event.
+        seq: Number of the latest row of its journal; watching goes on behind it.
         warnings: Things worth knowing that are no failure.
     """
 

@@ -58,7 +58,7 @@ class Node(Resource):
         reasons: Number of items filtered and rejected by reason.
         estimated_duration_s: Expected seconds from start to end.
         actual_duration_s: Seconds from start to end, or to now while it runs.
-        start_time: When its first task was granted.
+        start_time: When its first task began; until an attempt has ended, when that task was granted.
         end_time: When it ended.
         generation: Generation in which it ran.
     """

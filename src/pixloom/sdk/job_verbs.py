@@ -27,15 +27,16 @@ __all__ = [
 ]
 
 
-def start_job(job_id: str, *, params: Mapping[str, Any] | None = None) -> Call[Job]:
+def start_job(job_id: str, *, params: Mapping[str, Any] | None = None, request_id: str = "") -> Call[Job]:
     """Start a job that was created with `start=False`.
 
     Args:
         job_id: Id of the job.
         params: Params, merged over those given at creation. Ones that do not fit raise `InvalidError` with their
             places, and the job stays PENDING.
+        request_id: Unique id of the call: repeating it returns the job as it is, whatever became of it since.
     """
-    request = pb.StartJobRequest(id=job_id, params_json=json_bytes(params, what="The params"))
+    request = pb.StartJobRequest(id=job_id, params_json=json_bytes(params, what="The params"), request_id=request_id)
     return Call(SERVICE, "StartJob", request, pb.StartJobResponse, read_job)
 
 

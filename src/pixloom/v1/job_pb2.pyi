@@ -389,7 +389,7 @@ class Job(_message.Message):
     trace_id: _builtins.str
     """Trace it belongs to, 32 hexadecimal digits; empty when not traced."""
     seq: _builtins.int
-    """Number of the latest durable event."""
+    """Number of the latest row of its journal; WatchJob(after_seq) goes on behind it."""
     @_builtins.property
     def tasks(self) -> Global___TaskCounts:
         """Counts of tasks."""
@@ -412,7 +412,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When it last changed."""
+        """When it last changed: when the latest row of its journal was written, by the database's clock."""
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
@@ -424,7 +424,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def last_checkpoint_time(self) -> _timestamp_pb2.Timestamp:
-        """When its latest result became durable."""
+        """When the outcome of its latest attempt became durable, by the database's clock; unset before the first."""
 
     @_builtins.property
     def estimated_end_time(self) -> _timestamp_pb2.Timestamp:
@@ -582,7 +582,7 @@ class Node(_message.Message):
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When its first task was granted; unset before."""
+        """When its first task began; unset before. Until an attempt has ended, when that task was granted."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
@@ -703,11 +703,11 @@ class Attempt(_message.Message):
     """Journal number of the row."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When it started."""
+        """When it started, by its executor's clock, but not before the job did."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """When it ended."""
+        """When it ended, by its executor's clock, but not after it became durable."""
 
     @_builtins.property
     def items(self) -> Global___ItemCounts:
@@ -1188,19 +1188,25 @@ class StartJobRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     PARAMS_JSON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id of the job."""
     params_json: _builtins.bytes
     """Params as one JSON object, merged over those given at creation; empty keeps them."""
+    request_id: _builtins.str
+    """Unique id of the call. Repeated with the same params it returns the job as it is, whatever became of it since;
+    without an id a start that took effect may be repeated unless the job was cancelled.
+    """
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         params_json: _builtins.bytes = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "params_json", b"params_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "params_json", b"params_json", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -150,7 +150,9 @@ def new_job(partition: int, *, request_id: str = "") -> NewJob:
 
 def rows_of(job: NewJob, changes: list[Durable], *, first: int = 1) -> list[tuple[Any, ...]]:
     return [
-        encode(change, day=DAY, job_id=job.header.id, seq=first + place, time=1_000_000.0, project="default", generation=1)
+        encode(
+            change, day=DAY, job_id=job.header.id, seq=first + place, time=1_000_000.0, project="default", generation=1
+        )
         for place, change in enumerate(changes)
     ]
 

@@ -216,6 +216,33 @@ async def test_a_start_is_repeatable_with_the_same_params_only(engine: Engine) -
         await engine.client.start_job(job.id)
 
 
+@pytest.mark.parametrize("ending", ["COMPLETED", "CANCELLED"])
+async def test_a_start_that_is_repeated_after_the_end_tells_what_became_of_the_job(engine: Engine, ending: str) -> None:
+    seconds = 0 if ending == "COMPLETED" else LONG_S
+    job = await engine.client.create_job(spec=SIZED, params={"count": 1, "seconds": seconds}, start=False)
+    path, headers = f"/api/v1/jobs/{job.id}:start", {"Idempotency-Key": f"once-{job.id}"}
+    first = await engine.http.post(path, json={"params": {"count": 2}}, headers=headers)
+    assert (first.status_code, first.json()["params"]["count"]) == (200, 2)
+    if ending == "CANCELLED":
+        await engine.client.cancel_job(job.id, now=True)
+    ended = await engine.finish(job.id)
+    assert ended.state == ending
+    for _ in range(2):
+        again = await engine.http.post(path, json={"params": {"count": 2}}, headers=headers)
+        assert (again.status_code, again.json()["state"], again.json()["seq"]) == (200, ending, ended.seq)
+        by_id = await engine.client.start_job(job.id, params={"count": 2}, request_id=headers["Idempotency-Key"])
+        assert by_id == ended
+        with pytest.raises(StateConflictError, match=ending):
+            await engine.client.start_job(job.id, params={"count": 3}, request_id=headers["Idempotency-Key"])
+        # Without an id nobody knows whether it is the same call, but what it asks for holds, unless it was undone.
+        if ending == "COMPLETED":
+            assert (await engine.client.start_job(job.id)) == ended
+            trigger = await engine.http.post(f"/api/workflow/trigger/{job.id}", json={"params": {"count": 2}})
+            assert (trigger.status_code, trigger.json()) == (202, {"instance_id": job.id})
+        # The second time the job has left the scheduler's memory.
+        await restart_scheduler(engine)
+
+
 async def test_tags_and_priority_are_changed_and_kept(engine: Engine) -> None:
     job = await under_way(engine)
     changed = await engine.client.update_job(job.id, tags={"team": "b"}, priority=9)

@@ -292,6 +292,24 @@ async def test_an_artifact_that_is_missing_or_damaged_is_found(database, databas
     assert len(found) == 2
 
 
+@pytest.mark.parametrize("listed", [0, 1, 3])
+async def test_an_output_that_lists_other_items_than_passed_is_found(database, database_url, tmp_path, listed):
+    store = open_store(tmp_path.as_uri())
+    row = await database.fetchrow(f"SELECT seq, items_out, payload FROM pixloom.journal WHERE {_FIRST_RESULT}")
+    assert row["items_out"] == 2
+    before = (await check_database(database_url, artifacts=store)).count
+    items = [item_pb2.Item(key=str(number)) for number in range(listed)]
+    inline = item_pb2.ItemBatch(items=items).SerializeToString()
+    payload = executor_pb2.TaskResult(output=item_pb2.Manifest(count=listed, inline=inline)).SerializeToString()
+    # By its counts nothing is wrong with it, whatever its output lists.
+    await database.execute(f"UPDATE pixloom.journal SET payload = $1 WHERE {_FIRST_RESULT}", payload)
+    assert (await check_database(database_url)).count == 0
+    findings = await check_database(database_url, artifacts=store)
+    found = [violation for violation in findings.violations if violation.where == f"row {row['seq']}"]
+    assert [violation.detail for violation in found] == [f"its output lists {listed} items, and 2 passed"]
+    assert before == 0
+
+
 async def _pixloom(*words: str, **environment: str) -> tuple[int, str, str]:
     import os
 

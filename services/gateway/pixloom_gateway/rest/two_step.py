@@ -82,12 +82,15 @@ def two_step_routes(context: RouteContext) -> APIRouter:
         openapi_extra=document_body(TriggerBody, required=False, example={"params": {"source": "photos"}}),
     )
     async def trigger_workflow(
-        request: Request, execution_id: Annotated[str, Path(max_length=256, description="From the submit.")]
+        request: Request,
+        execution_id: Annotated[str, Path(max_length=256, description="From the submit.")],
+        key: IdempotencyKey = None,
     ) -> Response:
         """Start what was submitted, with the params it was submitted with or these; they may be missing until then."""
         body = await read_body(request, TriggerBody)
         answer = await scheduler.call(
-            methods.START_JOB, job_pb2.StartJobRequest(id=execution_id, params_json=json_bytes(body.params))
+            methods.START_JOB,
+            job_pb2.StartJobRequest(id=execution_id, params_json=json_bytes(body.params), request_id=key or ""),
         )
         headers = {"Location": f"/api/workflows/{answer.job.id}"}
         return reply(Triggered(instance_id=answer.job.id), status=202, headers=headers)

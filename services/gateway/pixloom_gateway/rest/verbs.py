@@ -79,11 +79,12 @@ def verb_routes(context: RouteContext) -> APIRouter:
         responses=problems(NOT_FOUND=_MISSING, STATE_CONFLICT=_CONFLICT.format("start"), INVALID_PARAMS=_PARAMS),
         openapi_extra=document_body(TriggerBody, required=False, example={"params": {"width": 256}}),
     )
-    async def start_job(request: Request, job_id: JobId) -> Response:
+    async def start_job(request: Request, job_id: JobId, key: IdempotencyKey = None) -> Response:
         """Start a job that was created with `start: false`; params that do not fit leave it PENDING."""
         body = await read_body(request, TriggerBody)
         answer = await scheduler.call(
-            methods.START_JOB, job_pb2.StartJobRequest(id=job_id, params_json=json_bytes(body.params))
+            methods.START_JOB,
+            job_pb2.StartJobRequest(id=job_id, params_json=json_bytes(body.params), request_id=key or ""),
         )
         return reply(Job.from_proto(answer.job))
 

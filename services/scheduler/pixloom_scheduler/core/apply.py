@@ -200,8 +200,8 @@ def _grant(job: JobRun, grant: TasksGranted) -> None:
     )
     job.next_lease = max(job.next_lease, grant.lease + 1)
     for node in stage.plan.nodes:
-        if not job.nodes[node].start:
-            job.nodes[node].start = grant.time
+        if not job.nodes[node].granted:
+            job.nodes[node].granted = grant.time
 
 
 def _take(stage: StageRun, shard: int, task: TaskRun) -> None:

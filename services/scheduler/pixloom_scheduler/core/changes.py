@@ -76,11 +76,14 @@ class JobStarted:
         deadline: When the job's time is over, seconds; 0 means never.
         new_plan: What it runs by if it was started with other params; None if not, and always None at replay, as the
             job's row then has the new plan.
+        request: Id of the call that asked for it, which may be empty; None if no call did for itself: the job was to
+            start when it was created, or its next generation begins.
     """
 
     time: float
     deadline: float
     new_plan: NewPlan | None = None
+    request: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

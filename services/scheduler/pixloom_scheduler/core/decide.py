@@ -135,10 +135,9 @@ def _start(job: JobRun, event: StartRequested, now: float) -> list[Change]:
     if job.state in (JobState.RUNNING, JobState.PAUSED):
         return []
     _require(job, JobState.PENDING, "start")
-    if event.new_plan is None:
-        return [start_of(job, now)]
-    timeout_s = event.new_plan.plan.timeout_s
-    return [JobStarted(time=now, deadline=now + timeout_s if timeout_s else 0.0, new_plan=event.new_plan)]
+    timeout_s = (event.new_plan.plan if event.new_plan is not None else job.plan).timeout_s
+    deadline = now + timeout_s if timeout_s else 0.0
+    return [JobStarted(time=now, deadline=deadline, new_plan=event.new_plan, request=event.request)]
 
 
 def _recover(job: JobRun, event: RecoverRequested) -> list[Change]:

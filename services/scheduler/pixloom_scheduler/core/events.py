@@ -41,9 +41,11 @@ class StartRequested:
 
     Attributes:
         new_plan: What to run it by if it is to run with other params than it was accepted with; None if not.
+        request: Id of the call that wants it, which may be empty; None if the call that created the job does.
     """
 
     new_plan: NewPlan | None = None
+    request: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,9 @@ class NodeRun:
         has_value: Whether `value` is set.
         error: Reason and sentence of FAILED or SKIPPED.
         params: Params with all references resolved; None while they are those of the plan.
-        start: When its first task was granted, seconds; 0 before.
+        start: When the earliest of its attempts that have ended began, seconds; 0 before one has.
+        granted: When its first task was granted, seconds; 0 before, and after a restart until an executor says that it
+            holds one.
         end: When it ended, seconds; 0 before.
     """
 
@@ -119,7 +121,13 @@ class NodeRun:
     error: tuple[str, str] = ("", "")
     params: dict[str, Any] | None = None
     start: float = 0.0
+    granted: float = 0.0
     end: float = 0.0
+
+    @property
+    def begun(self) -> float:
+        """When it began, seconds; 0 before."""
+        return self.start or self.granted
 
 
 @dataclass(slots=True)

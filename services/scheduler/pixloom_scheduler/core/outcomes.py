@@ -6,6 +6,7 @@ that one poisonous item is found; an item that is lost twice more is rejected wi
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pixloom.graph.plan import OnError, StageKind
@@ -27,6 +28,10 @@ def end_attempt(
     job: JobRun, stage: StageRun, result: Result, *, lease: LeaseRun, now: float, costs: Costs
 ) -> AttemptEnded:
     """Return how a reported result ends its attempt."""
+    if result.end > now or 0.0 < result.start < job.start:
+        # Its times are by the executor's clock: it did not work on the job before that began, nor after it told of it.
+        end = min(result.end, now)
+        result = replace(result, start=min(max(result.start, job.start), end), end=end)
     match result.outcome:
         case Outcome.OK:
             return _succeed(job, stage, result, lease, costs)

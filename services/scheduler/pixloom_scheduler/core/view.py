@@ -32,7 +32,7 @@ def node_state(job: JobRun, index: int) -> NodeState:
         return NodeState.PENDING
     if stage.backing_off and not stage.active and not stage.has_ready:
         return NodeState.RETRYING
-    return NodeState.RUNNING if node.start else NodeState.QUEUED
+    return NodeState.RUNNING if node.begun else NodeState.QUEUED
 
 
 def halt_of(job: JobRun) -> bool | None:

@@ -153,6 +153,7 @@ class Committer:
                 *([getattr(node, column) for node in batch.nodes] for column in NODE_TYPES),
                 *([getattr(ending, column) for ending in endings] for column in END_TYPES),
             )
+            read_at = asyncio.get_running_loop().time()
             if len(fenced) == len(ids):
                 await self._write(connection, batch, rows=[] if inline else batch.rows)
         except BaseException:
@@ -165,7 +166,7 @@ class Committer:
         reach("commit.before")
         await transaction.commit()
         reach("commit.after")
-        return float(fenced[0][1])
+        return float(fenced[0][1]) + asyncio.get_running_loop().time() - read_at
 
     async def _judge(self, connection: asyncpg.Connection[Any], batch: Batch, ids: list[int]) -> float:
         """Tell what became of a batch whose fence did not hold."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, select
 
-from pixloom_scheduler.core.changes import AttemptEnded, GenerationOpened
+from pixloom_scheduler.core.changes import AttemptEnded, GenerationOpened, JobStarted
 from pixloom_scheduler.journal import tables
 from pixloom_scheduler.journal.access import reading
 from pixloom_scheduler.journal.rows import KINDS
@@ -25,6 +25,7 @@ __all__ = ["AttemptPlace", "JobFilter", "Reader", "StoredJob"]
 
 _ATTEMPT = KINDS[AttemptEnded]
 _ENDS_SHARD = 1
+_RECOVERABLE = ("FAILED", "CANCELLED")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class JobFilter:
         workflow: Only jobs of this workflow.
         tags: Only jobs with all of these tags.
         external_id: Only jobs with this external id.
-        recoverable: Only jobs with recovery attempts left.
+        recoverable: Only jobs that FAILED or were CANCELLED and have recovery attempts left.
         before: Only jobs with an id below this one.
     """
 
@@ -194,6 +195,13 @@ class Reader:
         )
         return [dict(row) for row in await self._all(query)]
 
+    async def start_request(self, day: date, job_id: str) -> str | None:
+        """Return the id, which may be empty, of the call that started a job; None if none did for itself."""
+        journal = tables.journal.c
+        mine = (journal.day == day, journal.job_id == job_id, journal.kind == KINDS[JobStarted])
+        rows = await self._all(select(journal.data).where(*mine).order_by(journal.seq).limit(1))
+        return rows[0]["data"].get("request") if rows else None
+
     async def attempts(
         self, day: date, job_id: str, *, stage: int | None, after: int, most: int
     ) -> list[dict[str, Any]]:
@@ -308,7 +316,7 @@ def _matching(query: Select[Any], wanted: JobFilter) -> Select[Any]:
     if wanted.external_id:
         query = query.where(job.external_id == wanted.external_id)
     if wanted.recoverable:
-        query = query.where(job.recovery_attempts < job.max_recovery_attempts)
+        query = query.where(job.state.in_(_RECOVERABLE), job.recovery_attempts < job.max_recovery_attempts)
     if wanted.before:
         query = query.where(job.id < wanted.before)
     return query

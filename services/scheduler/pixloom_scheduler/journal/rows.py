@@ -109,7 +109,8 @@ def encode(change: Durable, *, day: date, job_id: str, seq: int, time: float, pr
             return head + _event(data, reason=change.reason, detail=change.detail, end=change.time)
         case JobStarted():
             params = None if change.new_plan is None else change.new_plan.params_json
-            return head + _event({"deadline": change.deadline}, start=change.time, payload=params)
+            asked = {} if change.request is None else {"request": change.request}
+            return head + _event({"deadline": change.deadline, **asked}, start=change.time, payload=params)
         case PauseAccepted():
             return head + _event({"now": True} if change.now else {})
         case RecoveryAccepted():
@@ -223,7 +224,7 @@ def decode(row: Mapping[str, Any]) -> Durable:
             time=end,
         )
     if kind is JobStarted:
-        return JobStarted(time=row["start_time"].timestamp(), deadline=data["deadline"])
+        return JobStarted(time=row["start_time"].timestamp(), deadline=data["deadline"], request=data.get("request"))
     if kind is CancelAccepted:
         failure = data["failure"]
         return CancelAccepted(

@@ -9,6 +9,7 @@ that accepts them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +23,7 @@ from pixloom_scheduler.job import partition_of
 from pixloom_scheduler.journal.tables import PARTITIONS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
     from pixloom_scheduler.core.events import CancelRequested
     from pixloom_scheduler.journal.reader import Reader
@@ -93,6 +94,14 @@ class Owners:
             if loop.time() > until:
                 raise UnavailableError("nobody owns the job at the moment; try again", retry_after_s=0.5)
             await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def until_loaded(self, job_ids: Iterable[str]) -> None:
+        """Wait, but not for long, until those of some jobs are in memory that are ours and being loaded."""
+        with contextlib.suppress(TimeoutError, UnavailableError):
+            async with asyncio.timeout(_GLANCE_S):
+                for job_id in job_ids:
+                    if self._serves(partition_of(job_id)):
+                        await self._partitions.loading.loaded(job_id)
 
     async def cancel_elsewhere(self, job_id: str, event: CancelRequested) -> bool:
         """Cancel a job at its owner; False if it is to be cancelled here.

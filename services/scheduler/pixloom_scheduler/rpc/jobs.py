@@ -14,6 +14,7 @@ from pixloom_scheduler.rpc.requests import (
     PROJECT,
     page_size,
     read_json,
+    read_page_number,
     read_page_token,
     read_tags,
     read_text,
@@ -124,6 +125,9 @@ class Jobs(JobVerbs):
             before=read_page_token(request.page_token),
         )
         found = await self._reader.jobs(wanted, size + 1)
+        if self._owners is not None:
+            # Of a job that is not in memory yet the list would show no more than its row has.
+            await self._owners.until_loaded(stored.id for stored in found[:size] if stored.record is None)
         jobs = [self._reads.view_stored(stored) for stored in found[:size]]
         token = write_page_token(found[size - 1].id) if len(found) > size else ""
         return job_pb2.ListJobsResponse(jobs=jobs, next_page_token=token)
@@ -174,7 +178,7 @@ class Jobs(JobVerbs):
             stored,
             request.node,
             states=frozenset(request.states),
-            after=int(read_page_token(request.page_token) or "0"),
+            after=read_page_number(request.page_token),
             most=page_size(request.page_size),
         )
         return job_pb2.ListManifestsResponse(manifests=manifests, next_page_token=write_page_token(place))
@@ -199,7 +203,7 @@ class Jobs(JobVerbs):
             stage = found[0].stage
             place = plan.stages[stage].nodes.index(plan.nodes.index(found[0]))
         size = page_size(request.page_size)
-        after = int(read_page_token(request.page_token) or "0")
+        after = read_page_number(request.page_token)
         if request.attempt:
             wanted = AttemptPlace.parse(request.attempt, job_id=stored.id)
             rows = await self._reader.attempt(stored.day, wanted) if wanted is not None else []

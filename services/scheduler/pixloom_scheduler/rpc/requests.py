@@ -17,6 +17,7 @@ __all__ = [
     "PROJECT",
     "page_size",
     "read_json",
+    "read_page_number",
     "read_page_token",
     "read_tags",
     "read_text",
@@ -30,6 +31,8 @@ PROJECT: Final = "default"
 DEFAULT_PAGE: Final = 100
 MAX_PAGE: Final = 1000
 MAX_TEXT: Final = 1024
+_NOT_OURS: Final = "page_token is not one that this list gave; leave it out to begin at the first page"
+_MOST_DIGITS: Final = 18
 
 
 def read_json(data: bytes, what: str) -> dict[str, Any]:
@@ -92,9 +95,24 @@ def read_page_token(token: str) -> str:
         InvalidError: If the token was not given by a list.
     """
     try:
-        return base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode() if token else ""
-    except (binascii.Error, UnicodeDecodeError) as error:
-        raise InvalidError("page_token is not one that a list gave") from error
+        place = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True).decode()
+    except (ValueError, binascii.Error) as error:
+        raise InvalidError(_NOT_OURS) from error
+    if len(place) > MAX_TEXT or "\0" in place:
+        raise InvalidError(_NOT_OURS)
+    return place
+
+
+def read_page_number(token: str) -> int:
+    """Return the number in a list that a token stands for; 0 for the beginning.
+
+    Raises:
+        InvalidError: If the token was not given by such a list.
+    """
+    place = read_page_token(token) or "0"
+    if not (place.isascii() and place.isdigit() and len(place) <= _MOST_DIGITS):
+        raise InvalidError(_NOT_OURS)
+    return int(place)
 
 
 def state_names(states: Iterable[job_pb2.JobState.ValueType]) -> tuple[str, ...]:

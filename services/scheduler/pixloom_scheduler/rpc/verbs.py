@@ -84,10 +84,15 @@ class JobVerbs(job_pb2_grpc.JobServiceServicer):
         """Start a job that was created with start = false."""
         del context
         given = read_json(request.params_json, "params")
+        request_id = read_text(request.request_id, "request_id", most=256)
         live = await self._reads.durable(request.id)
         if live is None:
-            raise _refusal(await self._reads.stored(request.id), "start")
-        await self._starts.start(live, given)
+            stored = await self._reads.stored(request.id)
+            told = {"params_json": stored.params, "state": stored.state, "given": given, "request": request_id}
+            if stored.record is None or not await self._starts.took_effect(stored.id, stored.day, **told):
+                raise _refusal(stored, "start")
+            return job_pb2.StartJobResponse(job=self._reads.view_stored(stored))
+        await self._starts.start(live, given, request=request_id)
         return job_pb2.StartJobResponse(job=await self._reads.job(request.id))
 
     async def PauseJob(self, request: job_pb2.PauseJobRequest, context: Context) -> job_pb2.PauseJobResponse:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -13,7 +13,14 @@ from pixloom.graph.summaries import StageSummary, stage_summaries
 from pixloom.graph.validation import ValidationResult, validate
 from pixloom.v1 import workflow_pb2, workflow_pb2_grpc
 from pixloom_scheduler.journal.definitions import Definition, NewDefinition
-from pixloom_scheduler.rpc.requests import PROJECT, page_size, read_json, read_page_token, write_page_token
+from pixloom_scheduler.rpc.requests import (
+    PROJECT,
+    page_size,
+    read_json,
+    read_page_number,
+    read_page_token,
+    write_page_token,
+)
 from pixloom_scheduler.submission import checked
 
 if TYPE_CHECKING:
@@ -27,6 +34,8 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 __all__ = ["Workflows", "definition_of"]
+
+_MAX_VERSION: Final = 2**31 - 1
 
 
 def definition_of(result: ValidationResult) -> NewDefinition:
@@ -179,7 +188,7 @@ class Workflows(workflow_pb2_grpc.WorkflowServiceServicer):
         """List the versions of a workflow, newest first."""
         del context
         size = page_size(request.page_size)
-        before = int(read_page_token(request.page_token) or "0")
+        before = min(read_page_number(request.page_token), _MAX_VERSION)
         found = await self._definitions.versions(PROJECT, request.name, before=before, most=size + 1)
         token = write_page_token(str(found[size - 1].version)) if len(found) > size else ""
         views = [_view(definition, with_spec=False) for definition in found[:size]]

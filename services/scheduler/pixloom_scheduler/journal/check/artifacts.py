@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["ArtifactAudit"]
 
 RULE: Final = "every artifact that a result names is in the store with that hash"
+LISTED: Final = "a result lists the items that passed, as many as it counts"
 
 
 class ArtifactAudit:
@@ -37,7 +38,7 @@ class ArtifactAudit:
         self._report = report
         self._seen: set[bytes] = set()
 
-    async def check(self, job: str, where: str, payload: bytes | None, value: object) -> None:
+    async def check(self, job: str, where: str, payload: bytes | None, value: object, *, passed: int) -> None:
         """Read what one result names.
 
         Args:
@@ -45,7 +46,11 @@ class ArtifactAudit:
             where: Which of its rows.
             payload: Outputs and rejects, a serialised `TaskResult`, or None.
             value: Its value, which may be a file.
+            passed: Number of items that passed the last node, as the row has it.
         """
+        listed = executor_pb2.TaskResult.FromString(payload).output.count if payload is not None else 0
+        if listed != passed:
+            self._report(Violation(LISTED, job, where, f"its output lists {listed} items, and {passed} passed"))
         for problem in await asyncio.to_thread(lambda: list(self._problems(payload, value))):
             self._report(Violation(RULE, job, where, problem))
 

@@ -151,6 +151,9 @@ class _Check:
         self._findings.rows += 1
         row["data"] = orjson.loads(row["data"]) if row["data"] else None
         audit.feed(row)
-        if self._artifacts is not None and row["kind"] == _ATTEMPT and (row["payload"] is not None or row["data"]):
+        if self._artifacts is None or row["kind"] != _ATTEMPT:
+            return
+        passed = row["items_out"] or 0
+        if row["payload"] is not None or row["data"] or passed:
             value = (row["data"] or {}).get("value")
-            await self._artifacts.check(job_id, f"row {row['seq']}", row["payload"], value)
+            await self._artifacts.check(job_id, f"row {row['seq']}", row["payload"], value, passed=passed)
