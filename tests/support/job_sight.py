@@ -80,15 +80,27 @@ async def look(engine: Engine, job_id: str) -> Sight:
         since = time.time()
         by_grpc = await _by_grpc(engine, job_id)
         by_rest = await _by_rest(engine, job_id, list(by_grpc[1]))
-        job: Job = await engine.client.get_job(job_id)
-        seqs = [by_grpc[0].seq, by_rest[0].seq, job.seq]
+        again: Job = await engine.client.get_job(job_id)
+        seqs = [by_grpc[0].seq, by_rest[0].seq, again.seq]
         if len(set(seqs)) == 1:
             break
         assert time.monotonic() < deadline, f"something happens to job {job_id} all the time: {seqs}"
     for mine, theirs in zip(by_grpc, by_rest, strict=True):
         require_same(mine, theirs)
     executors = frozenset(executor.id for executor in await engine.client.list_executors())
-    return Sight(since, time.time(), *by_grpc, executors)
+    job, nodes, items, attempts, events, snapshot, results = by_grpc
+    return Sight(
+        since=since,
+        until=time.time(),
+        job=job,
+        nodes=nodes,
+        items=items,
+        attempts=attempts,
+        events=events,
+        snapshot=snapshot,
+        results=results,
+        executors=executors,
+    )
 
 
 async def _by_grpc(engine: Engine, job_id: str) -> tuple[Any, ...]:
@@ -154,7 +166,7 @@ async def _pages(engine: Engine, path: str, kind: type[R]) -> list[R]:
     found: list[R] = []
     token = ""
     while True:
-        params = {"page_size": 7, "page_token": token} if "/nodes/" in path else {}
+        params: dict[str, int | str] = {"page_size": 7, "page_token": token} if "/nodes/" in path else {}
         answer = await engine.http.get(path, params=params)
         assert answer.status_code == 200, (path, params, answer.text)
         page = answer.json()

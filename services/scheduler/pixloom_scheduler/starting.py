@@ -60,11 +60,12 @@ class Starts:
         try:
             changes = await self._replica.command(header.id, replace(event, request=request))
         except StateConflictError:
-            state = JobState.CANCELLED if run.cancelling is not None else run.state
-            told = {"params_json": header.params_json, "state": state, "given": given, "request": request}
-            if await self.took_effect(header.id, header.day, **told):
-                return
-            raise
+            stands = JobState.CANCELLED if run.cancelling is not None else run.state
+            if not await self.took_effect(
+                header.id, header.day, params_json=header.params_json, state=stands, given=given, request=request
+            ):
+                raise
+            return
         if any(isinstance(change, JobStarted) for change in changes):
             return
         before = orjson.loads(live.header.params_json)

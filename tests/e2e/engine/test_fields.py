@@ -176,7 +176,7 @@ async def test_every_field_of_a_job_is_true_all_along(engine: Engine, gate: Path
     require_unchanged(again, running)
     await require_listed(engine, again.job)
 
-    gate.touch()
+    await asyncio.to_thread(gate.touch)
     ended = await engine.finish(given.id)
     await asyncio.wait_for(watching, 10)
     assert progress == sorted(progress)
@@ -321,17 +321,17 @@ async def test_filters_show_the_jobs_of_those_states_also_after_a_restart(engine
         "on_error": "fail",
     }
     ids: dict[str, str] = {}
-    for name, nodes, more in (
-        ("pending", [numbers], {"start": False}),
-        ("completed", [numbers], {}),
-        ("running", [numbers, {**wait, "timeout_s": 600}], {}),
-        ("paused", [numbers, {**wait, "timeout_s": 600}], {}),
-        ("cancelled", [numbers], {"start": False}),
-        ("failed", [numbers, refuse], {}),
-        ("exhausted", [numbers, refuse], {}),
+    for name, nodes, start in (
+        ("pending", [numbers], False),
+        ("completed", [numbers], True),
+        ("running", [numbers, {**wait, "timeout_s": 600}], True),
+        ("paused", [numbers, {**wait, "timeout_s": 600}], True),
+        ("cancelled", [numbers], False),
+        ("failed", [numbers, refuse], True),
+        ("exhausted", [numbers, refuse], True),
     ):
         spec = {"name": name, "nodes": nodes, "tags": tag, "max_recovery_attempts": 0 if name == "exhausted" else 1}
-        ids[name] = (await engine.client.create_job(spec=spec, **more)).id
+        ids[name] = (await engine.client.create_job(spec=spec, start=start)).id
     await engine.client.pause_job(ids["paused"])
     await engine.client.cancel_job(ids["cancelled"])
     for name in ("completed", "failed", "exhausted"):
@@ -411,7 +411,7 @@ async def test_every_field_of_an_executor_is_true(engine: Engine, gate: Path) ->
     assert (drained["id"], drained["draining"], drained["busy"]) == (found[0].id, True, 1)
     assert [executor.draining for executor in await sight_of_executors(engine)] == [True, False]
     # It finishes what it runs, leaves, and another takes its place.
-    gate.touch()
+    await asyncio.to_thread(gate.touch)
     assert (await engine.finish(given.id)).state == "COMPLETED"
     after = await engine.until_executors(
         lambda now: len(now) == 2 and found[0].id not in {executor.id for executor in now}

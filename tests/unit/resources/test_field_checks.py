@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -10,7 +10,10 @@ from pixloom.resources import Executor
 from pixloom.v1 import executor_admin_pb2, job_pb2
 from tests.support.field_checks import CHECKS, PARTS
 
-MESSAGES = {
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+MESSAGES: dict[str, type[Message]] = {
     "Job": job_pb2.Job, "Node": job_pb2.Node, "Attempt": job_pb2.Attempt, "Event": job_pb2.JobEvent,
     "Snapshot": job_pb2.JobSnapshot, "TaskCounts": job_pb2.TaskCounts, "ItemCounts": job_pb2.ItemCounts,
     "JobError": job_pb2.JobError, "Output": job_pb2.Output, "Executor": executor_admin_pb2.Executor,

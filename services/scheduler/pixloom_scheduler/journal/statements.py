@@ -23,8 +23,8 @@ __all__ = [
 ]
 
 _ROW_TYPES: Final = {
-    "day": "date", "job_id": "text", "seq": "bigint", "project": "text", "kind": "smallint", "generation": "int",
-    "stage": "int", "shard": "bigint", "attempt": "int", "outcome": "smallint", "executor": "text", "reason": "text",
+    "day": "date", "job_id": "text", "seq": "bigint", "time": "timestamptz", "project": "text", "kind": "smallint",
+    "generation": "int", "stage": "int", "shard": "bigint", "attempt": "int", "outcome": "smallint", "executor": "text", "reason": "text",
     "detail": "text", "start_time": "timestamptz", "end_time": "timestamptz", "items_out": "int", "flags": "smallint",
     "counts": "text", "cuts": "text", "payload": "bytea", "data": "jsonb",
 }  # fmt: skip

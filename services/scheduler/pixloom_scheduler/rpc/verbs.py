@@ -88,8 +88,14 @@ class JobVerbs(job_pb2_grpc.JobServiceServicer):
         live = await self._reads.durable(request.id)
         if live is None:
             stored = await self._reads.stored(request.id)
-            told = {"params_json": stored.params, "state": stored.state, "given": given, "request": request_id}
-            if stored.record is None or not await self._starts.took_effect(stored.id, stored.day, **told):
+            if stored.record is None or not await self._starts.took_effect(
+                stored.id,
+                stored.day,
+                params_json=stored.params,
+                state=stored.state,
+                given=given,
+                request=request_id,
+            ):
                 raise _refusal(stored, "start")
             return job_pb2.StartJobResponse(job=self._reads.view_stored(stored))
         await self._starts.start(live, given, request=request_id)
