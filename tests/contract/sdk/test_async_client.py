@@ -104,10 +104,11 @@ async def test_watch_resumes_behind_the_last_event(served: tuple[AsyncClient, _J
     assert [update.seq for update in updates if isinstance(update, Event)] == [1, 2]
 
 
-async def test_waiting_returns_the_job(served: tuple[AsyncClient, _Jobs]) -> None:
-    client, _ = served
+async def test_waiting_asks_for_no_events_and_returns_the_job(served: tuple[AsyncClient, _Jobs]) -> None:
+    client, jobs = served
 
     assert (await client.wait_job("j1", timeout_s=10)).state is JobState.COMPLETED
+    assert jobs.watched[0] == 2**63 - 1
 
 
 async def test_artifacts_go_both_ways(served: tuple[AsyncClient, _Jobs], tmp_path: Path) -> None:

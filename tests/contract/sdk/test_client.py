@@ -148,13 +148,14 @@ def test_waiting_ends_with_the_final_snapshot_and_returns_the_job(
     channel: Any, client: Client, thread: ThreadPoolExecutor
 ) -> None:
     ended = thread.submit(client.wait_job, "j1")
-    _, _, stream = channel.take_unary_stream(_JOBS["WatchJob"])
+    _, request, stream = channel.take_unary_stream(_JOBS["WatchJob"])
     stream.send_initial_metadata(())
     stream.send_response(job_pb2.WatchJobResponse(snapshot=job_pb2.JobSnapshot(job=_ENDED)))
     stream.terminate((), grpc.StatusCode.OK, "")
     _answer(channel, _JOBS["GetJob"], job_pb2.GetJobResponse(job=_ENDED))
 
     assert ended.result(5).state is JobState.COMPLETED
+    assert request.after_seq == 2**63 - 1
 
 
 def test_artifact_is_saved_whole(channel: Any, client: Client, thread: ThreadPoolExecutor, tmp_path: Path) -> None:

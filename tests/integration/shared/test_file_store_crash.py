@@ -200,20 +200,6 @@ class Clock:
         return self.now_s
 
 
-@pytest.fixture
-def flushed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Inodes of what was flushed by itself."""
-    seen: list[int] = []
-    fsync = os.fsync
-
-    def record(handle: int) -> None:
-        seen.append(os.fstat(handle).st_ino)
-        fsync(handle)
-
-    monkeypatch.setattr(os, "fsync", record)
-    return seen
-
-
 def _put(store: FileStore, numbers: range) -> list[str]:
     return [f"cas/{ref.sha256[:2]}/{ref.sha256}" for ref in (store.put(bytes([n]), "x/y") for n in numbers)]
 

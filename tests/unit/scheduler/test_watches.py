@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
 from pixloom.graph.plan import StageKind
+from pixloom.sdk.watching import NO_EVENTS
 from pixloom.v1 import job_pb2
 from pixloom_scheduler.core.events import CancelRequested
 from pixloom_scheduler.watches import REFRESH_S, Watches
@@ -41,9 +42,9 @@ def commit(live: LiveJob) -> None:
     live.announce()
 
 
-def watch(live: LiveJob) -> Any:
+def watch(live: LiveJob, *, after: int = 0) -> Any:
     nothing = cast("Any", None)
-    return Watches(reads=cast("Any", Reads(live)), reader=nothing, clock=nothing).watch(live.header.id, 0)
+    return Watches(reads=cast("Any", Reads(live)), reader=nothing, clock=nothing).watch(live.header.id, after)
 
 
 async def next_snapshot(updates: Any) -> job_pb2.JobSnapshot:
@@ -71,6 +72,18 @@ async def test_a_job_without_news_is_shown_again_after_a_while() -> None:
     updates = watch(live)
     async with asyncio.timeout(3 * REFRESH_S):
         assert (await next_snapshot(updates)).job.seq == (await next_snapshot(updates)).job.seq
+
+
+async def test_who_wants_no_events_is_shown_snapshots_alone() -> None:
+    live = live_job(1, SHAPE)
+    commit(live)
+    updates = watch(live, after=NO_EVENTS)
+    happen(live, CancelRequested("enough", now=True))
+    commit(live)
+    async with asyncio.timeout(REFRESH_S):
+        seen = [update.WhichOneof("update") async for update in updates]
+    assert len(live.events) > 1
+    assert set(seen) == {"snapshot"}
 
 
 async def test_an_end_is_not_shown_before_it_is_durable_and_the_loop_goes_on_meanwhile() -> None:
