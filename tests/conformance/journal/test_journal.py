@@ -247,7 +247,7 @@ async def test_what_is_loaded_is_what_the_changes_made(database: Database, write
     job = new_job(writer.partition)
     await writer.commit(writer.batch(jobs=[job], rows=rows_of(job, history())))
     expected = JobRun.of(job.header.id, writer.partition, PLAN)
-    apply(expected, history())
+    apply(expected, history(), time=1_000_000.0)
     loaded = await database.loader.load(job.header.id)
     assert durable_view(loaded.run) == durable_view(expected)
     assert loaded.header == job.header
@@ -278,7 +278,7 @@ async def test_tags_priority_and_plan_are_changed_together_with_the_rows_that_sa
     assert (changed.header.tags, changed.header.priority, changed.header.params_json) == ({"x": "y"}, 9, b'{"a":1}')
     assert (changed.run.plan, changed.run.priority, changed.run.gives_back) == (other, 9, True)
     expected = JobRun.of(first.header.id, writer.partition, PLAN)
-    apply(expected, [JobAccepted(), *changes])
+    apply(expected, [JobAccepted(), *changes], time=1_000_000.0)
     assert durable_view(changed.run) == durable_view(expected)
     assert (untouched.header, untouched.run.plan) == (second.header, PLAN)
 

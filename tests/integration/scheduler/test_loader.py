@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 DAY = date(2026, 1, 1)  # that of a CoreWorld
 LEASE_S = 30.0
+START_S = 1_000_000.0
 SOURCE, MAPPED, WHOLE = StageKind.SOURCE, StageKind.MAPPED, StageKind.WHOLE
 
 
@@ -85,8 +86,9 @@ class WideWorld(CoreWorld):
     def _mapped_result(self, items: int, shard: int, attempt: int) -> Result:
         if self.rng.random() < 0.05:
             return replace(super()._mapped_result(items, shard, attempt), tallies=(), retry_indexes=())
-        times = {"start": self.now - self.rng.random(), "end": self.now}
-        passed, tallies = items, ()
+        times: dict[str, Any] = {"start": self.now - self.rng.random(), "end": self.now}
+        passed = items
+        tallies: tuple[NodeTally, ...] = ()
         if self.rng.random() < 0.5:
             counted = []
             for _ in range(2):
@@ -155,7 +157,7 @@ async def test_what_is_summed_up_is_what_row_by_row_makes(engine: AsyncEngine, j
         job_id = await journal.write(world.plan, world.rows)
         expected = world.replayed()
         for loader in (Loader(engine), *(Loader(engine, short=0, page=page) for page in (7, 64, 10_000))):
-            loaded = await loader.load(job_id)
+            loaded: Any = await loader.load(job_id)
             assert_same(loaded.run, expected)
         rows += len(world.rows)
         plain += await count_plain(engine, job_id)
@@ -193,17 +195,18 @@ async def test_a_long_journal_takes_a_few_bytes_a_task_while_it_is_loaded(
     plan = plan_of([(SOURCE, []), (MAPPED, [0]), (MAPPED, [1])], shard_size=1)
     history = long_history(tasks)
     rows = [
-        encode(change, day=DAY, job_id="", seq=number, project="default", generation=1)
+        encode(change, day=DAY, job_id="", seq=number, time=START_S + number, project="default", generation=1)
         for number, change in enumerate(history, start=1)
     ]
     job_id = await journal.write(plan, rows)
     expected = JobRun.of(job_id, 7, plan)
-    apply(expected, history)
+    for number, change in enumerate(history, start=1):
+        apply(expected, [change], time=START_S + number)
     loader = Loader(engine, page=4096)
     await loader.load(job_id)  # what is imported and compiled once is no part of it
     tracemalloc.start()
     try:
-        loaded = await loader.load(job_id)
+        loaded: Any = await loader.load(job_id)
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -216,7 +219,8 @@ async def test_a_job_without_rows_is_as_it_was_accepted(engine: AsyncEngine, jou
     plan = plan_of([(SOURCE, [])])
     job_id = await journal.write(plan, [])
     for loader in (Loader(engine), Loader(engine, short=-1)):
-        assert_same((await loader.load(job_id)).run, JobRun.of(job_id, 7, plan))
+        loaded: Any = await loader.load(job_id)
+        assert_same(loaded.run, JobRun.of(job_id, 7, plan))
 
 
 async def test_there_is_no_job_that_nobody_made(engine: AsyncEngine) -> None:

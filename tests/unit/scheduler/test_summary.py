@@ -51,15 +51,16 @@ def test_a_stretch_leaves_what_its_rows_leave_one_by_one(job):
         # What is made in a stretch may end in it.
         AttemptEnded(stage=3, shard=1, attempt=1, outcome=OK, items_out=2, start=8.0, end=8.5),
     ]  # fmt: skip
-    apply(one_by_one, rows)
+    for row in rows:
+        apply(one_by_one, [row], time=row.end)
     apply_summary(
         job,
         Stretch(
             rows=5,
             ended=(
-                EndedShards(1, ints(1, 0), retries=1, items_out=3, passed=2, start=5.0, end=7.0),
-                EndedShards(2, ints(0, 2), retries=0, items_out=5, passed=5, start=2.0, end=6.5),
-                EndedShards(3, ints(1), retries=0, items_out=2, passed=2, start=8.0, end=8.5),
+                EndedShards(1, ints(1, 0), retries=1, items_out=3, passed=2, start=5.0, written=7.0),
+                EndedShards(2, ints(0, 2), retries=0, items_out=5, passed=5, start=2.0, written=6.5),
+                EndedShards(3, ints(1), retries=0, items_out=2, passed=2, start=8.0, written=8.5),
             ),
             tallies=(TallyCount(1, (NodeTally(1, 1, 0, reasons),), 1),),
             cuts=(CutColumns(3, ints(0, 1, 0, 1), ints(0, 2, 1, 0), ints(2, 2, 1, 3), ints(2, 2, 2, 2)),),
@@ -72,7 +73,7 @@ def test_a_stretch_leaves_what_its_rows_leave_one_by_one(job):
 
 
 def test_only_mapped_stages_are_summed_up(job):
-    ended = EndedShards(0, ints(0), retries=0, items_out=1, passed=1, start=0.0, end=0.0)
+    ended = EndedShards(0, ints(0), retries=0, items_out=1, passed=1, start=0.0, written=0.0)
     with pytest.raises(ValueError, match=r"stage 0 .* is not mapped"):
         apply_summary(job, Stretch(1, (ended,), (), ()))
 
