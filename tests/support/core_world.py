@@ -144,6 +144,17 @@ class CoreWorld:
                 place = (self.job.generation, change.stage, change.shard)
                 self.endings[place] = self.endings.get(place, 0) + 1
 
+    def begin_with(self, changes: list[Durable]) -> None:
+        """Let the job begin with a journal, as if it had been read from the database."""
+        for change in changes:
+            self._apply([change])
+        self.job.unsettled.update(range(len(self.job.stages)))
+        while more := settle(self.job, self.now):
+            self._apply(more)
+            for change in more:
+                if isinstance(change, ResolutionAsked):
+                    self.happen(NodeResolved(change.stage, run=self.rng.random() < 0.5))
+
     def run(self, steps: int = 3000) -> None:
         """Run the job to its end."""
         self.happen(StartRequested())
@@ -272,12 +283,15 @@ class CoreWorld:
             retry_indexes=retried,
         )
 
+    def records(self) -> list[dict[str, Any]]:
+        """Return the rows of the journal as a database gives them."""
+        records = [dict(zip(COLUMNS, row, strict=True)) for row in self.rows]
+        return [record | {"data": orjson.loads(record["data"]) if record["data"] else None} for record in records]
+
     def replayed(self) -> JobRun:
         """Return the job as its journal tells it."""
         job = JobRun.of(JOB, 7, self.plan)
-        for row in self.rows:
-            record = dict(zip(COLUMNS, row, strict=True))
-            record["data"] = orjson.loads(record["data"]) if record["data"] else None
+        for record in self.records():
             apply(job, [decode(record)], time=record["time"].timestamp())
         return job
 
@@ -291,11 +305,12 @@ def durable_view(job: JobRun) -> dict[str, Any]:
         "nodes": [
             (n.state, n.ok, n.filtered, n.rejected, n.reasons, n.retry_count, n.error, n.value) for n in job.nodes
         ],
-        "stages": [_stage_view(stage) for stage in job.stages],
+        "stages": [stage_view(stage) for stage in job.stages],
     }
 
 
-def _stage_view(stage: StageRun) -> tuple[Any, ...]:
+def stage_view(stage: StageRun) -> tuple[Any, ...]:
+    """Return what must be the same of a stage."""
     history = {
         shard: (task.attempt, task.failures, task.lost, task.cursor)
         for shard, task in stage.tasks.items()

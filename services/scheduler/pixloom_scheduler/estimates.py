@@ -81,7 +81,9 @@ class Estimates:
             before = max((paths[other] for other in _before(run, stage)), default=0.0)
             path_s, work_s = 0.0, 0.0
             if stage.plan.kind is StageKind.MAPPED:
-                done_s += seen * item_s
+                if not (stage.ended and run.nodes[stage.plan.nodes[-1]].end < run.start):
+                    # What was taken over from another job says nothing about how fast this one is.
+                    done_s += seen * item_s
                 work_s = max(0.0, coming - seen) * item_s
                 given.append(stage.items_out if stage.ended else stage.items_out + max(0.0, coming - seen))
                 stages_s[index] = max(coming, seen) * item_s / slots

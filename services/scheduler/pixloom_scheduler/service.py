@@ -31,6 +31,7 @@ from pixloom_scheduler.journal import schema
 from pixloom_scheduler.journal.committer import Committer
 from pixloom_scheduler.journal.definitions import Definitions
 from pixloom_scheduler.journal.finished import FinishedJobs
+from pixloom_scheduler.journal.inheritance import InheritanceWriter
 from pixloom_scheduler.journal.loader import Loader
 from pixloom_scheduler.journal.membership import Membership
 from pixloom_scheduler.journal.ownership import Ownership, connect
@@ -41,6 +42,7 @@ from pixloom_scheduler.partitions import Partitions
 from pixloom_scheduler.reads import JobReads
 from pixloom_scheduler.rejects import RejectFinder
 from pixloom_scheduler.replica import Replica
+from pixloom_scheduler.reruns import Reruns
 from pixloom_scheduler.resolver import Resolver
 from pixloom_scheduler.rpc.catalogue import ExecutorAdmin, Ops
 from pixloom_scheduler.rpc.forwarding import ForwardingInterceptor, Owners
@@ -202,6 +204,17 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
         watches=Watches(reads=reads, reader=reader, clock=clock),
         manifests=ManifestLister(reader=reader, loader=loader, replica=replica, inputs=inputs),
         starts=Starts(replica=replica, reader=reader, catalogue=catalogue),
+        reruns=Reruns(
+            replica=replica,
+            submissions=submissions,
+            reads=reads,
+            reader=reader,
+            loader=loader,
+            writer=InheritanceWriter(engine),
+            catalogue=catalogue,
+            clock=clock,
+            loaded=partitions.loading.loaded,
+        ),
         finished=FinishedJobs(engine),
         owners=owners,
     )

@@ -17,7 +17,7 @@ from pixloom.graph.planner import plan
 from pixloom.graph.run_params import resolve_params
 from pixloom.graph.validation import ValidationResult, validate
 from pixloom_scheduler.core.model import JobRun
-from pixloom_scheduler.job import JobHeader
+from pixloom_scheduler.job import JobHeader, partition_of
 from pixloom_scheduler.journal.batch import NewJob
 from pixloom_scheduler.live import LiveJob
 from pixloom_scheduler.traces import trace_context_of
@@ -124,10 +124,9 @@ class Submissions:
             NotFoundError: If there is no such workflow.
             AlreadyExistsError: If the request id came with another body before.
         """
-        if submission.request_id:
-            before = await self._repeated(submission)
-            if before is not None:
-                return before
+        before = await self.repeated(submission.project, submission.request_id, submission.digest)
+        if before is not None:
+            return before
         version, document, sha256, size = 0, submission.document, "", submission.size
         if document is None:
             definition = await self._definitions.get(submission.project, submission.workflow, submission.version)
@@ -145,7 +144,7 @@ class Submissions:
             return await self._replica.submit(new, LiveJob(header, run), start=submission.start)
         except PixloomError:
             # Two calls with one request id at the same moment: the unique index let only one of them in.
-            before = await self._repeated(submission) if submission.request_id else None
+            before = await self.repeated(submission.project, submission.request_id, submission.digest)
             if before is None:
                 raise
             return before
@@ -164,25 +163,37 @@ class Submissions:
         spec, params, planned, result = self._plan(document, given, complete=complete)
         return spec, params, planned, result, orjson.dumps(plan_to_json(planned))
 
-    async def _repeated(self, submission: Submission) -> LiveJob | StoredJob | None:
-        before = await self._reader.job_by_request(submission.project, submission.request_id)
+    async def repeated(self, project: str, request_id: str, digest: str) -> LiveJob | StoredJob | None:
+        """Return the job that a call made when it came before; None if it is new or has no id.
+
+        Raises:
+            AlreadyExistsError: If the id came with another body.
+        """
+        before = await self._reader.job_by_request(project, request_id) if request_id else None
         if before is None:
             return None
-        if before.request_digest != submission.digest:
+        if before.request_digest != digest:
             raise AlreadyExistsError(
-                f"request_id {submission.request_id} was used for another job ({before.id}); choose a new one"
+                f"request_id {request_id} was used for another job ({before.id}); choose a new one"
             )
         return self._replica.find(before.id) or before
+
+    def mint(self) -> str:
+        """Return the id of a new job, in a partition that this replica serves.
+
+        Raises:
+            UnavailableError: If it serves none.
+        """
+        return f"{self._new_id()[:-2]}{self._next_partition():02x}"
 
     def _header(
         self, submission: Submission, spec: WorkflowSpec, *, version: int, sha256: str, params: dict[str, Any]
     ) -> JobHeader:
-        partition = self._next_partition()
-        job_id = f"{self._new_id()[:-2]}{partition:02x}"
+        job_id = self.mint()
         created = datetime.fromtimestamp(self._clock.now(), UTC)
         return JobHeader(
             id=job_id,
-            partition=partition,
+            partition=partition_of(job_id),
             project=submission.project,
             day=created.date(),
             name=submission.name or spec.name,

@@ -248,6 +248,8 @@ def event_view(run: JobRun, change: Durable, *, seq: int, time: float) -> job_pb
             )
         case CancelAccepted():
             event.detail = change.detail
+        case JobAccepted() if change.made_of:
+            event.detail = f"made of job {change.made_of} from node {change.from_node} on"
         case RecoveryAccepted():
             event.detail = "recovered" if change.is_recovery else "retried"
         case GenerationOpened():

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixloom.graph.plan import StageKind
-from pixloom_scheduler.core.changes import GenerationOpened, RetriedItems
+from pixloom_scheduler.core.changes import GenerationOpened, JobAccepted, JobStarted, RetriedItems
 from pixloom_scheduler.core.events import (
     CancelRequested,
     RecoverRequested,
@@ -17,8 +17,11 @@ from pixloom_scheduler.core.events import (
     RetryRequested,
     StartRequested,
 )
+from pixloom_scheduler.core.generations import carried_change, is_carried_end, stages_from
 from pixloom_scheduler.core.states import IllegalTransitionError, JobState, NodeState
-from tests.support.core_world import CoreWorld, durable_view, plan_of, random_shape
+from pixloom_scheduler.journal.check.audit import RULES, JobAudit
+from pixloom_scheduler.journal.rows import decode
+from tests.support.core_world import CoreWorld, durable_view, plan_of, random_shape, stage_view
 
 SEEDS = st.integers(0, 2**32)
 SOURCE, MAPPED, WHOLE = StageKind.SOURCE, StageKind.MAPPED, StageKind.WHOLE
@@ -173,3 +176,105 @@ def test_there_must_be_something_to_retry():
         w.run()
     with pytest.raises(IllegalTransitionError, match="no such item"):
         w.happen(RetryRequested(reasons=("TRUNCATED",)))
+
+
+def retry_some(w: CoreWorld) -> None:
+    """Let some rejected items of a job that has ended be tried again, if there are any in its mapped stages."""
+    changes = w.happen(RetryRequested())
+    if w.job.recovery is None:
+        assert any(isinstance(change, GenerationOpened) for change in changes)
+        return
+    found = []
+    for stage in w.job.stages:
+        rejected = w.job.nodes[stage.plan.nodes[0]].rejected
+        shards = [
+            shard
+            for shard in range(len(stage.shards))
+            if stage.shards.ended[shard] and shard not in stage.failed_shards
+        ]
+        if stage.plan.kind is MAPPED and rejected and shards:
+            shard = w.rng.choice(shards)
+            subset = stage.shards.subsets.get(shard)
+            # As if one of its items had been rejected, and not yet tried again.
+            place = len(stage.retried.get(shard, ()))
+            reason = w.rng.choice(
+                [reason for reason in w.job.nodes[stage.plan.nodes[0]].reasons if reason != "DUPLICATE"]
+            )
+            found.append(RetriedItems(stage.plan.index, shard, (subset[0] if subset else 0,), (place,), ((0, reason),)))
+    w.happen(RejectsFound(w.job.generation, tuple(found)))
+
+
+def several_generations(seed: int) -> CoreWorld:
+    """Return a job that has ended once or more often."""
+    w = world(seed)
+    end_early(w)
+    for _ in range(w.rng.randint(0, 3)):
+        if w.job.state is JobState.COMPLETED and not any(node.rejected for node in w.job.nodes):
+            break
+        if w.job.state is JobState.COMPLETED or w.rng.random() < 0.4:
+            retry_some(w)
+        else:
+            recover(w)
+        w.run(6000)
+    return w
+
+
+def complete_nodes(w: CoreWorld) -> list[int]:
+    """Return the nodes from which on a job may be made of this one."""
+    incomplete = {node.plan.stage for node in w.job.nodes if not is_carried_end(node.state, node.error[0])}
+    return [node for node in range(len(w.job.nodes)) if incomplete <= stages_from(w.plan, node)]
+
+
+@settings(max_examples=300, deadline=None)
+@given(SEEDS)
+def test_a_job_made_of_another_takes_over_what_is_not_behind_the_node_and_runs_the_rest_alone(seed):
+    old = several_generations(seed)
+    possible = complete_nodes(old)
+    if not possible:
+        return
+    again = stages_from(old.plan, old.rng.choice(possible))
+    changes = [carried_change(decode(record), old.plan, again) for record in old.records()]
+    new = CoreWorld(old.plan, old.rng, pages=old.pages)
+    start = JobStarted(time=old.now, deadline=0.0)
+    new.begin_with([JobAccepted(made_of="old", from_node="n"), start, *(change for change in changes if change)])
+    carried = [index for index in range(len(old.plan.stages)) if index not in again]
+
+    def views(w: CoreWorld) -> list[object]:
+        nodes = [w.job.nodes[node] for index in carried for node in w.plan.stages[index].nodes]
+        counts = [(n.state, n.ok, n.filtered, n.rejected, n.reasons, n.retry_count, n.error, n.value) for n in nodes]
+        return [counts, [stage_view(w.job.stages[index]) for index in carried]]
+
+    assert views(new) == views(old)
+    assert (new.job.recoveries, new.job.generation) == (0, old.job.generation)
+    assert not any(new.job.stages[index].done or new.job.stages[index].items_out for index in again)
+    assert durable_view(new.replayed()) == durable_view(new.job)
+    inherited = set(new.endings)
+    if not new.job.state.is_terminal:
+        new.run(6000)
+    assert {stage for place, stage, shard in new.endings if (place, stage, shard) not in inherited} <= again
+    assert views(new) == views(old)
+    assert durable_view(new.replayed()) == durable_view(new.job)
+    violations = []
+    audit = JobAudit(
+        new.job.id, partition=7, plan=new.plan, project="default", counted={"debug.noop@1"}, report=violations.append
+    )
+    for record in new.records():
+        audit.feed(record)
+    # Executors here split what they were to try no more, so that the policy is broken in the old job already.
+    assert [violation for violation in violations if violation.rule != RULES["policy"]] == []
+
+
+@settings(max_examples=100, deadline=None)
+@given(SEEDS)
+def test_whoever_recovers_a_job_that_was_made_of_a_recovered_one_is_told_that_it_runs(seed):
+    old = several_generations(seed)
+    possible = complete_nodes(old)
+    if not possible or old.job.generation == 1:
+        return
+    again = stages_from(old.plan, possible[0])
+    changes = [carried_change(decode(record), old.plan, again) for record in old.records()]
+    new = CoreWorld(old.plan, old.rng, pages=old.pages)
+    new.begin_with([JobAccepted(), JobStarted(time=old.now, deadline=0.0), *(change for change in changes if change)])
+    if new.job.state is JobState.RUNNING:
+        with pytest.raises(IllegalTransitionError, match="RUNNING"):
+            new.happen(RecoverRequested(most=5))

@@ -104,6 +104,7 @@ def apply(job: JobRun, changes: Iterable[Change], *, time: float = 0.0) -> None:
                 job.state, job.recovery, job.asks_rejects = JobState.RECOVERING, change, False
                 job.cancelling, job.failure, job.end, job.gives_back = None, None, 0.0, False
                 job.recoveries += change.is_recovery
+                job.is_taken_up = True
             case RejectsAsked():
                 job.asks_rejects = True
             case GenerationOpened():

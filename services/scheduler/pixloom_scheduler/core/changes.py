@@ -49,7 +49,15 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class JobAccepted:
-    """The job's row was written; first row of its journal."""
+    """The job's row was written; first row of its journal.
+
+    Attributes:
+        made_of: Id of the job whose results it begins with; empty if it begins with none.
+        from_node: Id of the node from which on it runs itself; empty if it runs all.
+    """
+
+    made_of: str = ""
+    from_node: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,7 +165,7 @@ def _retry(job: JobRun, event: RetryRequested) -> list[Change]:
 def _is_taken_up(job: JobRun) -> bool:
     """Return whether somebody recovered or retried the job and it has not ended since: to do so again changes nothing."""
     ending = job.cancelling is not None
-    return not ending and (job.state is JobState.RECOVERING or (job.state is JobState.RUNNING and job.generation > 1))
+    return not ending and (job.state is JobState.RECOVERING or (job.state is JobState.RUNNING and job.is_taken_up))
 
 
 def _open_retry(job: JobRun, event: RejectsFound, now: float) -> list[Change]:

@@ -10,6 +10,9 @@ Work is carried over shard by shard. A stage has one of three fates:
 
 Whatever reads from a reset stage is reset. Whatever reads from a reopened one is reopened if it takes its items shard by
 shard, and else reset: a contact sheet of more photographs is another sheet.
+
+A job that is made of an old one, from a node on, begins with a journal that the old one's gives: what it says of stages
+that are carried, in its order, as if the others had not begun yet (`carried_change`).
 """
 
 from __future__ import annotations
@@ -19,17 +22,18 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from pixloom.graph.plan import StageKind
-from pixloom_scheduler.core.changes import GenerationOpened
+from pixloom_scheduler.core.changes import AttemptEnded, GenerationOpened, NodeEnded, NodeReleased
 from pixloom_scheduler.core.model import NodeRun, ShardTable, TaskRun
 from pixloom_scheduler.core.states import NodeState
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from pixloom_scheduler.core.changes import RetriedItems
+    from pixloom.graph.plan import Plan
+    from pixloom_scheduler.core.changes import Durable, RetriedItems
     from pixloom_scheduler.core.model import JobRun, StageRun
 
-__all__ = ["next_generation", "open_generation"]
+__all__ = ["carried_change", "is_carried_end", "next_generation", "nodes_from", "open_generation", "stages_from"]
 
 _BAD = (NodeState.FAILED, NodeState.SKIPPED, NodeState.CANCELLED)
 _OWN_CHOICE = ("WHEN_FALSE", "UPSTREAM_SKIPPED")
@@ -67,10 +71,61 @@ def next_generation(
     )
 
 
+def is_carried_end(state: NodeState, reason: str) -> bool:
+    """Return whether what a node gave is complete: it COMPLETED, or was left out as the workflow wants it."""
+    return state is NodeState.COMPLETED or reason in _OWN_CHOICE
+
+
+def nodes_from(plan: Plan, node: int) -> frozenset[int]:
+    """Return a node and all that come after it, by data, `dependencies`, conditions or references."""
+    found = {node}
+    for stage in plan.stages:
+        for index in stage.nodes:
+            if not found.isdisjoint(plan.nodes[index].needs):
+                found.add(index)
+    return frozenset(found)
+
+
+def stages_from(plan: Plan, node: int) -> frozenset[int]:
+    """Return the stages that run again when a node does: its own, with all nodes that share it, and all behind these."""
+    found = {plan.nodes[node].stage}
+    for stage in plan.stages:
+        needs = {need for index in stage.nodes for need in plan.nodes[index].needs}.union(stage.after)
+        if not found.isdisjoint(plan.nodes[need].stage for need in needs):
+            found.add(stage.index)
+    return frozenset(found)
+
+
+def carried_change(change: Durable, plan: Plan, again: frozenset[int]) -> Durable | None:
+    """Return what a change of an old job is in the journal of a job made of it; None if it has no place there.
+
+    Generations stay as they were, so that shards keep their numbers and items that were retried stay so. Stages that run
+    again are reset by each of them, as they have not begun.
+
+    Args:
+        change: A change of the old job.
+        plan: Its plan.
+        again: Stages that run again (`stages_from`); what the others gave is complete.
+    """
+    match change:
+        case AttemptEnded() | NodeReleased():
+            return None if change.stage in again else change
+        case NodeEnded():
+            return None if plan.nodes[change.node].stage in again else change
+        case GenerationOpened():
+            return GenerationOpened(
+                reset=tuple(sorted(again.union(change.reset))),
+                reopened=tuple(index for index in change.reopened if index not in again),
+                retried=tuple(items for items in change.retried if items.stage not in again),
+            )
+        case _:
+            return None
+
+
 def _own_fate(job: JobRun, stage: StageRun) -> _Fate:
     """Return what becomes of a stage by the way it ended."""
     nodes = [job.nodes[node] for node in stage.plan.nodes]
-    if all(node.state is NodeState.COMPLETED or node.error[0] in _OWN_CHOICE for node in nodes):
+    if all(is_carried_end(node.state, node.error[0]) for node in nodes):
         return _Fate.CARRIED
     if stage.plan.kind is StageKind.WHOLE:
         return _Fate.RESET

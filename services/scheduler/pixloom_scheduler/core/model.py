@@ -244,6 +244,8 @@ class JobRun:
         recovery: What its next generation is to do again, while that has not been opened; None otherwise.
         asks_rejects: Whether the rejected items that are to be tried again are being looked up.
         recoveries: Times it was recovered.
+        is_taken_up: Whether it was ever recovered or retried; one that was made of another may begin in a generation
+            beyond the first without.
         waiters: For each node, the stages that care how it ends, and whether they start only behind that.
     """
 
@@ -271,6 +273,7 @@ class JobRun:
     recovery: RecoveryAccepted | None = None
     asks_rejects: bool = False
     recoveries: int = 0
+    is_taken_up: bool = False
     waiters: tuple[tuple[tuple[int, bool], ...], ...] = ()
 
     @classmethod

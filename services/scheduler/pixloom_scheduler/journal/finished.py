@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pixloom_scheduler.journal.reader import StoredJob
 
-__all__ = ["FinishedJobs"]
+__all__ = ["FinishedJobs", "fence"]
 
 
 class FinishedJobs:
@@ -49,7 +49,7 @@ class FinishedJobs:
         """
         job, journal = tables.job, tables.journal
         async with writing(self._engine) as connection:
-            await _fence(connection, stored.partition, epoch)
+            await fence(connection, stored.partition, epoch)
             query = select(job.c.record).where(job.c.id == stored.id, job.c.end_time.is_not(None)).with_for_update()
             record = (await connection.execute(query)).scalar()
             if record is None:
@@ -99,12 +99,12 @@ class FinishedJobs:
             mine = (journal.c.day == stored.day, journal.c.job_id == stored.id)
             await connection.execute(delete(journal).where(*mine, ended.exists()))
             await connection.execute(delete(node).where(node.c.job_id == stored.id, ended.exists()))
-            await _fence(connection, stored.partition, epoch)
+            await fence(connection, stored.partition, epoch)
             gone = delete(job).where(job.c.id == stored.id, job.c.end_time.is_not(None))
             return bool((await connection.execute(gone)).rowcount)
 
 
-async def _fence(connection: AsyncConnection, partition: int, epoch: int) -> None:
+async def fence(connection: AsyncConnection, partition: int, epoch: int) -> None:
     """Lock a partition until the end of the transaction.
 
     Raises:

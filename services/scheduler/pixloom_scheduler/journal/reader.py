@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, select
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from pixloom_scheduler.core.changes import AttemptEnded, GenerationOpened, JobStarted
 from pixloom_scheduler.journal import tables
@@ -179,7 +180,7 @@ class Reader:
         rows = await self._all(
             select(node["index"], node.record)
             .where(node.job_id == job_id)
-            .distinct(node["index"])
+            .ext(distinct_on(node["index"]))
             .order_by(node["index"], node.generation.desc())
         )
         return [bytes(row["record"]) for row in rows]

@@ -120,6 +120,9 @@ def encode(change: Durable, *, day: date, job_id: str, seq: int, time: float, pr
                 [items.stage, items.shard, items.indexes, items.places, items.rejected] for items in change.retried
             ]
             return head + _event({"reset": change.reset, "reopened": change.reopened, "retried": retried})
+        case JobAccepted():
+            made_of = {"made_of": change.made_of, "from_node": change.from_node}
+            return head + _event(made_of if change.made_of else {})
         case JobUpdated():
             return head + _event({"tags": change.tags, "priority": change.priority})
         case CancelAccepted():
@@ -257,7 +260,7 @@ def decode(row: Mapping[str, Any]) -> Durable:
         return JobUpdated(tags=data["tags"], priority=data["priority"])
     if kind is ResumeAccepted:
         return ResumeAccepted()
-    return JobAccepted()
+    return JobAccepted(made_of=data.get("made_of", ""), from_node=data.get("from_node", ""))
 
 
 def decode_tallies(counts: Sequence[int], reasons: Sequence[dict[str, int] | None] | None) -> tuple[NodeTally, ...]:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pixloom_scheduler.journal.reader import Reader
     from pixloom_scheduler.reads import JobReads
     from pixloom_scheduler.replica import Replica
+    from pixloom_scheduler.reruns import Reruns
     from pixloom_scheduler.rpc.forwarding import Owners
     from pixloom_scheduler.rpc.manifests import ManifestLister
     from pixloom_scheduler.starting import Starts
@@ -61,6 +62,7 @@ class Jobs(JobVerbs):
         watches: Watches,
         manifests: ManifestLister,
         starts: Starts,
+        reruns: Reruns,
         finished: FinishedJobs,
         owners: Owners | None = None,
     ) -> None:
@@ -70,9 +72,10 @@ class Jobs(JobVerbs):
             reader=reader,
             starts=starts,
             finished=finished,
-            submissions=submissions,
+            reruns=reruns,
             owners=owners,
         )
+        self._submissions = submissions
         self._watches = watches
         self._manifests = manifests
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
-
 from pixloom.errors import InvalidError, NotFoundError, PixloomError, Problem, StateConflictError, UnavailableError
 from pixloom.telemetry.propagation import inject
 from pixloom.v1 import job_pb2, job_pb2_grpc
@@ -25,9 +23,10 @@ from pixloom_scheduler.core.events import (
     UpdateRequested,
 )
 from pixloom_scheduler.core.states import JobState
+from pixloom_scheduler.crash_points import reach
 from pixloom_scheduler.journal.reader import JobFilter
-from pixloom_scheduler.rpc.requests import read_json, read_tags, read_text, state_names
-from pixloom_scheduler.submission import Submission, body_digest
+from pixloom_scheduler.rerun_drafts import Rerun
+from pixloom_scheduler.rpc.requests import PROJECT, read_json, read_tags, read_text, state_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,9 +38,9 @@ if TYPE_CHECKING:
     from pixloom_scheduler.live import LiveJob
     from pixloom_scheduler.reads import JobReads
     from pixloom_scheduler.replica import Replica
+    from pixloom_scheduler.reruns import Reruns
     from pixloom_scheduler.rpc.forwarding import Owners
     from pixloom_scheduler.starting import Starts
-    from pixloom_scheduler.submission import Submissions
 
     Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -65,7 +64,7 @@ class JobVerbs(job_pb2_grpc.JobServiceServicer):
         reader: Reader,
         starts: Starts,
         finished: FinishedJobs,
-        submissions: Submissions,
+        reruns: Reruns,
         owners: Owners | None,
     ) -> None:
         self._replica = replica
@@ -73,7 +72,7 @@ class JobVerbs(job_pb2_grpc.JobServiceServicer):
         self._reader = reader
         self._starts = starts
         self._finished = finished
-        self._submissions = submissions
+        self._reruns = reruns
         self._owners = owners
         # Whoever changes a job that is in nobody's memory reads it first: one at a time.
         self._finished_lock = asyncio.Lock()
@@ -250,33 +249,17 @@ class JobVerbs(job_pb2_grpc.JobServiceServicer):
     async def RerunJob(self, request: job_pb2.RerunJobRequest, context: Context) -> job_pb2.RerunJobResponse:
         """Create a new job from an old one."""
         del context
-        if request.from_node:
-            raise PixloomError(
-                "a rerun from a node on is not supported yet; leave `from` out, or `recover` the job from that node",
-                reason="NOT_SUPPORTED",
+        found = await self._reruns.rerun(
+            Rerun(
+                project=PROJECT,
+                job_id=request.id,
+                from_node=read_text(request.from_node, "from"),
+                given=read_json(request.params_json, "params"),
+                request_id=read_text(request.request_id, "request_id", most=256),
+                trace_context=inject(),
             )
-        old = await self._reads.job(request.id)
-        document = await self._reader.spec(request.id)
-        if document is None:
-            raise _missing(request.id)
-        given = read_json(request.params_json, "params")
-        submission = Submission(
-            project=old.project,
-            workflow="",
-            version=0,
-            document=orjson.loads(document),
-            params={**orjson.loads(old.params_json or b"{}"), **given},
-            tags=dict(old.tags),
-            metadata=orjson.loads(old.metadata_json or b"{}"),
-            priority=old.priority,
-            external_id="",
-            request_id=read_text(request.request_id, "request_id", most=256),
-            digest="",
-            name=old.name,
-            start=True,
-            trace_context=inject(),
         )
-        found = await self._submissions.submit(body_digest(submission))
+        reach("reply.before")
         return job_pb2.RerunJobResponse(job=self._reads.view(found))
 
     async def _recall(self, job_id: str, verb: str) -> LiveJob:
