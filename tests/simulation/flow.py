@@ -22,12 +22,14 @@ _OK, _PARTIAL = 1, 2
 
 
 def check_flow(run: JobRun, rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield what is wrong: items that vanished, appeared or were counted twice."""
+    """Yield what is wrong: items that vanished, appeared or were counted twice.
+
+    What a stage gave before it was reset does not count.
+    """
+    rows = [row for row in rows if row["kind"] == _ATTEMPT and row["generation"] >= run.stages[row["stage"]].since]
     produced: list[dict[int, list[str]]] = [{} for _ in run.stages]
     taken: list[Counter[str]] = [Counter() for _ in run.stages]
     for row in rows:
-        if row["kind"] != _ATTEMPT:
-            continue
         stage = run.stages[row["stage"]]
         if row["outcome"] in (_OK, _PARTIAL):
             result = executor_pb2.TaskResult.FromString(row["payload"] or b"")
@@ -38,7 +40,7 @@ def check_flow(run: JobRun, rows: list[dict[str, Any]]) -> Iterator[str]:
             elif stage.plan.kind is StageKind.WHOLE:
                 taken[row["stage"]].update(item for kept in result.kept for item in read_ids(kept.items))
     for row in rows:
-        if row["kind"] == _ATTEMPT and row["flags"] & _CARRIED and row["flags"] & _ENDS_SHARD:
+        if row["flags"] & _CARRIED and row["flags"] & _ENDS_SHARD:
             stage = run.stages[row["stage"]]
             taken[row["stage"]].update(_read_by(stage, row["shard"], produced))
     for index, stage in enumerate(run.stages):

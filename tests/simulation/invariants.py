@@ -36,7 +36,7 @@ __all__ = ["FORGED", "Invariants"]
 FORGED = "forged"
 """Stands in the detail of every forged result."""
 
-_ATTEMPT, _NODE_ENDED, _JOB_ENDED = 7, 8, 9
+_ATTEMPT, _NODE_ENDED, _JOB_ENDED, _RECOVERED = 7, 8, 9, 11
 _ENDS_SHARD, _LOST, _CANCELLED = 1, 4, 5
 AFTERMATH_S = 10.0
 """Time after a restore in which messages of the lost future may still be about."""
@@ -148,8 +148,8 @@ class Invariants:
         run = self._shadows.get(job_id)
         if run is None:
             return
-        if run.state.is_terminal:
-            self._world.violate("terminal states never change", where)
+        if run.state.is_terminal and row["kind"] != _RECOVERED:
+            self._world.violate("terminal states never change within a generation", where)
             return
         if row["kind"] == _ATTEMPT and row["outcome"] == _CANCELLED and run.cancelling is None:
             self._world.violate("a task that is taken back has no outcome", where)
@@ -158,6 +158,8 @@ class Invariants:
         except Exception as error:  # noqa: BLE001  # whatever it is, the journal cannot be replayed
             self._world.violate("the journal can be replayed", f"{where}: {error!r}")
             return
+        if run.generation != row["generation"]:
+            self._world.violate("a row names the generation of its job", f"{where}: the job is in {run.generation}")
         if run.seq != row["seq"]:
             self._world.violate("journal numbers have no gap", f"{where}: expected {run.seq}")
 
@@ -212,6 +214,11 @@ class Invariants:
             self._granted.add((offer.job_id, offer.generation, offer.stage, task.shard, task.attempt, executor))
             if not self._is_aftermath:
                 where = f"job {offer.job_id[-4:]} task {offer.stage}.{task.shard}.{task.attempt} to {executor}"
+                run = self.shadow(offer.job_id)
+                if run is not None and run.generation != offer.generation:
+                    detail = f"{where}: it is of {offer.generation}, the job is in {run.generation}"
+                    self._world.violate("nothing is granted of another generation", detail)
+                    continue
                 self._check_task(offer.job_id, offer.stage, task, "grant", where, must_be_current=True)
         job = self._database.tables.jobs.get(offer.job_id)
         if job is None or stream.server is None or self._is_aftermath:
@@ -225,12 +232,13 @@ class Invariants:
         for result in report.results:
             if result.shard in ack.refused:
                 continue
-            where = f"job {report.job_id[-4:]} task {report.stage}.{result.shard}.{result.attempt}"
+            where = f"job {report.job_id[-4:]} {report.generation} task {report.stage}.{result.shard}.{result.attempt}"
             if FORGED in result.detail:
                 self._world.violate("a forged report is refused", where)
-            place = (report.stage, result.shard, result.attempt)
+            place = (report.generation, report.stage, result.shard, result.attempt)
             if not self._is_aftermath and not any(
-                row["kind"] == _ATTEMPT and (row["stage"], row["shard"], row["attempt"]) == place for row in rows
+                row["kind"] == _ATTEMPT and (row["generation"], row["stage"], row["shard"], row["attempt"]) == place
+                for row in rows
             ):
                 self._world.violate("no acknowledgement leaves before its commit", where)
 
@@ -240,6 +248,9 @@ class Invariants:
         if self._is_aftermath:
             return
         batch = executor_pb2.LeaseBatch.FromString(data)
+        run = self.shadow(batch.job_id)
+        if run is not None and batch.generation < run.generation:
+            return  # composed before the job ended; nobody is granted any of it
         for task in batch.tasks:
             where = f"job {batch.job_id[-4:]} task {batch.stage}.{task.shard}.{task.attempt}"
             self._check_task(batch.job_id, batch.stage, task, "publish", where, must_be_current=False)

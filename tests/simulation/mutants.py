@@ -53,6 +53,7 @@ _TAKEOVER: Final = {"replicas": 2, "scheduler_freeze": 0.4, "child_fail": 0.1, "
 _FORGED: Final = {"report_forge": 0.6, "child_partial": 0.2, "child_fail": 0.2}
 _RESTART: Final = {"scheduler_kill": 0.4, "child_fail": 0.3, "stream_snap": 0.2}
 _SLOW: Final = {"database": 0.1, "child_fail": 0.2, "child_partial": 0.3}
+_RECOVERED: Final = {"commands": True, "child_fail": 0.3, "child_hang": 0.1}
 
 MUTANTS: Final = (
     Mutant(
@@ -247,6 +248,34 @@ MUTANTS: Final = (
         "plan = v.plan, ",
         "",
         {"commands": True},
+    ),
+    Mutant(
+        "what a stage gave before it was reset counts in the next generation",
+        SCHEDULER + "core.generations:_reset",
+        "stage.since = job.generation",
+        "pass",
+        _RECOVERED,
+    ),
+    Mutant(
+        "a claim of an older generation is granted",
+        SCHEDULER + "core.decide:_claim",
+        "or event.generation != job.generation",
+        "",
+        {**_RECOVERED, "queue_repeat": 0.6, "queue_reorder": 0.3, "stream_stall": 0.5},
+    ),
+    Mutant(
+        "a stage that goes on takes failed shards for done",
+        SCHEDULER + "core.generations:_reopen",
+        "stage.shards.ended[shard] = 0",
+        "pass",
+        _RECOVERED,
+    ),
+    Mutant(
+        "what reads from a stage that starts again keeps its end",
+        SCHEDULER + "core.generations:_inherited_fate",
+        "if fates[producer] is _Fate.RESET:",
+        "if False:",
+        _RECOVERED,
     ),
     Mutant(
         "a message id is used again",

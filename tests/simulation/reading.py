@@ -65,24 +65,29 @@ class SimulatedReader:
     def __init__(self, database: SimulatedDatabase) -> None:
         self._database = database
 
-    async def _attempts(self, job_id: str, stage: int) -> list[dict[str, Any]]:
+    async def _attempts(self, live: LiveJob, stage: int) -> list[dict[str, Any]]:
+        since = live.run.stages[stage].since
         await asyncio.sleep(self._database.world.latency())
-        rows = self._database.tables.journal.get(job_id, [])
         found = [
-            row for row in rows if row["kind"] == _ATTEMPT and row["stage"] == stage and row["payload"] is not None
+            row
+            for row in self._database.tables.journal.get(live.header.id, [])
+            if row["kind"] == _ATTEMPT
+            and row["stage"] == stage
+            and row["generation"] >= since
+            and row["payload"] is not None
         ]
         return sorted(found, key=lambda row: row["seq"])
 
     async def payloads(self, live: LiveJob, stage: int, shards: Iterable[int]) -> dict[int, bytes]:
         """Return the payloads of the attempts that gave the outputs of `shards`."""
         wanted = set(shards)
-        rows = await self._attempts(live.header.id, stage)
+        rows = await self._attempts(live, stage)
         return {row["shard"]: row["payload"] for row in rows if row["flags"] & _ENDS_SHARD and row["shard"] in wanted}
 
     async def payload_page(
         self, live: LiveJob, stage: int, *, after: int, most: int
     ) -> list[tuple[int, int, bytes | None]]:
         """Return journal number, shard and payload of the next attempts of a stage that gave items."""
-        rows = await self._attempts(live.header.id, stage)
+        rows = await self._attempts(live, stage)
         found = [row for row in rows if row["seq"] > after and row["items_out"]]
         return [(row["seq"], row["shard"], row["payload"]) for row in found[:most]]

@@ -1,8 +1,9 @@
-"""Jobs of random shape, and the client that submits, pauses, resumes and cancels them."""
+"""Jobs of random shape, and the client that submits, pauses, resumes, cancels and recovers them."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from pixloom_scheduler.core.changes import NewPlan
 from pixloom_scheduler.core.events import (
     CancelRequested,
     PauseRequested,
+    RecoverRequested,
     ResumeRequested,
     StartRequested,
     UpdateRequested,
@@ -27,7 +29,6 @@ from pixloom_scheduler.live import LiveJob
 from tests.simulation.loop import Process
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Awaitable, Callable
 
     from tests.simulation.database import SimulatedDatabase
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 __all__ = ["Client", "random_plan"]
+
+MOST_RECOVERIES = 3
+END_WITHIN_S = 60.0
+"""How long somebody who means to recover a job waits for its end."""
 
 _KINDS = {StageKind.SOURCE: OpKind.SOURCE, StageKind.MAPPED: OpKind.ITEM, StageKind.WHOLE: OpKind.COLLECTION}
 
@@ -135,6 +140,8 @@ class Client:
             await asyncio.sleep(rng.expovariate(1.0))
             if await self._command(job_id, CancelRequested("enough", now=rng.random() < 0.5)):
                 self.cancelled[job_id] = None
+        if commands:
+            await self._recover_when_it_ends(job_id, random.Random(f"{self._world.seed} {request}"))
 
     async def help_along(self) -> None:
         """Start and resume what still waits for that."""
@@ -205,6 +212,48 @@ class Client:
                     return isinstance(answer, list)
             await asyncio.sleep(self._world.rng.uniform(0.1, 0.5))
         return False
+
+    async def _recover_when_it_ends(self, job_id: str, rng: random.Random) -> None:
+        """Take a job that failed or was cancelled up again, once or twice; nothing else depends on these dice."""
+        for _ in range(rng.choice((0, 1, 1, 2))):
+            row = await self._ended(job_id)
+            if row is None or row["state"] == "COMPLETED":
+                return
+            nodes = len(orjson.loads(row["plan"])["nodes"])
+            again = (rng.randrange(nodes),) if rng.random() < 0.4 else ()
+            await asyncio.sleep(rng.choice((0.0, 0.0, rng.uniform(0, 5))))
+            await self._recover(job_id, RecoverRequested(most=MOST_RECOVERIES, again=again))
+
+    async def _ended(self, job_id: str) -> dict[str, Any] | None:
+        """Wait for the end of a job; None if it does not come or the job was lost in a restore."""
+        until = self._world.loop.time() + END_WITHIN_S
+        while self._world.loop.time() < until:
+            row = self._database.tables.jobs.get(job_id)
+            if row is None or row["end_time"] is not None:
+                return row
+            await asyncio.sleep(0.25)
+        return None
+
+    async def _recover(self, job_id: str, event: RecoverRequested) -> None:
+        """Ask for a recovery until somebody answers; who gets no answer does not know what became of it."""
+        for _ in range(100):
+            row = self._database.tables.jobs.get(job_id)
+            if row is None:
+                return
+            scheduler = self._any()
+            if scheduler is not None and scheduler.replica.serves(row["partition"]):
+                answer = await self._ask(scheduler, lambda owner: self._take_up(owner, job_id, event))
+                if answer is not None:
+                    self._world.log("recovered", job_id[-4:], event.again, isinstance(answer, list))
+                    return
+            await asyncio.sleep(0.3)
+
+    @staticmethod
+    async def _take_up(scheduler: SchedulerProcess, job_id: str, event: RecoverRequested) -> Any:
+        """Do what the verb does: read the job if it has left memory, and let it be recovered."""
+        if await scheduler.replica.recall(job_id) is None:
+            raise UnavailableError("this scheduler does not own the job at the moment")
+        return await scheduler.replica.command(job_id, event)
 
     def _any(self) -> SchedulerProcess | None:
         serving = self._serving()

@@ -118,8 +118,8 @@ class Answering:
             first = live.run.nodes[stage.plan.nodes[0]]
             if stage.plan.kind is StageKind.MAPPED and first.rejected and sum(stage.shards.ended):
                 shard = stage.shards.ended.index(1)
-                place = len(stage.retried.get(shard, ()))
-                found.append(RetriedItems(stage.plan.index, shard, (0,), (place,), ((0, "TRUNCATED"),)))
+                place, reason = len(stage.retried.get(shard, ())), next(iter(first.reasons))
+                found.append(RetriedItems(stage.plan.index, shard, (0,), (place,), ((0, reason),)))
         return tuple(found)
 
 

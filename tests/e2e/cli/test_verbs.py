@@ -112,6 +112,13 @@ async def test_a_job_is_taken_up_and_run_again(engine: Engine) -> None:
     rerun = await pixloom(engine, "rerun", job, "-p", "count=3", "-o", "json")
     assert (rerun.code, rerun.json["params"]["count"], rerun.json["id"] == job) == (0, 3, False)
     assert (await engine.finish(rerun.json["id"])).items.ok == 3
+    partly = await pixloom(engine, "rerun", job, "--from", "numbers", "-p", "count=5", "-o", "json")
+    assert (partly.code, partly.json["id"] in (job, rerun.json["id"])) == (0, False), partly
+    assert (await engine.finish(partly.json["id"])).items.ok == 5
+    kept = await pixloom(engine, "rerun", job, "--from", "wait", "-p", "count=5")
+    assert (kept.code, kept.out, "node numbers" in kept.err) == (2, "", True)
+    refused = await pixloom(engine, "rerun", job, "--from", "nowhere")
+    assert (refused.code, "nowhere" in refused.err) == (2, True)
 
 
 async def test_all_jobs_that_match_are_cancelled(engine: Engine) -> None:

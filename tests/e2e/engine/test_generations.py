@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 import pyvips
 
-from pixloom.errors import StateConflictError
+from pixloom.errors import InvalidError, StateConflictError
 from tests.support.engine import Engine, running_engine
 
 if TYPE_CHECKING:
@@ -180,3 +180,68 @@ async def test_a_rerun_is_another_job_with_other_params(engine: Engine) -> None:
     ended = await engine.finish(second.id)
     assert (ended.state, ended.items.ok, ended.tags) == ("COMPLETED", 5, {"team": "a"})
     assert (await engine.client.get_job(first.id)).items.ok == 3
+
+
+async def test_a_job_is_made_of_another_from_a_node_on_although_the_scheduler_is_killed(
+    engine: Engine, shelf: Path
+) -> None:
+    folder = shoot(shelf / "rerun", broken=(4, 8))
+    nodes = [
+        {"id": "photos", "op": "source.folder", "params": {"path": str(folder)}},
+        {"id": "valid", "op": "check.decode", "inputs": {"images": "photos"}, "shard_size": 3, "fuse": False},
+        {"id": "small", "op": "image.thumbnail", "inputs": {"images": "valid"}, "params": {"width": "${params.width}"},
+         "shard_size": 2, "fuse": False, "keep": True},
+        {"id": "all", "op": "agg.manifest", "inputs": {"items": "small"}},
+    ]  # fmt: skip
+    document = {
+        "name": "sized",
+        "params": {"width": {"type": "integer", "default": 64}, "least": {"type": "integer", "default": 0}},
+        "nodes": nodes,
+        "outputs": {"small": "small"},
+    }
+    old = await engine.finish((await engine.client.create_job(spec=document)).id)
+    assert (old.state, old.items.ok, old.items.rejected) == ("COMPLETED", PHOTOS - 2, 2)
+    mend(folder, 4)
+    await engine.client.retry_job(old.id)
+    old = await engine.finish(old.id)
+    assert (old.generation, old.items.ok, old.items.rejected) == (2, PHOTOS - 1, 1)
+
+    answer = await engine.http.post(
+        f"/api/v1/jobs/{old.id}:rerun",
+        json={"from": "small", "params": {"width": 32}},
+        headers={"Idempotency-Key": "from small"},
+    )
+    assert answer.status_code == 201, answer.text
+    job_id = answer.json()["id"]
+    await engine.stack.wait_replaced("scheduler", engine.stack.kill("scheduler"))
+    await engine.stack.wait_ready()
+    again = await engine.client.rerun_job(old.id, from_node="small", params={"width": 32}, request_id="from small")
+    assert again.id == job_id
+    await engine.client.delete_job(old.id)
+    job = await engine.finish(job_id)
+    assert (job.state, job.params["width"], job.progress) == ("COMPLETED", 32, 100)
+    assert (job.items.ok, job.items.rejected, job.recovery_attempts) == (PHOTOS - 1, 1, 0)
+    assert await ordinals(engine, job_id, "valid") == {
+        "OK": [f"{number:02}" for number in range(PHOTOS) if number != 8],
+        "REJECTED": ["08"],
+    }
+    smalls = await engine.items(job_id, "small")
+    assert {item.width for item in smalls if str(item.state) == "OK"} == {32}
+    attempts = {name: await engine.attempts(job_id, name) for name in ("photos", "valid", "small")}
+    assert all(attempt.end_time <= job.create_time for name in ("photos", "valid") for attempt in attempts[name])
+    assert all(attempt.start_time >= job.create_time for attempt in attempts["small"])
+    assert (await engine.client.get_results(job_id)).complete
+    first = (await engine.events(job_id))[0]
+    assert first.type == "job_created"
+    assert old.id in first.detail
+
+    # What cannot be is said by both doors, with names.
+    for body, status, words in (
+        ({"from": "valid", "params": {"width": "wide"}}, 422, "width"),
+        ({"from": "all", "params": {"width": 16}}, 422, "node small"),
+        ({"from": "nowhere"}, 400, "photos, valid"),
+    ):
+        refused = await engine.http.post(f"/api/v1/jobs/{job_id}:rerun", json=body)
+        assert (refused.status_code, words in refused.text) == (status, True), refused.text
+    with pytest.raises(InvalidError, match="node small"):
+        await engine.client.rerun_job(job_id, from_node="all", params={"width": 16})

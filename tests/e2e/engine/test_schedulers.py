@@ -185,6 +185,29 @@ async def test_same_request_at_both_schedulers_makes_one_job(
         assert count == 1
 
 
+async def test_a_job_is_made_of_another_whoever_is_asked(
+    engine: Engine, direct: list[AsyncClient], database: Any
+) -> None:
+    await level(engine, database)
+    nodes = [
+        {"id": "numbers", "op": "debug.range", "params": {"count": 6}},
+        {"id": "first", "op": "debug.noop", "inputs": {"items": "numbers"}, "shard_size": 2, "fuse": False},
+        {"id": "all", "op": "agg.manifest", "inputs": {"items": "first"}},
+    ]
+    for number, client in enumerate(direct):
+        old = await client.create_job(spec={"name": "test", "nodes": nodes})
+        await engine.finish(old.id)
+        # The owner makes it, whichever was asked; asked again, both answer with the one job.
+        asked = [
+            await each.rerun_job(old.id, from_node="all", request_id=f"rerun-{number}") for each in (*direct, client)
+        ]
+        assert len({job.id for job in asked}) == 1
+        ended = await engine.finish(asked[0].id)
+        assert (ended.state, ended.items.ok) == ("COMPLETED", 6)
+        runs = {attempt.start_time >= ended.create_time for attempt in await engine.attempts(ended.id, "first")}
+        assert runs == {False}
+
+
 async def test_jobs_of_both_outlive_a_scheduler_that_is_killed(
     engine: Engine, direct: list[AsyncClient], database: Any
 ) -> None:

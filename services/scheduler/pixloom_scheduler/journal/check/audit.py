@@ -8,16 +8,26 @@ ends with the first violation that keeps its journal from being replayed.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pixloom.graph.plan import StageKind
 from pixloom_scheduler.core.apply import apply
-from pixloom_scheduler.core.changes import AttemptEnded, Durable, JobAccepted, JobEnded, JobStarted, NodeEnded
+from pixloom_scheduler.core.changes import (
+    AttemptEnded,
+    Durable,
+    GenerationOpened,
+    JobAccepted,
+    JobEnded,
+    JobStarted,
+    NodeEnded,
+)
 from pixloom_scheduler.core.model import JobRun, StageRun, TaskRun
 from pixloom_scheduler.core.policy import LOST_BEFORE_REJECT
 from pixloom_scheduler.core.states import JobState, NodeState, Outcome
 from pixloom_scheduler.journal.check.findings import Violation
 from pixloom_scheduler.journal.check.flow import check_flow, expected_cuts
+from pixloom_scheduler.journal.check.openings import check_opening
 from pixloom_scheduler.journal.rows import decode
 
 if TYPE_CHECKING:
@@ -34,6 +44,9 @@ RULES: Final = {
     "project": "job, journal and nodes belong to one project",
     "replayable": "the journal can be replayed",
     "generation": "a journal row names the generation of its job",
+    "opened": "a generation is opened by a recovery or a retry, or taken over from another job",
+    "does_again": "a generation does again what has no complete results",
+    "retries": "what a generation tries again had been rejected",
     "terminal": "terminal states never change within a generation",
     "released": "a task runs only when what it waits for has ended",
     "once": "at most one accepted outcome ends a task",
@@ -84,6 +97,7 @@ class JobAudit:
         self._project = project
         self._counted = counted
         self._report = report
+        self._takes_over = False
         self._node_rows: dict[tuple[int, int], tuple[Any, ...]] = {}
 
     def feed(self, row: Mapping[str, Any]) -> None:
@@ -99,17 +113,20 @@ class JobAudit:
         """Compare the state that the journal gives with the rows of the job and of its nodes.
 
         Args:
-            job: The job's row: `state`, `generation`, `end_time` and whether it `has_record`.
+            job: The job's row: `state`, `generation`, `recovery_attempts`, `end_time` and whether it `has_record`.
             nodes: Its node rows.
         """
         if self.is_broken:
             return
         run = self.run
-        stored = (job["state"], job["generation"], job["end_time"] is not None, job["has_record"])
+        stored = (
+            job["state"], job["generation"], job["recovery_attempts"], job["end_time"] is not None, job["has_record"]
+        )  # fmt: skip
         ended = run.state.is_terminal
-        replayed = (str(run.state), run.generation, ended, ended)
+        replayed = (str(run.state), run.generation, run.recoveries, ended, ended)
         if stored != replayed:
-            self._violate("job_row", "job", f"state, generation, ended, record are {stored}, by the journal {replayed}")
+            names = "state, generation, recoveries, ended, record"
+            self._violate("job_row", "job", f"{names} are {stored}, by the journal {replayed}")
         rows = {
             (node["generation"], node["index"]): (node["project"], *(node[name] for name in _COUNTED)) for node in nodes
         }
@@ -142,6 +159,10 @@ class JobAudit:
                 self._check_node_end(change, where)
             case JobEnded():
                 self._check_job_end(change, where)
+            case JobAccepted():
+                self._takes_over = bool(change.made_of)
+            case GenerationOpened():
+                check_opening(run, change, takes_over=self._takes_over, violate=partial(self._violate, where=where))
             case _:
                 pass
         self._apply(change, where)

@@ -34,7 +34,9 @@ _ATTEMPT: Final = KINDS[AttemptEnded]
 
 _JOBS: Final = "SELECT id FROM pixloom.job WHERE id > $1 AND id <= $2 ORDER BY id LIMIT $3"
 _PLAN: Final = "SELECT partition, project, day, plan FROM pixloom.job WHERE id = $1"
-_JOB: Final = "SELECT state, generation, end_time, record IS NOT NULL AS has_record FROM pixloom.job WHERE id = $1"
+_JOB: Final = """
+SELECT state, generation, recovery_attempts, end_time, record IS NOT NULL AS has_record FROM pixloom.job WHERE id = $1
+"""
 _NODES: Final = """
 SELECT generation, index, project, state, reason, ok, filtered, rejected FROM pixloom.node WHERE job_id = $1
 """
