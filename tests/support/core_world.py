@@ -146,8 +146,7 @@ class CoreWorld:
 
     def begin_with(self, changes: list[Durable]) -> None:
         """Let the job begin with a journal, as if it had been read from the database."""
-        for change in changes:
-            self._apply([change])
+        self._apply([*changes])
         self.job.unsettled.update(range(len(self.job.stages)))
         while more := settle(self.job, self.now):
             self._apply(more)

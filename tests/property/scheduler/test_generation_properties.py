@@ -20,6 +20,7 @@ from pixloom_scheduler.core.events import (
 from pixloom_scheduler.core.generations import carried_change, is_carried_end, stages_from
 from pixloom_scheduler.core.states import IllegalTransitionError, JobState, NodeState
 from pixloom_scheduler.journal.check.audit import RULES, JobAudit
+from pixloom_scheduler.journal.check.findings import Violation
 from pixloom_scheduler.journal.rows import decode
 from tests.support.core_world import CoreWorld, durable_view, plan_of, random_shape, stage_view
 
@@ -254,7 +255,7 @@ def test_a_job_made_of_another_takes_over_what_is_not_behind_the_node_and_runs_t
     assert {stage for place, stage, shard in new.endings if (place, stage, shard) not in inherited} <= again
     assert views(new) == views(old)
     assert durable_view(new.replayed()) == durable_view(new.job)
-    violations = []
+    violations: list[Violation] = []
     audit = JobAudit(
         new.job.id, partition=7, plan=new.plan, project="default", counted={"debug.noop@1"}, report=violations.append
     )
