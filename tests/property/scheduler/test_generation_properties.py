@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -20,9 +21,11 @@ from pixloom_scheduler.core.events import (
 from pixloom_scheduler.core.generations import carried_change, is_carried_end, stages_from
 from pixloom_scheduler.core.states import IllegalTransitionError, JobState, NodeState
 from pixloom_scheduler.journal.check.audit import RULES, JobAudit
-from pixloom_scheduler.journal.check.findings import Violation
 from pixloom_scheduler.journal.rows import decode
 from tests.support.core_world import CoreWorld, durable_view, plan_of, random_shape, stage_view
+
+if TYPE_CHECKING:
+    from pixloom_scheduler.journal.check.findings import Violation
 
 SEEDS = st.integers(0, 2**32)
 SOURCE, MAPPED, WHOLE = StageKind.SOURCE, StageKind.MAPPED, StageKind.WHOLE
