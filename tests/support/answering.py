@@ -89,7 +89,8 @@ class Answering:
         return None
 
     def _result(self, stage: StageRun, shard: int, attempt: int) -> Result:
-        rng, times = self._rng, {"start": 1_700_000_000.25, "end": 1_700_000_001.5}
+        rng = self._rng
+        times: dict[str, Any] = {"start": 1_700_000_000.25, "end": 1_700_000_001.5}
         if rng.random() < self._fails:
             return Result(shard, attempt, Outcome.FAILED, "STORE_ERROR", "no answer", retryable=True, **times)
         items = rng.randint(1, 7) if stage.plan.kind is not StageKind.MAPPED else stage.shards.items_of(shard)

@@ -227,13 +227,16 @@ async def test_a_job_is_made_of_another_from_a_node_on_although_the_scheduler_is
     }
     smalls = await engine.items(job_id, "small")
     assert {item.width for item in smalls if str(item.state) == "OK"} == {32}
-    attempts = {name: await engine.attempts(job_id, name) for name in ("photos", "valid", "small")}
-    assert all(attempt.end_time <= job.create_time for name in ("photos", "valid") for attempt in attempts[name])
-    assert all(attempt.start_time >= job.create_time for attempt in attempts["small"])
+    ran_here = {
+        name: {attempt.start_time is not None and attempt.start_time >= job.create_time for attempt in attempts}
+        for name in ("photos", "valid", "small")
+        if (attempts := await engine.attempts(job_id, name))
+    }
+    assert ran_here == {"photos": {False}, "valid": {False}, "small": {True}}
     assert (await engine.client.get_results(job_id)).complete
     first = (await engine.events(job_id))[0]
     assert first.type == "job_created"
-    assert old.id in first.detail
+    assert old.id in (first.detail or "")
 
     # What cannot be is said by both doors, with names.
     for body, status, words in (
