@@ -227,6 +227,7 @@ async def test_a_job_is_made_of_another_from_a_node_on_although_the_scheduler_is
     }
     smalls = await engine.items(job_id, "small")
     assert {item.width for item in smalls if str(item.state) == "OK"} == {32}
+    assert job.create_time is not None
     ran_here = {
         name: {attempt.start_time is not None and attempt.start_time >= job.create_time for attempt in attempts}
         for name in ("photos", "valid", "small")

@@ -205,6 +205,7 @@ async def test_a_job_is_made_of_another_whoever_is_asked(
         ended = await engine.finish(asked[0].id)
         assert (ended.state, ended.items.ok) == ("COMPLETED", 6)
         firsts = await engine.attempts(ended.id, "first")
+        assert ended.create_time is not None
         runs = {attempt.start_time is None or attempt.start_time >= ended.create_time for attempt in firsts}
         assert runs == {False}
 
