@@ -40,7 +40,8 @@ def _text(value: str) -> str:
 
 
 def _seconds(time: Timestamp) -> float:
-    return time.seconds + time.nanos / 1e9
+    # Whole microseconds, as the database keeps them.
+    return round(time.seconds + time.nanos / 1e9, 6)
 
 
 def read_result(stage: StageRun, message: executor_pb2.TaskResult) -> Result:
