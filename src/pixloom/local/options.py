@@ -38,7 +38,7 @@ class LocalStackOptions:
         database_url: External PostgreSQL; None to run one.
         nats_url: External NATS; None to run one.
         artifacts_url: Object store; None for the folder `artifacts` in the data directory.
-        ready_timeout_s: How long the stack may take to become ready.
+        ready_timeout_s: How long the services may take to become ready once PostgreSQL and NATS run.
     """
 
     data_dir: Path = DEFAULT_DATA_DIR

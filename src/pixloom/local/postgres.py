@@ -132,7 +132,7 @@ class EmbeddedPostgres(EmbeddedServer):
         self._socket_dir = _make_socket_directory(self._socket_dir)
         write_private(self._socket_record, str(self._socket_dir))
         await self._run_server(deadline)
-        await self._make_database()
+        await self._make_database(deadline)
 
     def _forget(self, process: subprocess.Popen[bytes] | None) -> None:
         del process
@@ -217,15 +217,19 @@ class EmbeddedPostgres(EmbeddedServer):
         # Line 8 is the state (PostgreSQL source, miscadmin.h: LOCK_FILE_LINE_PM_STATUS).
         return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
 
-    async def _make_database(self) -> None:
+    async def _make_database(self, deadline: float) -> None:
         import asyncpg
 
-        connection = await asyncpg.connect(self.url_of("postgres"), timeout=10)
         try:
-            if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", USER):
-                await connection.execute(f'CREATE DATABASE "{USER}"')
-        finally:
-            await connection.close(timeout=5)
+            left_s = max(1.0, deadline - time.monotonic())
+            connection = await asyncpg.connect(self.url_of("postgres"), timeout=left_s)
+            try:
+                if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", USER):
+                    await connection.execute(f'CREATE DATABASE "{USER}"')
+            finally:
+                await connection.close(timeout=5)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise self._failure(f"PostgreSQL was started and cannot be used ({type(error).__name__})") from error
 
     def _spawn(self, words: list[str]) -> subprocess.Popen[bytes]:
         # A clean environment: PGPORT, PGDATA and the like of the user's shell are not meant for this server.

@@ -150,11 +150,12 @@ class LocalStack:
         Raises:
             MachineError: The machine is at fault; everything was stopped again, the message says what to do.
         """
-        deadline = time.monotonic() + self.options.ready_timeout_s
         begun = time.monotonic()
         try:
             await self._prepare()
+            # The servers have limits of their own; making a cluster takes long on a slow disk.
             database_url, nats_url = await self._start_servers()
+            deadline = time.monotonic() + self.options.ready_timeout_s
             self._wiring = _wire(self.options, database_url=database_url, nats_url=nats_url)
             await self._start_services(self._wiring)
             await self._wait_ready(
