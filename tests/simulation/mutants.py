@@ -279,9 +279,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a message id is used again",
-        SCHEDULER + "dispatch:Dispatcher._publish",
-        '"Nats-Msg-Id": dispatch_id',
-        '"Nats-Msg-Id": f"{offer.live.header.id}.{offer.stage}.{offer.shards[0]}"',
+        SCHEDULER + "task_stream:TaskStream.publish",
+        '"Nats-Msg-Id": batch.dispatch_id',
+        '"Nats-Msg-Id": f"{batch.job_id}.{batch.stage}.{batch.tasks[0].shard}"',
         {"hand_over": False, "child_fail": 0.3},
     ),
     Mutant(

@@ -24,11 +24,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 import nats.errors
-import nats.js.errors
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
-from pixloom.queue import LANES, STREAM, consumer_name, declare_consumers, declare_stream, replace_stream, subject
+from pixloom.errors import UnavailableError
+from pixloom.queue import LANES
 from pixloom_scheduler.core.changes import (
     AttemptEnded,
     Change,
@@ -44,13 +43,12 @@ from pixloom_scheduler.core.changes import (
 )
 from pixloom_scheduler.core.events import DispatchFilled, DispatchVanished
 from pixloom_scheduler.core.states import JobState
-from pixloom_scheduler.crash_points import reach
 from pixloom_scheduler.limits import Admission, Concurrency
+from pixloom_scheduler.task_stream import TaskStream
 from pixloom_scheduler.turns import Turns, task_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from datetime import datetime
 
     from nats.js import JetStreamContext
 
@@ -73,10 +71,7 @@ URGENT_PRIORITY: Final = 7
 LOOK_EVERY_S: Final = 10.0
 FORGET_AFTER_S: Final = 300.0
 PUBLISHERS: Final = 4
-PUBLISH_TIMEOUT_S: Final = 2.0
 RETRY_S: Final = 0.1
-STREAM_BROKEN_AFTER_S: Final = 10.0
-"""How long nothing can be published over a connection that stands before the stream is made anew."""
 
 
 @dataclass(slots=True)
@@ -132,7 +127,7 @@ class Dispatcher:
         new_id: Callable[[], str],
         limits: Mapping[str, int] | None = None,
     ) -> None:
-        self._js = js
+        self._tasks = TaskStream(js=js, clock=clock, on_new=self._stream_is_new)
         self._replica = replica
         self._executors = executors
         self._composer = composer
@@ -148,9 +143,6 @@ class Dispatcher:
         self._handing: set[asyncio.Task[None]] = set()
         self._outbox: deque[str] = deque()
         self._has_outbox = asyncio.Event()
-        self._declared: set[str] = set()
-        self._stream_created: datetime | None = None
-        self._failing_since = 0.0
         self._log = structlog.get_logger("dispatch")
 
     def connect(self, hand_over: HandOver) -> None:
@@ -350,12 +342,8 @@ class Dispatcher:
         session = offer.session
         try:
             batch = await self._composer.compose(offer.live, offer.stage, offer.shards, dispatch_id=dispatch_id)
-        except (OSError, TimeoutError, SQLAlchemyError) as error:
-            self._log.warning("hand_over_failed", error=type(error).__name__, dispatch=dispatch_id)
-            # Not at once: whatever is wrong would be wrong again.
-            await asyncio.sleep(RETRY_S)
-            self._withdraw(dispatch_id)
-            self.fill()
+        except UnavailableError:
+            await self._compose_later(dispatch_id)
             return
         if session is None or self._offers.get(dispatch_id) is not offer:
             return
@@ -365,6 +353,13 @@ class Dispatcher:
             self.fill()
         else:
             self._forget(dispatch_id)
+
+    async def _compose_later(self, dispatch_id: str) -> None:
+        """Offer again what was not composed, as the database did not answer; in a moment, for it would not now."""
+        self._log.warning("not_composed", dispatch=dispatch_id)
+        await asyncio.sleep(RETRY_S)
+        self._withdraw(dispatch_id)
+        self.fill()
 
     def claimed(self, dispatch_id: str, granted: int) -> None:
         """Take in that somebody came for a dispatch and got `granted` of its tasks: room for the next one."""
@@ -421,45 +416,19 @@ class Dispatcher:
             if offer is None:
                 continue
             try:
-                await self._publish(dispatch_id, offer)
-                delay, self._failing_since = 0.05, 0.0
+                batch = await self._composer.compose(offer.live, offer.stage, offer.shards, dispatch_id=dispatch_id)
+                offer.seq = await self._tasks.publish(offer.pool, offer.lane, batch)
+                offer.published = self._clock.now()
+                delay = 0.05
+            except UnavailableError:
+                await self._compose_later(dispatch_id)
             except (nats.errors.Error, OSError, TimeoutError) as error:
                 self._log.warning("publish_failed", error=type(error).__name__, dispatch=dispatch_id)
-                self._declared.clear()
                 self._withdraw(dispatch_id)
-                await self._mend_stream()
+                await self._tasks.mend()
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 1.0)
                 self.fill()
-
-    async def _mend_stream(self) -> None:
-        """Make the stream anew if NATS has not taken a dispatch for long: after a full disk it never would again."""
-        now = self._clock.now()
-        self._failing_since = self._failing_since or now
-        if now - self._failing_since < STREAM_BROKEN_AFTER_S:
-            return
-        self._failing_since = 0.0
-        try:
-            await replace_stream(self._js)
-            self._log.warning("stream_replaced")
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            self._log.warning("stream_not_replaced", error=type(error).__name__)
-
-    async def _publish(self, dispatch_id: str, offer: _Offer) -> None:
-        batch = await self._composer.compose(offer.live, offer.stage, offer.shards, dispatch_id=dispatch_id)
-        if offer.pool not in self._declared:
-            await self._declare_stream()
-            await declare_consumers(self._js, offer.pool)
-            self._declared.add(offer.pool)
-        reach("publish.before")
-        ack = await self._js.publish(
-            subject(offer.pool, offer.lane),
-            batch.SerializeToString(),
-            timeout=PUBLISH_TIMEOUT_S,
-            headers={**batch.trace_context, "Nats-Msg-Id": dispatch_id},
-        )
-        reach("publish.after")
-        offer.published, offer.seq = self._clock.now(), ack.seq
 
     async def _look_forever(self) -> None:
         while True:
@@ -483,15 +452,8 @@ class Dispatcher:
         for dispatch_id, offer in old:
             if offer.live.run.state.is_terminal or now - offer.published > FORGET_AFTER_S:
                 self._withdraw(dispatch_id)
-        lanes = {(offer.pool, offer.lane) for _, offer in old}
-        for pool, lane in sorted(lanes):
-            try:
-                info = await self._js.consumer_info(STREAM, consumer_name(pool, lane))
-                floor = info.ack_floor.stream_seq if info.ack_floor is not None else 0
-                last = (await self._js.stream_info(STREAM)).state.last_seq
-            except nats.js.errors.NotFoundError:
-                self._declared.clear()
-                floor, last = 0, 0
+        for pool, lane in sorted({(offer.pool, offer.lane) for _, offer in old}):
+            floor, last = await self._tasks.extent(pool, lane)
             for dispatch_id, offer in old:
                 if (offer.pool, offer.lane) == (pool, lane) and (offer.seq <= floor or offer.seq > last):
                     self._withdraw(dispatch_id)
@@ -506,25 +468,13 @@ class Dispatcher:
 
     async def reconnected(self) -> None:
         """Declare the stream again if NATS came back without it, and offer again what it forgot."""
-        self._failing_since = 0.0
-        try:
-            await self._declare_stream()
-            self.fill()
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            self._log.warning("declare_failed", error=type(error).__name__)
+        await self._tasks.reconnected()
+        self.fill()
 
-    async def _declare_stream(self) -> None:
-        """Create the stream if it is missing; if it is not the one of before, offer again what that one held."""
-        await declare_stream(self._js)
-        # An executor may have been faster in creating it, so only the time of its creation tells that it is new.
-        created = (await self._js.stream_info(STREAM)).created
-        if created == self._stream_created:
-            return
-        known, self._stream_created = self._stream_created is not None, created
-        if known:
-            self._declared.clear()
-            for dispatch_id in list(self._offers):
-                self._withdraw(dispatch_id)
+    def _stream_is_new(self) -> None:
+        """Offer again what another stream than the one there is held."""
+        for dispatch_id in [key for key, offer in self._offers.items() if offer.session is None]:
+            self._withdraw(dispatch_id)
 
 
 def _ops(live: LiveJob, stage: int) -> list[str]:
