@@ -135,18 +135,26 @@ async def _in_turn(
         turn with the least and most; and the milliseconds of processor time that each part took for an image.
     """
     bare: list[float] = []
+    bare_cpu_ms: list[float] = []
     rates: dict[str, list[float]] = {way: [] for way in ways}
     used: dict[str, dict[str, float]] = {way: dict.fromkeys(bench.stack.parts, 0.0) for way in ways}
     for document in ways.values():
         await run_job(bench.channel, document)
     for turn in range(bench.runs):
-        bare.append(await asyncio.to_thread(bare_pool, work, paths, bench.folder / f"bare-{work.__name__}-{turn}"))
+        out = bench.folder / f"bare-{work.__name__}-{turn}"
+        rate, cpu_ms = await asyncio.to_thread(bare_pool, work, paths, out)
+        bare.append(rate)
+        bare_cpu_ms.append(cpu_ms)
         for way, document in ways.items():
             before = bench.cpu_s()
             rates[way].append(len(paths) / (await run_job(bench.channel, document)).elapsed_s)
             for part, seconds in bench.cpu_s().items():
                 used[way][part] += seconds - before[part]
-    figures: Figures = {"images": len(paths), "bare_pool_images_per_s": round(statistics.median(bare), 1)}
+    figures: Figures = {
+        "images": len(paths),
+        "bare_pool_images_per_s": round(statistics.median(bare), 1),
+        "bare_pool_cpu_ms": round(statistics.mean(bare_cpu_ms), 2),
+    }
     for way in ways:
         ratios = [mine / pool for mine, pool in zip(rates[way], bare, strict=True)]
         figures[f"{way}images_per_s"] = round(statistics.median(rates[way]), 1)
