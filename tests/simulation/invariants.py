@@ -154,7 +154,7 @@ class Invariants:
         if row["kind"] == _ATTEMPT and row["outcome"] == _CANCELLED and run.cancelling is None:
             self._world.violate("a task that is taken back has no outcome", where)
         try:
-            apply(run, [decode(row)])
+            apply(run, [decode(row)], time=row["time"].timestamp())
         except Exception as error:  # noqa: BLE001  # whatever it is, the journal cannot be replayed
             self._world.violate("the journal can be replayed", f"{where}: {error!r}")
             return
