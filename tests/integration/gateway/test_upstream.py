@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx2
 import pytest
 
 from pixloom.errors import OverloadedError, UnavailableError
+from pixloom.v1 import job_pb2
+from pixloom_gateway.upstream import methods
+from pixloom_gateway.upstream.scheduler import Scheduler
 from tests.integration.gateway.peer import SchedulerPeer
 
 
@@ -51,6 +55,29 @@ async def test_create_is_repeated_at_another_scheduler_under_one_request_id(
     async with client(gateway) as http:
         assert (await http.post("/api/v1/jobs", json={"spec": {"name": "w"}})).status_code == 201
     assert [entry.request_id for entry in peer.jobs.seen_requests + second.jobs.seen_requests] == ["id1", "id1"]
+
+
+async def test_a_scheduler_that_hangs_is_left_for_another(second: Any, sockets: Any) -> None:
+    async def never(request: Any, context: Any) -> Any:
+        del request, context
+        await asyncio.Event().wait()
+
+    hanging = SchedulerPeer()
+    hanging.jobs.ListJobs = never  # type: ignore[method-assign]
+    await hanging.start(f"unix:{sockets}/hanging")
+    codes: list[str] = []
+    scheduler = Scheduler(
+        [f"unix:{sockets}/hanging", f"unix:{sockets}/t"],
+        attempt_s=0.5,
+        observe=lambda _path, code, _seconds: codes.append(code),
+    )
+    try:
+        for _ in range(2):
+            await scheduler.call(methods.LIST_JOBS, job_pb2.ListJobsRequest())
+    finally:
+        await scheduler.close()
+        await hanging.stop()
+    assert codes == ["DEADLINE_EXCEEDED", "OK", "OK"]
 
 
 async def test_overload_is_an_answer_and_not_tried_elsewhere(

@@ -37,6 +37,8 @@ _CALL_TIMEOUT_S: Final = 20.0
 # Waits between rounds over all addresses: together as long as another scheduler takes to take over from one that was
 # killed, which is its lease of 3 s and one more.
 _ROUND_DELAYS_S: Final = (0.1, 0.2, 0.3, 0.5, 0.9, 1.0, 1.0)
+# Time limit of one attempt where another address may be tried: who owned the job and hangs has lost it by then.
+_ATTEMPT_S: Final = 4.0
 # How long a scheduler that did not answer is given no new jobs.
 _SPARE_S: Final = 1.0
 _HEALTH_CHECK: Final = "/grpc.health.v1.Health/Check"
@@ -52,6 +54,7 @@ class Scheduler:
         tracer_provider: TracerProvider | None = None,
         timeout_s: float = _CALL_TIMEOUT_S,
         round_delays_s: Sequence[float] = _ROUND_DELAYS_S,
+        attempt_s: float = _ATTEMPT_S,
         observe: Callable[[str, str, float], None] | None = None,
     ) -> None:
         """Open channels; they connect with the first call.
@@ -61,6 +64,7 @@ class Scheduler:
             tracer_provider: Who makes the client spans; the process's own if not given.
             timeout_s: Time limit of a call that brings none of its own.
             round_delays_s: Waits before a repeatable call goes round all addresses again.
+            attempt_s: Time limit of an attempt at a call that may be sent again to another address.
             observe: Told method, gRPC code and seconds of every call that ended.
         """
         # Retries are made here, where the next address is known.
@@ -72,6 +76,7 @@ class Scheduler:
         self._left_at: dict[int, float] = {}
         self._timeout_s = timeout_s
         self._round_delays_s = tuple(round_delays_s)
+        self._attempt_s = attempt_s
         self._observe = observe or (lambda _method, _code, _seconds: None)
 
     async def close(self) -> None:
@@ -123,16 +128,22 @@ class Scheduler:
             for turn in range(tries):
                 started_at = now()
                 left_s = max(deadline - started_at, 0.001)
+                attempt_s = min(left_s, self._attempt_s) if repeatable and tries > 1 else left_s
                 index = self._next() if begins_a_job(path) else self._current
                 span, traced = begin_call(self._tracer, path, metadata)
-                call = self._unary(index, path)(data, metadata=traced, timeout=left_s)
+                call = self._unary(index, path)(data, metadata=traced, timeout=attempt_s)
                 try:
                     response: Any = await call
                 except grpc.aio.AioRpcError as error:
                     end_call(span, error.code())
                     self._observe(path, error.code().name, now() - started_at)
                     last = round_number == len(self._round_delays_s) and turn == tries - 1
-                    if last or not repeatable or not _does_not_answer(error):
+                    is_silent = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+                    if is_silent:
+                        # It may hang, with its connections open: the next call goes elsewhere.
+                        self._leave(index)
+                    out_of_time = is_silent and now() >= deadline
+                    if last or out_of_time or not repeatable or not (is_silent or _does_not_answer(error)):
                         raise
                     self._leave(index)
                     continue
