@@ -217,9 +217,11 @@ def _time_of_event(event: Event, sight: Sight, _: Given) -> bool:
 
 
 def _begins_when_its_first_attempt_does(node: Node, sight: Sight, _: Given) -> bool:
-    starts = [attempt.start_time for attempt in _latest(sight.attempts[node.id]) if attempt.start_time is not None]
-    if starts:
-        return node.start_time == min(starts)
+    attempts = sight.attempts[node.id]
+    if attempts:
+        # In a next generation it begins anew, or goes on where it was.
+        begins = [min(one.start_time for one in of if one.start_time) for of in (attempts, _latest(attempts))]
+        return node.start_time in begins
     if node.start_time is None:
         return node.state in {"PENDING", "QUEUED", "SKIPPED", "CANCELLED"}
     return sight.job.start_time is not None and node.start_time >= sight.job.start_time

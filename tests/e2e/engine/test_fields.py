@@ -49,7 +49,8 @@ def document(gate: Path) -> dict[str, Any]:
                 "params": {"times": 1}, "retry": {"max_attempts": 3, "initial_backoff_s": 0.01},
             },
             {
-                "id": "held", "op": "tests.wait_for", "inputs": {"items": "flaky"}, "params": {"path": str(gate)},
+                "id": "held", "op": "tests.wait_for",
+                "dependencies": ["flaky"], "inputs": {"items": "flaky"}, "params": {"path": str(gate)},
                 "fuse": False, "shard_size": 3, "timeout_s": 600, "estimated_duration_s": 60,
             },
             {"id": "total", "op": "tests.total", "inputs": {"items": "held"}},
