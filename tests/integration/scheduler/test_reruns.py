@@ -424,7 +424,7 @@ async def test_the_journal_that_a_job_begins_with_replays_on_its_own(scheduler: 
     live = live_of(scheduler, job.id)
     run = JobRun.of(job.id, live.header.partition, live.run.plan)
     for row in await records(scheduler.url, job.id):
-        apply(run, [decode(row)])
+        apply(run, [decode(row)], time=row["time"].timestamp())
         assert run.seq == row["seq"]
         assert run.generation == row["generation"]
     assert durable_view(run) == durable_view(live.run)
