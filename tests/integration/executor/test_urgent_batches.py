@@ -74,6 +74,7 @@ async def test_every_one_of_many_urgent_batches_goes_ahead_of_all_that_are_not(p
             await asyncio.sleep(pause * TASK_S)
             await pool.run(sleeps(1), lambda _: None, urgent=True)
             order.append("urgent")
+        pool.end(lambda _: True)
     assert order == ["urgent"] * 8 + ["long"] * 2
 
 
