@@ -193,7 +193,7 @@ MUTANTS: Final = (
         SCHEDULER + "core.decide:_claim",
         "or job.cancelling is not None",
         "",
-        {"commands": True, "stream_stall": 0.5, "child_hang": 0.2},
+        {"hand_over": False, "commands": True, "stream_stall": 0.5, "child_hang": 0.2},
     ),
     Mutant(
         "a task is released when the first of its parents has ended",

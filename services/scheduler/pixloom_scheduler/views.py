@@ -213,7 +213,7 @@ def node_view(
         tasks=_tasks([stage]),
         start_time=timestamp(state.begun),
         end_time=timestamp(state.end),
-        generation=run.generation,
+        generation=state.generation,
         reasons=state.reasons,
     )
     if plan.estimated_duration_s is not None:

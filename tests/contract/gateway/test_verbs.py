@@ -25,8 +25,8 @@ async def submit(http: Any, **more: Any) -> str:
 @pytest.mark.parametrize(
     ("verb", "body", "expected"),
     [
-        ("start", None, job_pb2.StartJobRequest()),
-        ("start", {"params": {"a": 1}}, job_pb2.StartJobRequest(params_json=b'{"a":1}')),
+        ("start", None, job_pb2.StartJobRequest(request_id="k")),
+        ("start", {"params": {"a": 1}}, job_pb2.StartJobRequest(params_json=b'{"a":1}', request_id="k")),
         ("pause", None, job_pb2.PauseJobRequest()),
         ("pause", {"now": True}, job_pb2.PauseJobRequest(now=True)),
         ("resume", None, job_pb2.ResumeJobRequest()),

@@ -180,7 +180,7 @@ def open_generation(job: JobRun, change: GenerationOpened) -> None:
 def _reset(job: JobRun, stage: StageRun, reset: set[int]) -> None:
     """Start a stage from the beginning; cuts of what carried stages gave stay as they are."""
     for node in stage.plan.nodes:
-        job.nodes[node] = NodeRun(job.plan.nodes[node])
+        job.nodes[node] = NodeRun(job.plan.nodes[node], generation=job.generation)
     old, kept = stage.shards, ShardTable()
     if stage.plan.kind is StageKind.MAPPED:
         kept_edges = {place for place, edge in enumerate(stage.plan.inputs) if edge.producer not in reset}
@@ -204,6 +204,7 @@ def _reopen(job: JobRun, stage: StageRun) -> None:
     for index in stage.plan.nodes:
         node = job.nodes[index]
         node.state, node.end, node.error = NodeState.PENDING, 0.0, ("", "")
+        node.generation = job.generation
     for shard in stage.failed_shards:
         stage.shards.ended[shard] = 0
     _go_on(stage, is_sealed=stage.sealed and stage.plan.kind is StageKind.SOURCE)

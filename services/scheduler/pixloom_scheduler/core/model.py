@@ -107,6 +107,7 @@ class NodeRun:
         granted: When its first task was granted, seconds; 0 before, and after a restart until an executor says that it
             holds one.
         end: When it ended, seconds; 0 before.
+        generation: Generation in which it last ran, or is to.
     """
 
     plan: NodePlan
@@ -123,6 +124,7 @@ class NodeRun:
     start: float = 0.0
     granted: float = 0.0
     end: float = 0.0
+    generation: int = 1
 
     @property
     def begun(self) -> float:
