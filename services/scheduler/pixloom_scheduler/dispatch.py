@@ -43,6 +43,7 @@ from pixloom_scheduler.core.changes import (
 )
 from pixloom_scheduler.core.events import DispatchFilled, DispatchVanished
 from pixloom_scheduler.core.states import JobState
+from pixloom_scheduler.executors import BATCH_OVERHEAD_S
 from pixloom_scheduler.limits import Admission, Concurrency
 from pixloom_scheduler.task_stream import TaskStream
 from pixloom_scheduler.turns import Turns, task_s
@@ -300,9 +301,9 @@ class Dispatcher:
             return True
         session = None
         if lane == LANES[0]:
-            ops = _ops(live, index)
-            session = self._executors.with_room(pool, ops)
-            if session is None and self._executors.is_brisk(pool, ops):
+            ops, now = _ops(live, index), self._clock.now()
+            session = self._executors.with_room(pool, ops, now=now)
+            if session is None and self._executors.is_brisk(pool, ops, now=now):
                 # It has room in a moment, sooner than by NATS.
                 return False
         if session is None and self._offered_s.get((pool, lane), 0.0) >= WINDOW_S * slots:
@@ -327,6 +328,7 @@ class Dispatcher:
         self.concurrency.take(names)
         if session is not None:
             offer.session = session
+            offer.expected_s += BATCH_OVERHEAD_S
             session.expect(offer.expected_s)
             handing = asyncio.get_running_loop().create_task(self._hand(dispatch_id, offer))
             self._handing.add(handing)

@@ -22,6 +22,9 @@ ROOM_S: Final = 0.05
 BATCH_OVERHEAD_S: Final = 0.001
 """About what a batch takes besides its work."""
 
+HEARD_WITHIN_S: Final = 2.5
+"""An executor that was not heard of for longer may hang, and nothing is handed over to it; heartbeats come every second."""
+
 LOOKED_AT: Final = 16
 """Executors that are compared when one is sought for a batch."""
 
@@ -174,7 +177,7 @@ class ExecutorRegistry:
         """Return whether one executor of a pool has all of some ops."""
         return bool(self._serving_all(pool, ops))
 
-    def with_room(self, pool: str, ops: Iterable[str]) -> ExecutorSession | None:
+    def with_room(self, pool: str, ops: Iterable[str], *, now: float) -> ExecutorSession | None:
         """Return the executor with the least to do of those to whom a batch with some ops can be handed over, or None.
 
         Where there are many, only some of them are compared, others each time.
@@ -184,14 +187,16 @@ class ExecutorRegistry:
             self._turn = (self._turn + 1) % len(serving)
             serving = (serving[self._turn :] + serving[: self._turn])[:LOOKED_AT]
         return min(
-            (session for session in serving if session.has_room),
+            (session for session in serving if session.has_room and now - session.last_seen < HEARD_WITHIN_S),
             key=lambda session: session.load_s / session.open_slots,
             default=None,
         )
 
-    def is_brisk(self, pool: str, ops: Iterable[str]) -> bool:
+    def is_brisk(self, pool: str, ops: Iterable[str], *, now: float) -> bool:
         """Return whether some executor will soon have room for a batch with some ops."""
-        return any(session.open_slots for session in self._serving_all(pool, ops))
+        return any(
+            session.open_slots and now - session.last_seen < HEARD_WITHIN_S for session in self._serving_all(pool, ops)
+        )
 
     def _serving_all(self, pool: str, ops: Iterable[str]) -> list[ExecutorSession]:
         wanted = (pool, frozenset(ops))

@@ -9,6 +9,7 @@ import pytest
 from pixloom.v1 import executor_pb2, op_pb2
 from pixloom_scheduler.executors import (
     BATCH_OVERHEAD_S,
+    HEARD_WITHIN_S,
     LOOKED_AT,
     ROOM_S,
     ExecutorRegistry,
@@ -17,11 +18,12 @@ from pixloom_scheduler.executors import (
 )
 
 OPS = ["debug.noop@1"]
+NOW = 100.0
 
 
 def session(name: str, *, slots: int = 1, ops: list[str] = OPS) -> ExecutorSession:
     hello = executor_pb2.Hello(executor_id=name, pools=["cpu"], slots=slots, ops=[op_pb2.Op(name=op) for op in ops])
-    return ExecutorSession(hello, asyncio.Queue(), start=0.0, last_seen=0.0)
+    return ExecutorSession(hello, asyncio.Queue(), start=0.0, last_seen=NOW)
 
 
 def registry(*sessions: ExecutorSession) -> ExecutorRegistry:
@@ -39,18 +41,18 @@ def test_who_has_the_least_to_do_for_each_slot_is_chosen() -> None:
     small, large = session("small"), session("large", slots=4)
     small.hold(b"a", lease(1, 0.01))
     large.hold(b"b", lease(2, 0.01))
-    assert registry(small, large).with_room("cpu", OPS) is large
+    assert registry(small, large).with_room("cpu", OPS, now=NOW) is large
     large.hold(b"c", lease(1, 0.5, handed_over=False))
-    assert registry(small, large).with_room("cpu", OPS) is small
+    assert registry(small, large).with_room("cpu", OPS, now=NOW) is small
 
 
 def test_nothing_is_handed_over_behind_much_that_was_until_results_come() -> None:
     one = session("one")
     one.hold(b"a", lease(10, ROOM_S / 5))
-    assert registry(one).with_room("cpu", OPS) is None
-    assert registry(one).is_brisk("cpu", OPS)
+    assert registry(one).with_room("cpu", OPS, now=NOW) is None
+    assert registry(one).is_brisk("cpu", OPS, now=NOW)
     one.done(b"a", 6)
-    assert registry(one).with_room("cpu", OPS) is one
+    assert registry(one).with_room("cpu", OPS, now=NOW) is one
     one.let_go(b"a")
     assert (one.load_s, one.handed_s) == (pytest.approx(0), pytest.approx(0))
 
@@ -59,7 +61,7 @@ def test_what_was_claimed_is_load_but_takes_no_room() -> None:
     one = session("one")
     one.hold(b"a", lease(100, 1.0, handed_over=False))
     assert one.load_s == pytest.approx(100 + BATCH_OVERHEAD_S)
-    assert registry(one).with_room("cpu", OPS) is one
+    assert registry(one).with_room("cpu", OPS, now=NOW) is one
 
 
 def test_work_on_its_way_takes_room() -> None:
@@ -75,17 +77,29 @@ def test_who_is_held_up_drains_or_lacks_ops_gets_nothing() -> None:
     held_up.open_slots = 0
     draining.draining = True
     made = registry(held_up, draining, other)
-    assert made.with_room("cpu", OPS) is None
-    assert not made.is_brisk("cpu", OPS)
+    assert made.with_room("cpu", OPS, now=NOW) is None
+    assert not made.is_brisk("cpu", OPS, now=NOW)
     assert made.offers("cpu", OPS)
-    assert made.with_room("gpu", OPS) is None
+    assert made.with_room("gpu", OPS, now=NOW) is None
 
 
 def test_among_many_everybody_gets_something() -> None:
     many = [session(f"{number:03}") for number in range(4 * LOOKED_AT)]
     made = registry(*many)
     for _ in range(8 * LOOKED_AT):
-        chosen = made.with_room("cpu", OPS)
+        chosen = made.with_room("cpu", OPS, now=NOW)
         assert chosen is not None
         chosen.expect(ROOM_S / 4)
     assert min(each.load_s for each in many) > 0
+
+
+def test_who_was_not_heard_of_for_long_gets_nothing() -> None:
+    silent, heard = session("a"), session("b")
+    silent.last_seen = NOW - HEARD_WITHIN_S
+    heard.hold(b"a", lease(1, ROOM_S / 2))
+    made = registry(silent, heard)
+    assert made.with_room("cpu", OPS, now=NOW) is heard
+    assert made.is_brisk("cpu", OPS, now=NOW)
+    heard.last_seen = NOW - HEARD_WITHIN_S
+    assert made.with_room("cpu", OPS, now=NOW) is None
+    assert not made.is_brisk("cpu", OPS, now=NOW)
