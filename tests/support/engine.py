@@ -181,7 +181,7 @@ async def running_engine(
     schedulers: int = 1,
     make_parts: Callable[[LocalStackOptions, Wiring], Sequence[PartSpec]] = default_parts,
 ) -> AsyncIterator[Engine]:
-    """Start a stack with two executors of one slot each, and stop it at the end.
+    """Start a stack with two executors of one slot each, return when both are in session, and stop it at the end.
 
     Args:
         folder: Where its data goes.
@@ -214,7 +214,10 @@ async def running_engine(
             AsyncClient(stack.grpc_address) as client,
             httpx2.AsyncClient(base_url=stack.http_url, timeout=30) as http,
         ):
-            yield Engine(stack, client, http, lines)
+            engine = Engine(stack, client, http, lines)
+            # Ready is who has a process; what tests look at comes with the session.
+            await engine.until_executors(lambda found: len(found) == 2)
+            yield engine
             await _require_invariants(stack)
 
 
