@@ -51,6 +51,7 @@ class Supervisor:
         self._book = book
         self._ops: frozenset[str] = frozenset()
         self._draining = asyncio.Event()
+        self._has_work = asyncio.Event()
         self._pending: dict[bytes, list[executor_pb2.TaskResult]] = {}
         self._sent: dict[int, tuple[executor_pb2.LeaseBatch, int, int]] = {}
         # Batches on their way to the children, by identity; and those that a cancel has met there.
@@ -110,12 +111,15 @@ class Supervisor:
     async def watch_slots(self) -> None:
         """Give back what waits behind tasks that take long, until cancelled: another executor may be free."""
         while True:
+            await self._has_work.wait()
             await asyncio.sleep(LOOK_AT_SLOTS_S)
             # First, so that what comes back is not handed over here again.
             self._look_at_slots()
             # What is taken back is reported CANCELLED: in a job that nobody cancels, that hands it back.
             self._children.take_back()
             self.room_changed()
+            if not self._children.busy:
+                self._has_work.clear()
 
     def _look_at_slots(self) -> None:
         """Tell the schedulers when long tasks hold up more slots than before, or fewer."""
@@ -235,6 +239,7 @@ class Supervisor:
             self._room.give()
 
     async def _work(self, lease: HeldLease, *, urgent: bool) -> None:
+        self._has_work.set()
         await self._children.run(lease.batch, lambda result: self._finished(lease, result), urgent=urgent)
         self._send(lease)
         if self._open_slots != self._slots:
