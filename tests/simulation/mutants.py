@@ -156,8 +156,8 @@ MUTANTS: Final = (
     Mutant(
         "a result is accepted whatever lease it names",
         SESSIONS + "_report",
-        "known = session.leases.get(report.lease_token)",
-        "known = next(iter(session.leases.values()), None)",
+        "known = session.holdings.leases.get(report.lease_token)",
+        "known = next(iter(session.holdings.leases.values()), None)",
         _FORGED,
     ),
     Mutant(

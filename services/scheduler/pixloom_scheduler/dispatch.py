@@ -329,7 +329,7 @@ class Dispatcher:
         if session is not None:
             offer.session = session
             offer.expected_s += BATCH_OVERHEAD_S
-            session.expect(offer.expected_s)
+            session.holdings.expect(offer.expected_s)
             handing = asyncio.get_running_loop().create_task(self._hand(dispatch_id, offer))
             self._handing.add(handing)
             handing.add_done_callback(self._handing.discard)
@@ -382,7 +382,7 @@ class Dispatcher:
         offer = self._offers.pop(dispatch_id, None)
         if offer is not None:
             if offer.session is not None:
-                offer.session.expect(-offer.expected_s)
+                offer.session.holdings.expect(-offer.expected_s)
             else:
                 left = self._offered_s[offer.pool, offer.lane] - offer.expected_s
                 self._offered_s[offer.pool, offer.lane] = left if left > 1e-9 else 0.0

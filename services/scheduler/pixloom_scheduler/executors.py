@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from pixloom.v1 import executor_pb2
 
-__all__ = ["ExecutorRegistry", "ExecutorSession", "HeldLease"]
+__all__ = ["ExecutorRegistry", "ExecutorSession", "HeldLease", "Holdings"]
 
 MOST_KNOWN_OFFERS: Final = 4096
 """Sets of ops whose answer is remembered."""
@@ -54,48 +54,18 @@ class HeldLease:
 
 
 @dataclass(slots=True)
-class ExecutorSession:
-    """One executor's open stream.
+class Holdings:
+    """What an executor holds; its later streams go on with it while an earlier one is still there.
 
     Attributes:
-        hello: Its first message.
-        outbox: Messages to be sent to it; None ends the stream.
-        start: When the session began, seconds.
-        last_seen: When it was last heard of, seconds.
-        busy: Slots in use, as it says.
-        draining: Whether it takes nothing new.
         leases: Leases by token.
-        open_slots: Slots that no long task holds up, as it says.
         load_s: Expected seconds of what it holds, and of what is about to be handed over to it.
         handed_s: The part of those that was handed over.
-        ops: Names with versions of the ops that it serves.
     """
 
-    hello: executor_pb2.Hello
-    outbox: asyncio.Queue[executor_pb2.SessionResponse | None]
-    start: float
-    last_seen: float
-    busy: int = 0
-    draining: bool = False
     leases: dict[bytes, HeldLease] = field(default_factory=dict)
-    open_slots: int = field(init=False)
     load_s: float = 0.0
     handed_s: float = 0.0
-    ops: frozenset[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.ops = frozenset(op.name for op in self.hello.ops)
-        self.open_slots = self.hello.open_slots if self.hello.HasField("open_slots") else self.hello.slots
-
-    @property
-    def id(self) -> str:
-        """Id of the executor."""
-        return self.hello.executor_id
-
-    @property
-    def has_room(self) -> bool:
-        """Whether a batch may be handed over to it."""
-        return self.open_slots > 0 and not self.draining and self.handed_s < ROOM_S * self.open_slots
 
     def expect(self, seconds: float) -> None:
         """Take in that work is about to be handed over; negative once it was, or was not after all."""
@@ -125,6 +95,47 @@ class ExecutorSession:
         self.load_s += seconds
         if lease.handed_over:
             self.handed_s += seconds
+
+
+@dataclass(slots=True)
+class ExecutorSession:
+    """One executor's open stream.
+
+    Attributes:
+        hello: Its first message.
+        outbox: Messages to be sent to it; None ends the stream.
+        start: When the session began, seconds.
+        last_seen: When it was last heard of, seconds.
+        busy: Slots in use, as it says.
+        draining: Whether it takes nothing new.
+        holdings: What it holds.
+        open_slots: Slots that no long task holds up, as it says.
+        ops: Names with versions of the ops that it serves.
+    """
+
+    hello: executor_pb2.Hello
+    outbox: asyncio.Queue[executor_pb2.SessionResponse | None]
+    start: float
+    last_seen: float
+    busy: int = 0
+    draining: bool = False
+    holdings: Holdings = field(default_factory=Holdings)
+    open_slots: int = field(init=False)
+    ops: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ops = frozenset(op.name for op in self.hello.ops)
+        self.open_slots = self.hello.open_slots if self.hello.HasField("open_slots") else self.hello.slots
+
+    @property
+    def id(self) -> str:
+        """Id of the executor."""
+        return self.hello.executor_id
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a batch may be handed over to it."""
+        return self.open_slots > 0 and not self.draining and self.holdings.handed_s < ROOM_S * self.open_slots
 
 
 class ExecutorRegistry:
@@ -188,7 +199,7 @@ class ExecutorRegistry:
             serving = (serving[self._turn :] + serving[: self._turn])[:LOOKED_AT]
         return min(
             (session for session in serving if session.has_room and now - session.last_seen < HEARD_WITHIN_S),
-            key=lambda session: session.load_s / session.open_slots,
+            key=lambda session: session.holdings.load_s / session.open_slots,
             default=None,
         )
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pixloom_scheduler.core.changes import LeaseAdopted, TasksGranted
 from pixloom_scheduler.core.events import LeaseAnnounced, LeaseLost, TasksClaimed, TasksReturned
-from pixloom_scheduler.executors import HeldLease
+from pixloom_scheduler.executors import HeldLease, Holdings
 from pixloom_scheduler.turns import task_s
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ class Grants:
         # The stream broke and is back within its grace: the lease was never given up.
         for number, running in live.run.leases.items():
             if running.token == lease.lease_token and running.executor == session.id:
-                if lease.lease_token not in session.leases:
-                    session.hold(lease.lease_token, HeldLease(lease.job_id, number, len(running.tasks)))
+                if lease.lease_token not in session.holdings.leases:
+                    session.holdings.hold(lease.lease_token, HeldLease(lease.job_id, number, len(running.tasks)))
                 return True
         tasks = tuple((task.shard, task.attempt) for task in lease.tasks)
         genuine = self._mint.is_genuine(
@@ -115,12 +115,12 @@ class Grants:
 
     def give_back(self, session: ExecutorSession, message: executor_pb2.GiveBack) -> None:
         """Take back tasks that were not started."""
-        known = session.leases.get(message.lease_token)
+        known = session.holdings.leases.get(message.lease_token)
         if known is None or known.job_id != message.job_id:
             return
         live = self._replica.find(message.job_id)
         if live is None:
-            session.let_go(message.lease_token)
+            session.holdings.let_go(message.lease_token)
             return
         self._returned(session, live, message.lease_token, tuple(message.shards))
 
@@ -131,34 +131,34 @@ class Grants:
             session: The executor's new session, with what was granted on the one before.
             known: Tokens of the leases that the executor knows of.
         """
-        for token in [token for token in session.leases if token not in known]:
-            lease = session.leases[token]
+        for token in [token for token in session.holdings.leases if token not in known]:
+            lease = session.holdings.leases[token]
             live = self._replica.find(lease.job_id)
             held = live.run.leases.get(lease.number) if live is not None else None
             if live is None or held is None or held.token != token:
-                session.let_go(token)
+                session.holdings.let_go(token)
             else:
                 self._returned(session, live, token, tuple(held.tasks))
 
     def lose(self, session: ExecutorSession, current: ExecutorSession | None) -> None:
         """Give up the leases of a session that is gone, but for those that its executor announced in a later one."""
-        if current is not None and current.leases is session.leases:
+        if current is not None and current.holdings is session.holdings:
             return
-        announced = current.leases if current is not None else {}
-        for token, lease in session.leases.items():
+        announced = current.holdings.leases if current is not None else {}
+        for token, lease in session.holdings.leases.items():
             live = self._replica.find(lease.job_id)
             # Numbers of leases begin anew when a job was elsewhere meanwhile.
             held = live.run.leases.get(lease.number) if live is not None else None
             if token not in announced and held is not None and held.token == token:
                 self._replica.report(lease.job_id, LeaseLost(lease.number))
-        session.leases = {}
+        session.holdings = Holdings()
 
     def _returned(self, session: ExecutorSession, live: LiveJob, token: bytes, shards: tuple[int, ...]) -> None:
-        number = session.leases[token].number
+        number = session.holdings.leases[token].number
         changes = self._replica.handle_now(live, TasksReturned(number, shards))
-        session.done(token, len(shards))
+        session.holdings.done(token, len(shards))
         if number not in live.run.leases:
-            session.let_go(token)
+            session.holdings.let_go(token)
         if live.run.cancelling is not None:
             # It may have been the last that the end of the job waited for.
             self._replica.settle(live.header.id)
@@ -170,7 +170,7 @@ class Grants:
     ) -> None:
         seconds = task_s(live.run, grant.stage, self._costs)
         lease = HeldLease(live.header.id, grant.lease, len(grant.tasks), seconds, handed_over)
-        session.hold(grant.token, lease)
+        session.holdings.hold(grant.token, lease)
         self._dispatcher.leased(live, grant.lease, grant.stage)
         self._timers.at(grant.deadline, lambda: self._expire(live, grant.lease))
 

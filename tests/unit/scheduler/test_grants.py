@@ -61,15 +61,15 @@ def test_what_was_granted_on_a_stream_that_broke_unread_is_offered_again():
     offer(live, 0)
     granted = grants.grant(session, live, generation=1, stage=0, tasks=((0, 1),), handed_over=True)
     assert granted is not None
-    assert session.handed_s > 0
+    assert session.holdings.handed_s > 0
 
     grants.not_received(session, frozenset({granted.token}))
-    assert list(session.leases) == [granted.token]
+    assert list(session.holdings.leases) == [granted.token]
     assert live.run.leases
 
     grants.not_received(session, frozenset())
-    assert (session.leases, live.run.leases, owner.reported) == ({}, {}, [])
-    assert session.handed_s == 0
+    assert (session.holdings.leases, live.run.leases, owner.reported) == ({}, {}, [])
+    assert session.holdings.handed_s == 0
     assert live.run.stages[0].has_ready
     offer(live, 0)
     again = grants.grant(session, live, generation=1, stage=0, tasks=((0, 1),))

@@ -139,13 +139,13 @@ class Scheduler:
                     self._observe(path, error.code().name, now() - started_at)
                     last = round_number == len(self._round_delays_s) and turn == tries - 1
                     is_silent = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-                    if is_silent:
-                        # It may hang, with its connections open: the next call goes elsewhere.
+                    is_away = is_silent or _does_not_answer(error)
+                    if is_away:
+                        # One that is silent may hang, with its connections open: the next call goes elsewhere.
                         self._leave(index)
                     out_of_time = is_silent and now() >= deadline
-                    if last or out_of_time or not repeatable or not (is_silent or _does_not_answer(error)):
+                    if last or out_of_time or not repeatable or not is_away:
                         raise
-                    self._leave(index)
                     continue
                 except asyncio.CancelledError:
                     end_call(span, grpc.StatusCode.CANCELLED)

@@ -1,8 +1,9 @@
 """`ExecutorService`: the session of each executor, and the leases it holds.
 
-Claims are answered at once; work that the dispatcher hands over is granted without a claim. Reports are answered when the commit that holds their results is durable; results that do
-not belong to a lease of this executor are refused and change nothing. When a stream breaks, its leases are given a
-short grace in which the executor may come back; then they are LOST and their tasks go out again.
+Claims are answered at once; work that the dispatcher hands over is granted without a claim. Reports are answered when
+the commit that holds their results is durable; results that do not belong to a lease of this executor are refused and
+change nothing. When a stream breaks, its leases are given a short grace in which the executor may come back; then they
+are LOST and their tasks go out again.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         session = ExecutorSession(hello, asyncio.Queue(), start=now, last_seen=now)
         before = self._executors.get(hello.executor_id)
         if before is not None:
-            session.leases, session.load_s, session.handed_s = before.leases, before.load_s, before.handed_s
+            session.holdings = before.holdings
         await self._catalogue.announce([op_from_proto(op) for op in hello.ops])
         self._executors.add(session)
         owned = [
@@ -153,14 +154,14 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
     def forget(self, jobs: frozenset[str]) -> None:
         """Forget the leases of jobs that belong to another replica now."""
         for session in self._executors:
-            for token in [token for token, lease in session.leases.items() if lease.job_id in jobs]:
-                session.let_go(token)
+            for token in [token for token, lease in session.holdings.leases.items() if lease.job_id in jobs]:
+                session.holdings.let_go(token)
 
     def _close(self, session: ExecutorSession) -> None:
         self._executors.remove(session)
         self._dispatcher.executors_changed()
-        self._log.info("executor_left", executor=session.id, leases=len(session.leases))
-        if session.leases:
+        self._log.info("executor_left", executor=session.id, leases=len(session.holdings.leases))
+        if session.holdings.leases:
             self._timers.at(self._clock.now() + GRACE_S, lambda: self._lose(session))
 
     def _lose(self, session: ExecutorSession) -> None:
@@ -282,7 +283,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         if self._partitions.loading.is_loading(report.job_id):
             self._partitions.loading.when_loaded(report.job_id, lambda: self._report(session, report, open_reports))
             return
-        known = session.leases.get(report.lease_token)
+        known = session.holdings.leases.get(report.lease_token)
         live = self._replica.find(report.job_id)
         lease = live.run.leases.get(known.number) if known is not None and live is not None else None
         if (
@@ -294,10 +295,10 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
             or (lease is not None and lease.stage != report.stage)
         ):
             if known is not None and lease is None and known.job_id == report.job_id:
-                session.let_go(report.lease_token)
+                session.holdings.let_go(report.lease_token)
             self._acknowledge(session, report, frozenset(), open_reports)
             return
-        session.done(report.lease_token, len(report.results))
+        session.holdings.done(report.lease_token, len(report.results))
         stage = live.run.stages[report.stage]
         results = tuple(read_result(stage, result) for result in report.results)
         future = self._replica.report(report.job_id, TasksReported(known.number, results))
@@ -327,9 +328,9 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
                 place = (report.job_id, report.generation, report.stage, result.shard)
                 self._outputs.put(place, result.output)
         self._costs.learn(live.run, report.stage, report.results)
-        known = session.leases.get(report.lease_token)
+        known = session.holdings.leases.get(report.lease_token)
         if known is not None and known.number not in live.run.leases:
-            session.let_go(report.lease_token)
+            session.holdings.let_go(report.lease_token)
         self._acknowledge(session, report, accepted, open_reports)
 
     @staticmethod
