@@ -313,12 +313,14 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         context.add_done_callback(lambda _: self._unwatched())
         seen = request.after_seq
         while True:
-            for event in [event for event in journal.events if event.seq > seen]:
+            # One moment's events and the snapshot of the same moment: what a test emits meanwhile is the next turn's.
+            events = [event for event in journal.events if event.seq > seen]
+            snapshot = job_pb2.JobSnapshot(job=journal.job, nodes=journal.nodes)
+            for event in events:
                 seen = event.seq
                 yield job_pb2.WatchJobResponse(event=event)
-            snapshot = job_pb2.JobSnapshot(job=journal.job, nodes=journal.nodes)
             yield job_pb2.WatchJobResponse(snapshot=snapshot)
-            if journal.job.state in FINAL:
+            if snapshot.job.state in FINAL:
                 return
             async with journal.changed:
                 after = seen
