@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from pixloom.graph.plan import plan_from_json
 from pixloom_scheduler.core.apply import apply
 from pixloom_scheduler.core.model import JobRun
@@ -31,7 +29,7 @@ def replay(tables: Tables, job_id: str, *, rows: bool = True) -> LoadedJob | Non
     if row is None:
         return None
     header = header_of(row)
-    run = JobRun.of(header.id, header.partition, plan_from_json(orjson.loads(row["plan"])), priority=header.priority)
+    run = JobRun.of(header.id, header.partition, plan_from_json(row["plan"]), priority=header.priority)
     for entry in sorted(tables.journal.get(job_id, []) if rows else [], key=lambda entry: entry["seq"]):
         apply(run, [decode(entry)], time=entry["time"].timestamp())
     run.unsettled.update(range(len(run.stages)))

@@ -93,7 +93,7 @@ def random_plan(rng: random.Random) -> Plan:
 
 def _new_plan(rng: random.Random) -> NewPlan:
     plan = random_plan(rng)
-    return NewPlan(plan, orjson.dumps(plan_to_json(plan)), b"{}")
+    return NewPlan(plan, plan_to_json(plan), b"{}")
 
 
 class Client:
@@ -193,7 +193,7 @@ class Client:
             request_id=request,
             priority=rng.choice((5, 5, 9)),
         )
-        new = NewJob(header, b"{}", orjson.dumps(plan_to_json(plan)), "RUNNING" if starts else "PENDING")
+        new = NewJob(header, b"{}", plan_to_json(plan), "RUNNING" if starts else "PENDING")
         run = JobRun.of(job_id, partition, replace(plan), priority=header.priority)
         await scheduler.replica.submit(new, LiveJob(header, run), start=starts)
         return job_id

@@ -7,8 +7,6 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from pixloom.graph.plan import StageKind, plan_to_json
 from pixloom.v1 import executor_pb2, item_pb2
 from pixloom_scheduler.clock import DatabaseClock
@@ -115,7 +113,7 @@ async def _submit(replica: Replica, job_id: str) -> LiveJob:
         id=job_id, partition=partition, project="default", day=now.date(), name="j", workflow="w", version=0,
         sha256="", params_json=b"{}", metadata_json=b"{}", create_time=now, request_id=f"request {job_id}",
     )  # fmt: skip
-    new = NewJob(header, b"{}", orjson.dumps(plan_to_json(plan)), "RUNNING")
+    new = NewJob(header, b"{}", plan_to_json(plan), "RUNNING")
     return await replica.submit(new, LiveJob(header, JobRun.of(job_id, partition, plan)), start=True)
 
 

@@ -93,7 +93,7 @@ def draft(rerun: Rerun, stored: StoredJob, document: bytes, nodes: list[job_pb2.
         StateConflictError: If it has no complete results of a node that would not run again, or its ops have changed so
             that other params cannot be planned to fit.
     """
-    old = plan_from_json(orjson.loads(stored.plan))
+    old = plan_from_json(stored.plan)
     places = {node.id: place for place, node in enumerate(old.nodes)}
     if rerun.from_node not in places:
         known = ", ".join(list(places)[:20])
@@ -133,7 +133,7 @@ def draft(rerun: Rerun, stored: StoredJob, document: bytes, nodes: list[job_pb2.
         nodes=tuple(new if new.stage in again else kept for new, kept in zip(fresh.nodes, old.nodes, strict=True)),
         stages=tuple(new if new.index in again else kept for new, kept in zip(fresh.stages, old.stages, strict=True)),
     )
-    return Draft(merged, orjson.dumps(plan_to_json(merged)), orjson.dumps(params), inheritance)
+    return Draft(merged, plan_to_json(merged), orjson.dumps(params), inheritance)
 
 
 def _require_results(

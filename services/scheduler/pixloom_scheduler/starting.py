@@ -108,7 +108,7 @@ class Starts:
             if _canonical(params) == _canonical(before):
                 return StartRequested()
             planned = plan(spec, params, catalogue)
-            return StartRequested(NewPlan(planned, orjson.dumps(plan_to_json(planned)), orjson.dumps(params)))
+            return StartRequested(NewPlan(planned, plan_to_json(planned), orjson.dumps(params)))
 
         return await asyncio.to_thread(work)
 

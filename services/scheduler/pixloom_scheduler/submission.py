@@ -161,7 +161,7 @@ class Submissions:
         self, document: dict[str, Any], given: dict[str, Any], *, complete: bool
     ) -> tuple[WorkflowSpec, dict[str, Any], Plan, ValidationResult, bytes]:
         spec, params, planned, result = self._plan(document, given, complete=complete)
-        return spec, params, planned, result, orjson.dumps(plan_to_json(planned))
+        return spec, params, planned, result, plan_to_json(planned)
 
     async def repeated(self, project: str, request_id: str, digest: str) -> LiveJob | StoredJob | None:
         """Return the job that a call made when it came before; None if it is new or has no id.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-import orjson
-
 from pixloom.errors import UnavailableError
 from pixloom.graph.plan import plan_from_json
 from pixloom.v1 import job_pb2
@@ -117,7 +115,7 @@ class Watches:
 
     async def _watch_stored(self, job_id: str, after: int) -> AsyncIterator[job_pb2.WatchJobResponse]:
         stored = await self._reads.stored(job_id)
-        run = JobRun.of(stored.id, stored.partition, plan_from_json(orjson.loads(stored.plan)))
+        run = JobRun.of(stored.id, stored.partition, plan_from_json(stored.plan))
         for event in await self._stored_events(stored.day, job_id, after, run):
             yield job_pb2.WatchJobResponse(event=event)
         snapshot = job_pb2.JobSnapshot(job=self._reads.view_stored(stored), nodes=await self._reads.nodes(job_id))

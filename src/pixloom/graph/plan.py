@@ -9,9 +9,11 @@ a mapped stage, one for a collection or value stage.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+import orjson
 
 from pixloom.graph.catalogue import OpKind
 
@@ -164,13 +166,18 @@ class Plan:
     timeout_s: float | None = None
 
 
-def plan_to_json(plan: Plan) -> dict[str, Any]:
-    """Return the plan as plain JSON values; `plan_from_json` is its inverse."""
-    return asdict(plan)
+def plan_to_json(plan: Plan) -> bytes:
+    """Return the plan as JSON; `plan_from_json` is its inverse."""
+    return orjson.dumps(plan)
 
 
-def plan_from_json(data: dict[str, Any]) -> Plan:
-    """Return the plan that `plan_to_json` made `data` of."""
+def plan_from_json(text: bytes | str) -> Plan:
+    """Return the plan that `plan_to_json` made `text` of.
+
+    Raises:
+        orjson.JSONDecodeError: If it is no JSON.
+    """
+    data = orjson.loads(text)
     nodes = tuple(
         NodePlan(
             **{

@@ -247,34 +247,24 @@ def _feeding_pixels(steps: Sequence[Step], order: Iterable[int], stage_of: Mappi
 
     Args:
         steps: The steps by place.
-        order: Their places, readers first: what a reader in the same stage feeds need not be walked again.
+        order: Their places, readers first.
         stage_of: Index of the stage of each place.
     """
     feeding: set[int] = set()
+    opened: set[int] = set()
+    """Places from which pixels come that some op opens, in whatever stage."""
     for place in order:
-        if _feeds_pixels(steps[place], steps, stage_of, feeding):
-            feeding.add(place)
+        for reader in steps[place].feeds:
+            is_opened = reader in opened or _opens_pixels(steps[reader])
+            if is_opened:
+                opened.add(place)
+            if is_opened if stage_of[reader] != stage_of[place] else reader in feeding:
+                feeding.add(place)
     return frozenset(feeding)
 
 
-def _feeds_pixels(step: Step, steps: Sequence[Step], stage_of: Mapping[int, int], known: AbstractSet[int]) -> bool:
-    stage = stage_of[step.place]
-    seen: set[int] = set()
-    waiting = list(step.feeds)
-    while waiting:
-        place = waiting.pop()
-        if place in seen:
-            continue
-        seen.add(place)
-        reader = steps[place]
-        if stage_of[place] == stage:
-            if place in known:
-                return True
-            continue
-        if reader.op.kind is OpKind.ITEM and any(edge.port.type is PortType.IMAGE for edge in reader.edges):
-            return True
-        waiting.extend(reader.feeds)
-    return False
+def _opens_pixels(step: Step) -> bool:
+    return step.op.kind is OpKind.ITEM and any(edge.port.type is PortType.IMAGE for edge in step.edges)
 
 
 def _node_plan(

@@ -8,6 +8,7 @@ as it was given, even if it was converted.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,9 @@ def validate(document: Any, catalogue: Catalogue) -> ValidationResult:
     if not isinstance(document, dict):
         problem = Problem("", "a workflow document is one JSON object", "NOT_AN_OBJECT")
         return ValidationResult(None, (problem,), (), "", {})
-    problems = check_values(document) or list(_check_size(document))
+    problems = check_values(document)
+    canonical = b"" if problems else canonical_json(document)
+    problems.extend(() if problems else _check_size(document, len(canonical)))
     if problems:
         return ValidationResult(None, in_document_order(problems, document), (), "", document)
     converted = convert(document, catalogue)
@@ -91,11 +94,11 @@ def validate(document: Any, catalogue: Catalogue) -> ValidationResult:
     if problems:
         problems = [replace(problem, pointer=converted.original_pointer(problem.pointer)) for problem in problems]
         return ValidationResult(None, in_document_order(problems, document), converted.notes, "", current)
-    return ValidationResult(draft.spec, (), converted.notes, digest_of(current), current)
+    sha256 = hashlib.sha256(canonical).hexdigest() if current is document else digest_of(current)
+    return ValidationResult(draft.spec, (), converted.notes, sha256, current)
 
 
-def _check_size(document: dict[str, Any]) -> Iterator[Problem]:
-    size_bytes = len(canonical_json(document))
+def _check_size(document: dict[str, Any], size_bytes: int) -> Iterator[Problem]:
     if size_bytes > MAX_DOCUMENT_BYTES:
         detail = f"the document has {size_bytes:,} bytes; at most {MAX_DOCUMENT_BYTES:,} are allowed"
         yield Problem("", detail, "TOO_LARGE")

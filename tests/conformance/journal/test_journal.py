@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import orjson
 import pytest
 
 from pixloom.graph.plan import StageKind, plan_to_json
@@ -145,7 +144,7 @@ def new_job(partition: int, *, request_id: str = "") -> NewJob:
         request_id=request_id,
         tags={"a": "b"},
     )
-    return NewJob(header, b"{}", orjson.dumps(plan_to_json(PLAN)), "RUNNING")
+    return NewJob(header, b"{}", plan_to_json(PLAN), "RUNNING")
 
 
 def rows_of(job: NewJob, changes: list[Durable], *, first: int = 1) -> list[tuple[Any, ...]]:
@@ -260,7 +259,7 @@ async def test_tags_priority_and_plan_are_changed_together_with_the_rows_that_sa
     accepted = [row for job in (first, second) for row in rows_of(job, [JobAccepted()])]
     await writer.commit(writer.batch(jobs=[first, second], rows=accepted))
     other = plan_of([(StageKind.SOURCE, []), (StageKind.MAPPED, [0]), (StageKind.WHOLE, [1])])
-    new_plan = NewPlan(other, orjson.dumps(plan_to_json(other)), b'{"a":1}')
+    new_plan = NewPlan(other, plan_to_json(other), b'{"a":1}')
     changes: list[Durable] = [
         JobUpdated(tags={"x": "y"}, priority=9),
         JobStarted(time=1_000_000.5, deadline=0.0, new_plan=new_plan),

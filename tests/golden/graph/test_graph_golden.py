@@ -19,7 +19,7 @@ def plan_of_photo_catalog() -> Any:
     catalogue = small_catalogue()
     plan = plan_workflow(validate(photo_catalog(), catalogue).require(), {"source": "photos"}, catalogue)
     boundaries = [f"{' + '.join(stage.nodes)}: {stage.boundary}" for stage in stage_summaries(plan)]
-    return {"plan": plan_to_json(plan), "boundaries": boundaries}
+    return {"plan": json.loads(plan_to_json(plan)), "boundaries": boundaries}
 
 
 def digest_of_photo_catalog() -> Any:

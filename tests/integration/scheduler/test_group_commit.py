@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
-import orjson
 import pytest
 
 from pixloom.errors import UnavailableError
@@ -102,7 +101,7 @@ class Scheduler:
             id=job_id, partition=partition, project="default", day=now.date(), name="j", workflow="w", version=0,
             sha256="", params_json=b"{}", metadata_json=b"{}", create_time=now,
         )  # fmt: skip
-        new = NewJob(header, b"{}", orjson.dumps(plan_to_json(plan)), "RUNNING")
+        new = NewJob(header, b"{}", plan_to_json(plan), "RUNNING")
         return await self.replica.submit(new, LiveJob(header, JobRun.of(job_id, partition, plan)), start=True)
 
     def grant(self, live: LiveJob, stage: int) -> TasksGranted:

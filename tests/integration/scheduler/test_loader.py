@@ -8,7 +8,6 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
-import orjson
 import pytest
 from sqlalchemy import text
 
@@ -62,7 +61,7 @@ class Journal:
             id=job_id, partition=0, project="default", day=DAY, name="j", workflow="w", version=0, sha256="",
             params_json=b"{}", metadata_json=b"{}", create_time=datetime(2026, 1, 1, tzinfo=UTC),
         )  # fmt: skip
-        job = NewJob(header, b"{}", orjson.dumps(plan_to_json(plan)), "RUNNING")
+        job = NewJob(header, b"{}", plan_to_json(plan), "RUNNING")
         self._stamp = Stamp(self._stamp.epoch, self._stamp.seq + 1)
         renamed = [(day, job_id, *rest) for day, _, *rest in rows]
         await self._committer.commit(Batch(stamps={0: self._stamp}, jobs=[job], rows=renamed))

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
-import orjson
 import pytest
 
 from pixloom.errors import UnavailableError
@@ -123,7 +122,7 @@ class Member:
             id=f"{number:030x}{partition:02x}", partition=partition, project="default", day=now.date(), name="j",
             workflow="w", version=0, sha256="", params_json=b"{}", metadata_json=b"{}", create_time=now,
         )  # fmt: skip
-        new = NewJob(header, b"{}", orjson.dumps(plan_to_json(PLAN)), "RUNNING")
+        new = NewJob(header, b"{}", plan_to_json(PLAN), "RUNNING")
         return await self.replica.submit(new, LiveJob(header, JobRun.of(header.id, partition, PLAN)), start=True)
 
 

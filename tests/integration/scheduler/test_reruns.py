@@ -395,7 +395,7 @@ async def test_a_job_that_was_durable_when_its_scheduler_ended_is_gone_on_with(
     await scheduler.restart(tasks)
     assert (await rerun(scheduler, old_id, "second", request_id="once")).id == stored.id
     ran = (await finish(scheduler, stored.id)).ran
-    plan = plan_from_json(orjson.loads(stored.plan))
+    plan = plan_from_json(stored.plan)
     assert {stage for stage, _ in ran} == stages_from(plan, PLACES["second"])
     await require_sound(scheduler)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-import orjson
 import pytest
 
 from pixloom.errors import StateConflictError, UnavailableError
@@ -90,7 +89,7 @@ def submission(number):
         id=f"{number:030x}{partition:02x}", partition=partition, project="default", day=now.date(), name="j",
         workflow="w", version=0, sha256="", params_json=b"{}", metadata_json=b"{}", create_time=now,
     )  # fmt: skip
-    new = NewJob(header, b"{}", orjson.dumps(plan_to_json(plan)), "RUNNING")
+    new = NewJob(header, b"{}", plan_to_json(plan), "RUNNING")
     return new, LiveJob(header, JobRun.of(header.id, partition, plan))
 
 

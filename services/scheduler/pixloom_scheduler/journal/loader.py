@@ -11,7 +11,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import orjson
 from sqlalchemy import func, select, text
 
 from pixloom.graph.plan import plan_from_json
@@ -124,7 +123,7 @@ class Loader:
             if row is None:
                 return None
             header = header_of(row)
-            plan = plan_from_json(orjson.loads(row["plan"]))
+            plan = plan_from_json(row["plan"])
             run = JobRun.of(header.id, header.partition, plan, priority=header.priority)
             length = row["length"] or 0
             if length <= self._short:

@@ -158,7 +158,7 @@ class Jobs(JobVerbs):
             for node_view in await self._reads.nodes(request.id):
                 if node_view.HasField("result"):
                     response.nodes[node_view.id].CopyFrom(node_view.result)
-            plan = plan_from_json(read_json(stored.plan, "plan"))
+            plan = plan_from_json(stored.plan)
             outputs = plan.outputs
         names = [node.plan.id for node in live.run.nodes] if live else [node.id for node in plan.nodes]
         for name, index in outputs.items():
@@ -197,7 +197,7 @@ class Jobs(JobVerbs):
         """List attempts in journal order."""
         del context
         stored = await self._reads.stored(request.id)
-        plan = plan_from_json(read_json(stored.plan, "plan"))
+        plan = plan_from_json(stored.plan)
         stage = place = None
         if request.node:
             found = [node for node in plan.nodes if node.id == request.node]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import orjson
-
 from pixloom.errors import NotFoundError
 from pixloom.graph.plan import Plan, plan_from_json
 from pixloom.v1 import executor_pb2, item_pb2, job_pb2
@@ -43,7 +41,7 @@ class ManifestLister:
         Raises:
             NotFoundError: If the job has no such node.
         """
-        plan = plan_from_json(orjson.loads(stored.plan))
+        plan = plan_from_json(stored.plan)
         found = [index for index, each in enumerate(plan.nodes) if each.id == node]
         if not found:
             raise NotFoundError(f"job {stored.id} has no node {node}")

@@ -135,7 +135,7 @@ class _Check:
     def _audit_of(self, job_id: str, fixed: asyncpg.Record) -> JobAudit | None:
         self._findings.jobs += 1
         try:
-            plan = plan_from_json(orjson.loads(fixed["plan"]))
+            plan = plan_from_json(fixed["plan"])
         except Exception as error:  # noqa: BLE001 # whatever a damaged plan raises, it is a finding
             rule = "the plan of every job can be read"
             self._findings.add(Violation(rule, job_id, "column plan", repr(error)[:300]))
