@@ -25,6 +25,8 @@ class LiveJob:
         events: Committed events in order, as watchers see them.
         pending: Those that follow, while the transaction that holds them is under way.
         news: Set and replaced whenever something was committed or granted.
+        node_records: Of nodes that ended in this generation while it was in memory, what their rows in the database say
+            (`Node`, serialized), by index.
         is_gone: Whether its partition belongs to another replica now: nothing is told from this memory any more.
     """
 
@@ -34,6 +36,7 @@ class LiveJob:
     events: list[job_pb2.JobEvent] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
     pending: list[job_pb2.JobEvent] = field(default_factory=list)
+    node_records: dict[int, bytes] = field(default_factory=dict)
     is_gone: bool = False
 
     def announce(self) -> None:

@@ -138,14 +138,13 @@ class JobReads:
         run = live.run
         waiting = self._waiting.of(live, now=now)
         expected = self._estimates.of(run, now=now).stages_s
-        return [
-            node_view(
-                run,
-                index,
-                now=now,
-                waiting_reason=waiting[index],
-                # Nodes that run together have no time of their own.
-                expected_s=expected.get(node.plan.stage) if not node.state.is_terminal else None,
-            )
-            for index, node in enumerate(run.nodes)
-        ]
+        nodes = []
+        for index, node in enumerate(run.nodes):
+            record = live.node_records.get(index)
+            if record is not None:
+                nodes.append(job_pb2.Node.FromString(record))
+                continue
+            # Nodes that run together have no time of their own.
+            expected_s = expected.get(node.plan.stage) if not node.state.is_terminal else None
+            nodes.append(node_view(run, index, now=now, waiting_reason=waiting[index], expected_s=expected_s))
+        return nodes

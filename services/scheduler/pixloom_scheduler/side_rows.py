@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pixloom_scheduler.core.changes import (
     Durable,
+    GenerationOpened,
     JobEnded,
     JobStarted,
     JobUpdated,
@@ -37,7 +38,7 @@ def add_rows(batch: Batch, live: LiveJob, change: Durable, now: float) -> None:
     match change:
         case NodeEnded():
             node = run.nodes[change.node]
-            view = node_view(run, change.node, now=now)
+            record = live.node_records[change.node] = node_view(run, change.node, now=now).SerializeToString()
             batch.nodes.append(
                 NodeEnding(
                     job_id=header.id,
@@ -50,11 +51,13 @@ def add_rows(batch: Batch, live: LiveJob, change: Durable, now: float) -> None:
                     ok=node.ok,
                     filtered=node.filtered,
                     rejected=node.rejected,
-                    record=view.SerializeToString(),
+                    record=record,
                 )
             )
         case JobEnded():
             batch.endings[header.id] = _ending(live, now)
+        case GenerationOpened():
+            live.node_records.clear()
         case RecoveryAccepted():
             header.recovery_attempts = run.recoveries
             batch.endings[header.id] = _unfinished(live)

@@ -25,15 +25,18 @@ from pixloom_scheduler.core.changes import (
     RecoveryAccepted,
     ResumeAccepted,
 )
-from pixloom_scheduler.core.states import JobState
+from pixloom_scheduler.core.states import JobState, NodeState
 from pixloom_scheduler.core.view import current_step, node_state, progress_percent
 
 if TYPE_CHECKING:
+    from google.protobuf.duration_pb2 import Duration
+
     from pixloom_scheduler.core.model import JobRun, StageRun
     from pixloom_scheduler.live import LiveJob
 
 __all__ = ["aware", "event_view", "job_view", "node_view", "output_view", "timestamp"]
 
+_NODE_STATES: Final = {state: job_pb2.NodeState.Value(f"NODE_STATE_{state}") for state in NodeState}
 _SKIPPED_BY_CONDITION: Final = frozenset({"WHEN_FALSE", "UPSTREAM_SKIPPED"})
 _EVENT_TYPES: dict[type[object], tuple[str, str]] = {
     JobAccepted: ("job_created", "PENDING"),
@@ -54,8 +57,19 @@ def timestamp(seconds: float) -> Timestamp | None:
     """Return a protobuf timestamp, or None for 0."""
     if not seconds:
         return None
-    nanos = round(seconds * 1e6) * 1000
-    return Timestamp(seconds=nanos // 1_000_000_000, nanos=nanos % 1_000_000_000)
+    time = Timestamp()
+    _set_time(time, seconds)
+    return time
+
+
+def _set_time(time: Timestamp, seconds: float) -> None:
+    time.seconds, micros = divmod(round(seconds * 1e6), 1_000_000)
+    time.nanos = micros * 1000
+
+
+def _set_duration(duration: Duration, seconds: float) -> None:
+    duration.seconds, micros = divmod(round(seconds * 1e6), 1_000_000)
+    duration.nanos = micros * 1000
 
 
 def _trace_id(context: dict[str, str]) -> str:
@@ -200,28 +214,32 @@ def node_view(
     state = run.nodes[index]
     plan = state.plan
     stage = run.stages[plan.stage]
+    # Fields are set one by one: for a job of thousands of nodes it is what a snapshot costs.
     node = job_pb2.Node(
         id=plan.id,
         op=plan.op,
         step_index=index,
-        state=job_pb2.NodeState.Value(f"NODE_STATE_{node_state(run, index)}"),
+        state=_NODE_STATES[node_state(run, index)],
         waiting_reason=waiting_reason,
         dependencies=[run.plan.nodes[need].id for need in plan.needs],
         retry_count=state.retry_count,
         max_attempts=stage.plan.retry.max_attempts,
-        items=job_pb2.ItemCounts(ok=state.ok, filtered=state.filtered, rejected=state.rejected),
-        tasks=_tasks([stage]),
-        start_time=timestamp(state.begun),
-        end_time=timestamp(state.end),
         generation=state.generation,
-        reasons=state.reasons,
     )
+    items, tasks = node.items, node.tasks
+    items.ok, items.filtered, items.rejected = state.ok, state.filtered, state.rejected
+    tasks.total, tasks.done, tasks.failed = len(stage.shards), stage.done, stage.failed
+    if state.reasons:
+        node.reasons.update(state.reasons)
+    if state.begun:
+        _set_time(node.start_time, state.begun)
+        _set_duration(node.actual_duration, max(0.0, (state.end or now) - state.begun))
+    if state.end:
+        _set_time(node.end_time, state.end)
     if plan.estimated_duration_s is not None:
         expected_s = plan.estimated_duration_s
     if expected_s is not None:
-        node.estimated_duration.FromMicroseconds(round(expected_s * 1e6))
-    if state.begun:
-        node.actual_duration.FromMicroseconds(max(0, round(((state.end or now) - state.begun) * 1e6)))
+        _set_duration(node.estimated_duration, expected_s)
     reason, detail = state.error
     if reason:
         node.error.reason, node.error.detail, node.error.node = reason, detail, plan.id
