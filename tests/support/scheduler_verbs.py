@@ -21,6 +21,7 @@ from pixloom_scheduler.journal.inheritance import InheritanceWriter
 from pixloom_scheduler.journal.loader import Loader
 from pixloom_scheduler.journal.ownership import Ownership, connect
 from pixloom_scheduler.journal.reader import Reader
+from pixloom_scheduler.planning import Planning
 from pixloom_scheduler.replica import Replica
 from pixloom_scheduler.reruns import Reruns
 from pixloom_scheduler.rpc.jobs import Jobs
@@ -103,12 +104,13 @@ class Scheduler:
         )
         catalogue = OpCatalogue(definitions)
         await catalogue.load()
+        planning = Planning(catalogue)
         reads = job_reads(self.replica, self.reader, clock)
         self.submissions = Submissions(
             replica=self.replica,
             definitions=definitions,
             reader=self.reader,
-            catalogue=catalogue,
+            planning=planning,
             clock=clock,
             new_id=lambda: uuid.uuid4().hex,
         )
@@ -120,7 +122,7 @@ class Scheduler:
             reader=self.reader,
             watches=Watches(reads=reads, reader=self.reader, clock=clock),
             manifests=ManifestLister(reader=self.reader, loader=self.loader, replica=self.replica, inputs=inputs),
-            starts=Starts(replica=self.replica, reader=self.reader, catalogue=catalogue),
+            starts=Starts(replica=self.replica, reader=self.reader, planning=planning),
             reruns=Reruns(
                 replica=self.replica,
                 submissions=self.submissions,

@@ -25,7 +25,7 @@ from pixloom.v1 import job_pb2
 from pixloom_scheduler.core.generations import is_carried_end, nodes_from, stages_from
 from pixloom_scheduler.core.states import NodeState
 from pixloom_scheduler.journal.inheritance import Inheritance
-from pixloom_scheduler.submission import checked
+from pixloom_scheduler.planning import checked
 
 if TYPE_CHECKING:
     from pixloom.graph.catalogue import Catalogue

@@ -111,7 +111,6 @@ class Reruns:
                 name=old.name,
                 start=True,
                 trace_context=rerun.trace_context,
-                size=len(document),
             )
         )
 

@@ -39,6 +39,7 @@ from pixloom_scheduler.journal.reader import Reader
 from pixloom_scheduler.messages import MessageComposer
 from pixloom_scheduler.outside import Outside
 from pixloom_scheduler.partitions import Partitions
+from pixloom_scheduler.planning import Planning
 from pixloom_scheduler.reads import JobReads
 from pixloom_scheduler.rejects import RejectFinder
 from pixloom_scheduler.replica import Replica
@@ -185,8 +186,9 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
     outside.connect(replica=replica, dispatcher=dispatcher, sessions=sessions)
     dispatcher.connect(sessions.hand_over)
     takeovers.connect(dispatcher=dispatcher, sessions=sessions)
+    planning = Planning(catalogue)
     submissions = Submissions(
-        replica=replica, definitions=definitions, reader=reader, catalogue=catalogue, clock=clock, new_id=new_id
+        replica=replica, definitions=definitions, reader=reader, planning=planning, clock=clock, new_id=new_id
     )
     reads = JobReads(
         replica=replica,
@@ -203,7 +205,7 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
         reader=reader,
         watches=Watches(reads=reads, reader=reader, clock=clock),
         manifests=ManifestLister(reader=reader, loader=loader, replica=replica, inputs=inputs),
-        starts=Starts(replica=replica, reader=reader, catalogue=catalogue),
+        starts=Starts(replica=replica, reader=reader, planning=planning),
         reruns=Reruns(
             replica=replica,
             submissions=submissions,
@@ -222,7 +224,7 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
     executor_pb2_grpc.add_ExecutorServiceServicer_to_server(sessions, server)
     job_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
     workflow_pb2_grpc.add_WorkflowServiceServicer_to_server(
-        Workflows(definitions=definitions, catalogue=catalogue, submissions=submissions, executors=executors), server
+        Workflows(definitions=definitions, catalogue=catalogue, planning=planning, executors=executors), server
     )
     op_pb2_grpc.add_OpServiceServicer_to_server(Ops(catalogue), server)
     executor_admin_pb2_grpc.add_ExecutorAdminServiceServicer_to_server(

@@ -6,28 +6,22 @@ one transaction, so there is no moment at which a job runs by one and shows the 
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from pixloom.errors import NotFoundError, StateConflictError
-from pixloom.graph.plan import plan_to_json
-from pixloom.graph.planner import plan
-from pixloom.graph.run_params import resolve_params
-from pixloom.graph.validation import validate
 from pixloom_scheduler.core.changes import JobStarted, NewPlan
 from pixloom_scheduler.core.events import StartRequested
 from pixloom_scheduler.core.states import JobState
-from pixloom_scheduler.submission import checked
 
 if TYPE_CHECKING:
     from datetime import date
 
-    from pixloom_scheduler.catalogue import OpCatalogue
     from pixloom_scheduler.journal.reader import Reader
     from pixloom_scheduler.live import LiveJob
+    from pixloom_scheduler.planning import Planning
     from pixloom_scheduler.replica import Replica
 
 __all__ = ["Starts"]
@@ -36,10 +30,10 @@ __all__ = ["Starts"]
 class Starts:
     """Gives jobs their params and starts them."""
 
-    def __init__(self, *, replica: Replica, reader: Reader, catalogue: OpCatalogue) -> None:
+    def __init__(self, *, replica: Replica, reader: Reader, planning: Planning) -> None:
         self._replica = replica
         self._reader = reader
-        self._catalogue = catalogue
+        self._planning = planning
 
     async def start(self, live: LiveJob, given: dict[str, Any], *, request: str = "") -> None:
         """Start a job; one that runs with these very params already, or that this call started, is left alone.
@@ -99,18 +93,11 @@ class Starts:
         document = await self._reader.spec(live.header.id)
         if document is None:
             raise NotFoundError(f"there is no job {live.header.id}; `pixloom list` shows those there are")
-        header, catalogue = live.header, self._catalogue.current
-
-        def work() -> StartRequested:
-            before = orjson.loads(header.params_json)
-            spec = checked(validate(orjson.loads(document), catalogue))
-            params = resolve_params(spec, {**before, **given})
-            if _canonical(params) == _canonical(before):
-                return StartRequested()
-            planned = plan(spec, params, catalogue)
-            return StartRequested(NewPlan(planned, plan_to_json(planned), orjson.dumps(params)))
-
-        return await asyncio.to_thread(work)
+        before = orjson.loads(live.header.params_json)
+        planned = await self._planning.of(orjson.loads(document), {**before, **given})
+        if _canonical(orjson.loads(planned.params_json)) == _canonical(before):
+            return StartRequested()
+        return StartRequested(NewPlan(planned.plan, planned.plan_json, planned.params_json))
 
 
 def _canonical(params: dict[str, Any]) -> bytes:

@@ -1,21 +1,15 @@
-"""Accepts jobs: definition, params, plan and identity, off the loop unless it is soon done; then one commit."""
+"""Accepts jobs: definition, params, plan and identity; then one commit."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from pixloom.errors import AlreadyExistsError, InvalidError, PixloomError, UnavailableError
-from pixloom.graph.plan import Plan, plan_to_json
-from pixloom.graph.planner import plan
-from pixloom.graph.run_params import resolve_params
-from pixloom.graph.validation import ValidationResult, validate
+from pixloom.errors import AlreadyExistsError, PixloomError, UnavailableError
 from pixloom_scheduler.core.model import JobRun
 from pixloom_scheduler.job import JobHeader, partition_of
 from pixloom_scheduler.journal.batch import NewJob
@@ -25,17 +19,13 @@ from pixloom_scheduler.traces import trace_context_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pixloom.graph.spec import WorkflowSpec
-    from pixloom_scheduler.catalogue import OpCatalogue
     from pixloom_scheduler.clock import DatabaseClock
     from pixloom_scheduler.journal.definitions import Definitions
     from pixloom_scheduler.journal.reader import Reader, StoredJob
+    from pixloom_scheduler.planning import Planned, Planning
     from pixloom_scheduler.replica import Replica
 
-__all__ = ["Submission", "Submissions", "body_digest", "checked"]
-
-INLINE_BYTES: Final = 8 * 1024
-"""Size up to which a document is planned on the loop, which takes less time than a thread's beginning and end."""
+__all__ = ["Submission", "Submissions", "body_digest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +47,6 @@ class Submission:
         name: Name of the job; empty means the workflow's.
         start: Whether to start it at once.
         trace_context: W3C headers of the call.
-        size: Bytes of the call's body, once its digest is known.
     """
 
     project: str
@@ -74,25 +63,6 @@ class Submission:
     name: str
     start: bool
     trace_context: dict[str, str]
-    size: int = 0
-
-
-def checked(result: ValidationResult) -> WorkflowSpec:
-    """Return the spec of a valid document.
-
-    Raises:
-        InvalidError: With everything that is wrong.
-    """
-    if result.spec is None or result.problems:
-        count = len(result.problems)
-        first = result.problems[0] if result.problems else None
-        where = f": {first.pointer or '/'}: {first.detail}" if first else ""
-        more = f" (and {count - 1} more)" if count > 1 else ""
-        reason = "INVALID_WORKFLOW"
-        if result.problems and all(problem.reason == "NOT_SUPPORTED" for problem in result.problems):
-            reason = "NOT_SUPPORTED"
-        raise InvalidError(f"the workflow is not valid{where}{more}", reason=reason, problems=result.problems)
-    return result.spec
 
 
 class Submissions:
@@ -104,14 +74,14 @@ class Submissions:
         replica: Replica,
         definitions: Definitions,
         reader: Reader,
-        catalogue: OpCatalogue,
+        planning: Planning,
         clock: DatabaseClock,
         new_id: Callable[[], str],
     ) -> None:
         self._replica = replica
         self._definitions = definitions
         self._reader = reader
-        self._catalogue = catalogue
+        self._planning = planning
         self._clock = clock
         self._new_id = new_id
         self._turn = 0
@@ -127,19 +97,16 @@ class Submissions:
         before = await self.repeated(submission.project, submission.request_id, submission.digest)
         if before is not None:
             return before
-        version, document, sha256, size = 0, submission.document, "", submission.size
+        version, document, sha256 = 0, submission.document, ""
         if document is None:
             definition = await self._definitions.get(submission.project, submission.workflow, submission.version)
             version, document, sha256 = definition.version, orjson.loads(definition.spec), definition.sha256
-            size += len(definition.spec)
         # A job that waits to be started may be given the params it lacks then.
-        planning = partial(self._planned, document, submission.params, complete=submission.start)
-        spec, params, planned, result, plan_json = (
-            planning() if size <= INLINE_BYTES else await asyncio.to_thread(planning)
-        )
-        header = self._header(submission, spec, version=version, sha256=sha256 or result.sha256 or "", params=params)
-        run = JobRun.of(header.id, header.partition, planned, priority=header.priority)
-        new = NewJob(header, orjson.dumps(result.document), plan_json, "RUNNING" if submission.start else "PENDING")
+        planned = await self._planning.of(document, submission.params, complete=submission.start)
+        header = self._header(submission, planned, version=version, sha256=sha256 or planned.sha256)
+        run = JobRun.of(header.id, header.partition, planned.plan, priority=header.priority)
+        state = "RUNNING" if submission.start else "PENDING"
+        new = NewJob(header, planned.document_json, planned.plan_json, state)
         try:
             return await self._replica.submit(new, LiveJob(header, run), start=submission.start)
         except PixloomError:
@@ -148,20 +115,6 @@ class Submissions:
             if before is None:
                 raise
             return before
-
-    def _plan(
-        self, document: dict[str, Any], given: dict[str, Any], *, complete: bool = True
-    ) -> tuple[WorkflowSpec, dict[str, Any], Plan, ValidationResult]:
-        result = validate(document, self._catalogue.current)
-        spec = checked(result)
-        params = resolve_params(spec, given, complete=complete)
-        return spec, params, plan(spec, params, self._catalogue.current, complete=complete), result
-
-    def _planned(
-        self, document: dict[str, Any], given: dict[str, Any], *, complete: bool
-    ) -> tuple[WorkflowSpec, dict[str, Any], Plan, ValidationResult, bytes]:
-        spec, params, planned, result = self._plan(document, given, complete=complete)
-        return spec, params, planned, result, plan_to_json(planned)
 
     async def repeated(self, project: str, request_id: str, digest: str) -> LiveJob | StoredJob | None:
         """Return the job that a call made when it came before; None if it is new or has no id.
@@ -186,9 +139,8 @@ class Submissions:
         """
         return f"{self._new_id()[:-2]}{self._next_partition():02x}"
 
-    def _header(
-        self, submission: Submission, spec: WorkflowSpec, *, version: int, sha256: str, params: dict[str, Any]
-    ) -> JobHeader:
+    def _header(self, submission: Submission, planned: Planned, *, version: int, sha256: str) -> JobHeader:
+        spec = planned.spec
         job_id = self.mint()
         created = datetime.fromtimestamp(self._clock.now(), UTC)
         return JobHeader(
@@ -200,7 +152,7 @@ class Submissions:
             workflow=spec.name,
             version=version,
             sha256=sha256,
-            params_json=orjson.dumps(params),
+            params_json=planned.params_json,
             metadata_json=orjson.dumps({**spec.metadata, **submission.metadata}),
             create_time=created,
             external_id=submission.external_id,
@@ -219,11 +171,6 @@ class Submissions:
         self._turn += 1
         return owned[self._turn % len(owned)]
 
-    async def plan(self, document: dict[str, Any], params: dict[str, Any]) -> Plan:
-        """Return the plan of a run without running it."""
-        _, _, planned, _ = await asyncio.to_thread(self._plan, document, params)
-        return planned
-
 
 def body_digest(submission: Submission) -> Submission:
     """Return the submission with the digest of what makes it the same request."""
@@ -240,4 +187,4 @@ def body_digest(submission: Submission) -> Submission:
         submission.start,
     )
     encoded = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
-    return replace(submission, digest=hashlib.sha256(encoded).hexdigest(), size=len(encoded))
+    return replace(submission, digest=hashlib.sha256(encoded).hexdigest())

@@ -13,6 +13,7 @@ from pixloom.graph.summaries import StageSummary, stage_summaries
 from pixloom.graph.validation import ValidationResult, validate
 from pixloom.v1 import workflow_pb2, workflow_pb2_grpc
 from pixloom_scheduler.journal.definitions import Definition, NewDefinition
+from pixloom_scheduler.planning import checked
 from pixloom_scheduler.rpc.requests import (
     PROJECT,
     page_size,
@@ -21,7 +22,6 @@ from pixloom_scheduler.rpc.requests import (
     read_page_token,
     write_page_token,
 )
-from pixloom_scheduler.submission import checked
 
 if TYPE_CHECKING:
     import grpc
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pixloom_scheduler.catalogue import OpCatalogue
     from pixloom_scheduler.executors import ExecutorRegistry
     from pixloom_scheduler.journal.definitions import Definitions
-    from pixloom_scheduler.submission import Submissions
+    from pixloom_scheduler.planning import Planning
 
     Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -79,12 +79,12 @@ class Workflows(workflow_pb2_grpc.WorkflowServiceServicer):
         *,
         definitions: Definitions,
         catalogue: OpCatalogue,
-        submissions: Submissions,
+        planning: Planning,
         executors: ExecutorRegistry,
     ) -> None:
         self._definitions = definitions
         self._catalogue = catalogue
-        self._submissions = submissions
+        self._planning = planning
         self._executors = executors
 
     async def _check(self, spec_json: bytes) -> ValidationResult:
@@ -173,10 +173,10 @@ class Workflows(workflow_pb2_grpc.WorkflowServiceServicer):
                 document = read_json(request.spec_json, "spec")
             case _:
                 raise InvalidError("give either `workflow` (a name) or `spec` (a document)")
-        planned = await self._submissions.plan(document, read_json(request.params_json, "params"))
+        planned = await self._planning.of(document, read_json(request.params_json, "params"))
         response = workflow_pb2.PlanWorkflowResponse()
         known_s = 0.0
-        for summary in stage_summaries(planned, self._catalogue.current, source_items=dict(request.source_items)):
+        for summary in stage_summaries(planned.plan, self._catalogue.current, source_items=dict(request.source_items)):
             response.stages.append(_stage(summary))
             known_s += summary.cost_s * (summary.items or 1) / max(1, self._executors.slots(summary.pool))
         response.estimated_duration.FromMicroseconds(round(known_s * 1e6))
