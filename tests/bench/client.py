@@ -7,13 +7,17 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from google.protobuf.duration_pb2 import Duration
+
 from pixloom.sdk.watching import NO_EVENTS
 from pixloom.v1 import job_pb2, job_pb2_grpc
 
 if TYPE_CHECKING:
     import grpc
 
-__all__ = ["Finished", "cancel_job", "run_job", "started_after", "submit", "until_tasks_done"]
+__all__ = ["Finished", "cancel_job", "run_job", "run_small_job", "started_after", "submit", "until_tasks_done"]
+
+_MOST_WAIT = Duration(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,18 @@ class Finished:
     job: job_pb2.Job
     nodes: list[job_pb2.Node]
     elapsed_s: float
+
+
+async def run_small_job(channel: grpc.aio.Channel, document: dict[str, Any]) -> float:
+    """Submit a document in a call that waits for the job's end and return its seconds; not COMPLETED raises."""
+    stub = job_pb2_grpc.JobServiceStub(channel)
+    spec = json.dumps(document).encode()
+    begin = time.perf_counter()
+    answer = await stub.CreateJob(job_pb2.CreateJobRequest(spec_json=spec, wait=_MOST_WAIT))
+    elapsed = time.perf_counter() - begin
+    if answer.job.state != job_pb2.JOB_STATE_COMPLETED:
+        raise RuntimeError(f"{document['name']} did not complete: {answer.job.state} {answer.job.error}")
+    return elapsed
 
 
 async def run_job(channel: grpc.aio.Channel, document: dict[str, Any]) -> Finished:

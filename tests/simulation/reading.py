@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from pixloom.graph.plan import plan_from_json
+from pixloom.graph.plan_codec import plan_from_json
 from pixloom_scheduler.core.apply import apply
 from pixloom_scheduler.core.model import JobRun
 from pixloom_scheduler.journal.loader import LoadedJob, header_of

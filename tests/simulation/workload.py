@@ -12,7 +12,8 @@ import orjson
 
 from pixloom.errors import PixloomError, UnavailableError
 from pixloom.graph.catalogue import OpKind
-from pixloom.graph.plan import Edge, NodePlan, OnError, Plan, RetryPolicy, StageKind, StagePlan, plan_to_json
+from pixloom.graph.plan import Edge, NodePlan, OnError, Plan, RetryPolicy, StageKind, StagePlan
+from pixloom.graph.plan_codec import plan_to_json
 from pixloom_scheduler.core.changes import NewPlan
 from pixloom_scheduler.core.events import (
     CancelRequested,

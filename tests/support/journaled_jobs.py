@@ -7,7 +7,8 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from pixloom.graph.plan import StageKind, plan_to_json
+from pixloom.graph.plan import StageKind
+from pixloom.graph.plan_codec import plan_to_json
 from pixloom.v1 import executor_pb2, item_pb2
 from pixloom_scheduler.clock import DatabaseClock
 from pixloom_scheduler.core.changes import TasksGranted, TasksOffered

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from pixloom.errors import InvalidError
-from pixloom.graph.plan import plan_to_json
+from pixloom.graph.plan_codec import plan_to_json
 from pixloom.graph.planner import plan
 from pixloom.graph.run_params import resolve_params
 from pixloom.graph.validation import validate

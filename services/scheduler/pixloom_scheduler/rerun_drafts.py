@@ -16,7 +16,7 @@ import orjson
 
 from pixloom.errors import InvalidError, Problem, StateConflictError
 from pixloom.graph.param_uses import params_read
-from pixloom.graph.plan import Plan, plan_from_json, plan_to_json
+from pixloom.graph.plan_codec import plan_from_json, plan_to_json
 from pixloom.graph.planner import plan
 from pixloom.graph.pointers import pointer
 from pixloom.graph.run_params import resolve_params
@@ -29,6 +29,7 @@ from pixloom_scheduler.planning import checked
 
 if TYPE_CHECKING:
     from pixloom.graph.catalogue import Catalogue
+    from pixloom.graph.plan import Plan
     from pixloom_scheduler.journal.reader import StoredJob
 
 __all__ = ["Draft", "Rerun", "draft"]

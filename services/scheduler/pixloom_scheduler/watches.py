@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from pixloom.errors import UnavailableError
-from pixloom.graph.plan import plan_from_json
+from pixloom.graph.plan_codec import plan_from_json
 from pixloom.v1 import job_pb2
 from pixloom_scheduler.core.model import JobRun
 from pixloom_scheduler.journal.rows import decode
@@ -70,7 +70,7 @@ class Watches:
                 place += 1
                 if event.seq > after:
                     yield job_pb2.WatchJobResponse(event=event)
-            ended = live.run.state.is_terminal and live.run.seq == live.committed_seq
+            ended = _has_ended(live)
             now = asyncio.get_running_loop().time()
             # An end is shown once it is durable: whoever sees it stops watching.
             if ended or (now >= next_snapshot and not live.run.state.is_terminal):
@@ -84,6 +84,15 @@ class Watches:
             if ended:
                 return
             await self._wait(news, live, next_snapshot, is_shown=is_shown)
+
+    async def until_ended(self, live: LiveJob, *, wait_s: float) -> None:
+        """Return once a job has ended and its end is durable, it went to another replica, or `wait_s` are over."""
+        try:
+            async with asyncio.timeout(wait_s):
+                while not (live.is_gone or _has_ended(live)):
+                    await live.news.wait()
+        except TimeoutError:
+            return
 
     @staticmethod
     async def _wait(news: asyncio.Event, live: LiveJob, next_snapshot: float, *, is_shown: bool) -> None:
@@ -128,3 +137,8 @@ class Watches:
             event.generation = row["generation"]
             events.append(event)
         return events
+
+
+def _has_ended(live: LiveJob) -> bool:
+    """Return whether a job has ended and the database has its end."""
+    return live.run.state.is_terminal and live.run.seq == live.committed_seq

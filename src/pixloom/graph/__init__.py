@@ -27,9 +27,8 @@ if TYPE_CHECKING:
         RetryPolicy,
         StageKind,
         StagePlan,
-        plan_from_json,
-        plan_to_json,
     )
+    from pixloom.graph.plan_codec import plan_from_json, plan_to_json
     from pixloom.graph.planner import plan as plan_workflow
     from pixloom.graph.references import resolve_node_params
     from pixloom.graph.run_params import resolve_params
@@ -94,9 +93,8 @@ _HOMES = {
         "RetryPolicy",
         "StageKind",
         "StagePlan",
-        "plan_from_json",
-        "plan_to_json",
     ),
+    "plan_codec": ("plan_from_json", "plan_to_json"),
     "references": ("resolve_node_params",),
     "run_params": ("resolve_params",),
     "spec": ("NodeSpec", "ParamSpec", "RetrySpec", "WorkflowSpec", "workflow_json_schema"),

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import orjson
-
-from pixloom.graph.catalogue import OpKind
+if TYPE_CHECKING:
+    from pixloom.graph.catalogue import OpKind
 
 __all__ = [
     "Edge",
@@ -25,8 +24,6 @@ __all__ = [
     "RetryPolicy",
     "StageKind",
     "StagePlan",
-    "plan_from_json",
-    "plan_to_json",
 ]
 
 
@@ -164,43 +161,3 @@ class Plan:
     stages: tuple[StagePlan, ...]
     outputs: dict[str, int] = field(default_factory=dict)
     timeout_s: float | None = None
-
-
-def plan_to_json(plan: Plan) -> bytes:
-    """Return the plan as JSON; `plan_from_json` is its inverse."""
-    return orjson.dumps(plan)
-
-
-def plan_from_json(text: bytes | str) -> Plan:
-    """Return the plan that `plan_to_json` made `text` of.
-
-    Raises:
-        orjson.JSONDecodeError: If it is no JSON.
-    """
-    data = orjson.loads(text)
-    nodes = tuple(
-        NodePlan(
-            **{
-                **node,
-                "kind": OpKind(node["kind"]),
-                "needs": tuple(node["needs"]),
-                "dependencies": tuple(node["dependencies"]),
-                "on_error": OnError(node["on_error"]),
-            }
-        )
-        for node in data["nodes"]
-    )
-    stages = tuple(
-        StagePlan(
-            **{
-                **stage,
-                "kind": StageKind(stage["kind"]),
-                "nodes": tuple(stage["nodes"]),
-                "inputs": tuple(Edge(**edge) for edge in stage["inputs"]),
-                "retry": RetryPolicy(**stage["retry"]),
-                "after": tuple(stage["after"]),
-            }
-        )
-        for stage in data["stages"]
-    )
-    return Plan(nodes=nodes, stages=stages, outputs=dict(data["outputs"]), timeout_s=data["timeout_s"])

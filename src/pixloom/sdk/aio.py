@@ -74,7 +74,7 @@ class AsyncClient(Api, AsyncCaller):
             response_deserializer=call.response.FromString,
         )
         with sent_errors():
-            response = await method(call.request, timeout=self._timeout_s)
+            response = await method(call.request, timeout=self._timeout_s + call.wait_s)
         return call.parse(response)
 
     async def is_answering(self, *, timeout_s: float = 1.0) -> bool:

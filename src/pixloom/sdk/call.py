@@ -40,6 +40,7 @@ class Call(Generic[R]):
         request: The request.
         response: Class of the response.
         parse: Makes the result of the response.
+        wait_s: Seconds the server was asked to wait before it answers.
     """
 
     service: str
@@ -47,6 +48,7 @@ class Call(Generic[R]):
     request: Message
     response: type[Message]
     parse: Callable[[Any], R] = field(repr=False)
+    wait_s: float = 0.0
 
     @property
     def path(self) -> str:

@@ -77,7 +77,7 @@ class Client(Api, SyncCaller):
             response_deserializer=call.response.FromString,
         )
         with sent_errors():
-            response = method(call.request, timeout=self._timeout_s)
+            response = method(call.request, timeout=self._timeout_s + call.wait_s)
         return call.parse(response)
 
     def is_answering(self, *, timeout_s: float = 1.0) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pixloom.errors import PixloomError
 from pixloom.resources import JobState, OutputKind
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from pixloom.sdk.dag import DAG
 
 __all__ = ["JobDefinition", "JobFailedError"]
+
+_FIRST_WAIT_S: Final = 1.0
+"""A job that ends within this time takes one call; a longer one is watched, which survives a lost connection."""
 
 
 class JobFailedError(PixloomError):
@@ -101,8 +104,11 @@ class JobDefinition:
         """
         async with self._session(client, params or {}, tuple(imports)) as (session, artifacts):
             applied = await session.apply_workflow(self.to_document())
-            created = await session.create_job(self.name, version=applied.workflow.version, params=params)
-            job = await session.wait_job(created.id)
+            job = await session.create_job(
+                self.name, version=applied.workflow.version, params=params, wait_s=_FIRST_WAIT_S
+            )
+            if not job.state.is_final:
+                job = await session.wait_job(job.id)
             if job.state is not JobState.COMPLETED:
                 raise JobFailedError(job)
             results = await session.get_results(job.id)

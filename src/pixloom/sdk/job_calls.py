@@ -50,6 +50,7 @@ def create_job(
     start: bool = True,
     request_id: str | None = None,
     name: str = "",
+    wait_s: float = 0.0,
 ) -> Call[Job]:
     """Create a job; when this returns it is durable.
 
@@ -65,6 +66,8 @@ def create_job(
         start: Whether to start it at once.
         request_id: Unique id of the call; a repeated one returns the first job. A new one if not given.
         name: Name of the job; the workflow's if empty.
+        wait_s: Return once the job has ended, or after so many seconds if it has not; at most 60. It spares a small job
+            the second call of `wait_job`.
 
     Raises:
         InvalidError: If not exactly one of `workflow` and `spec` is given.
@@ -86,7 +89,8 @@ def create_job(
         request.workflow = workflow
     if spec is not None:
         request.spec_json = document_bytes(spec)
-    return Call(SERVICE, "CreateJob", request, pb.CreateJobResponse, read_job)
+    request.wait.FromNanoseconds(round(wait_s * 1e9))
+    return Call(SERVICE, "CreateJob", request, pb.CreateJobResponse, read_job, wait_s)
 
 
 def get_job(job_id: str) -> Call[Job]:

@@ -857,6 +857,7 @@ class CreateJobRequest(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
     workflow: _builtins.str
     """Name of a stored workflow."""
     spec_json: _builtins.bytes
@@ -881,6 +882,10 @@ class CreateJobRequest(_message.Message):
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Tags, added to those of the document."""
 
+    @_builtins.property
+    def wait(self) -> _duration_pb2.Duration:
+        """Answer once the job has ended, or after so long if it has not; at most 60 s. Unset or 0: as soon as it is accepted."""
+
     def __init__(
         self,
         *,
@@ -895,10 +900,11 @@ class CreateJobRequest(_message.Message):
         start: _builtins.bool | None = ...,
         request_id: _builtins.str = ...,
         name: _builtins.str = ...,
+        wait: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_start", b"_start", "definition", b"definition", "priority", b"priority", "spec_json", b"spec_json", "start", b"start", "workflow", b"workflow"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_start", b"_start", "definition", b"definition", "priority", b"priority", "spec_json", b"spec_json", "start", b"start", "wait", b"wait", "workflow", b"workflow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_start", b"_start", "definition", b"definition", "external_id", b"external_id", "metadata_json", b"metadata_json", "name", b"name", "params_json", b"params_json", "priority", b"priority", "request_id", b"request_id", "spec_json", b"spec_json", "start", b"start", "tags", b"tags", "version", b"version", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_start", b"_start", "definition", b"definition", "external_id", b"external_id", "metadata_json", b"metadata_json", "name", b"name", "params_json", b"params_json", "priority", b"priority", "request_id", b"request_id", "spec_json", b"spec_json", "start", b"start", "tags", b"tags", "version", b"version", "wait", b"wait", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pixloom.graph.plan import StageKind, plan_to_json
+from pixloom.graph.plan import StageKind
+from pixloom.graph.plan_codec import plan_to_json
 from pixloom_scheduler.core.apply import apply
 from pixloom_scheduler.core.changes import (
     AttemptEnded,

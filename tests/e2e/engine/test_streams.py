@@ -9,7 +9,9 @@ import asyncpg
 import grpc
 import orjson
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
+from pixloom.errors import InvalidError
 from pixloom.resources import Event
 from pixloom.rpc.channel import aio_channel
 from pixloom.v1 import executor_pb2 as pb
@@ -350,3 +352,44 @@ async def test_a_cancelled_job_ends_when_its_last_task_is_handed_back(engine: En
         back = pb.GiveBack(lease_token=grant.lease_token, job_id=job.id, generation=1, stage=batch.stage, shards=[0])
         await executor.send(give_back=back)
         assert (await engine.finish(job.id)).state == "CANCELLED"
+
+
+async def test_a_create_that_waits_answers_with_the_job_as_it_ended(engine: Engine) -> None:
+    document = {
+        "name": "small",
+        "nodes": [{"id": "only", "op": "debug.range", "params": {"count": 2}}],
+        "outputs": {"numbers": "only"},
+    }
+    job = await engine.client.create_job(spec=document, wait_s=60)
+    assert job.state == "COMPLETED"
+    assert job == await engine.client.get_job(job.id)
+    assert job.outputs["numbers"].count == 2
+    answer = await engine.http.post("/api/v1/jobs", json={"spec": document}, headers={"Prefer": "wait=60"})
+    assert (answer.status_code, answer.json()["state"]) == (201, "COMPLETED")
+
+
+async def test_a_create_that_waits_answers_when_its_time_is_up_and_the_job_goes_on(engine: Engine) -> None:
+    document = {"name": "long", "nodes": [{"id": "only", "op": "debug.sleep", "params": {"seconds": 60}}]}
+    begin = asyncio.get_running_loop().time()
+    job = await engine.client.create_job(spec=document, wait_s=0.5, request_id="waits-in-vain")
+    waited_s = asyncio.get_running_loop().time() - begin
+    assert job.state == "RUNNING"
+    assert waited_s >= 0.5
+    async with aio_channel(engine.client.address) as channel:
+        request = job_pb2.CreateJobRequest(
+            spec_json=orjson.dumps(document), request_id="waits-in-vain", wait=Duration(seconds=60)
+        )
+        # The deadline of the call comes before that of its wait: it is answered all the same, and with the first job.
+        again = await job_pb2_grpc.JobServiceStub(channel).CreateJob(request, timeout=2)
+    assert (again.job.id, again.job.state) == (job.id, job_pb2.JOB_STATE_RUNNING)
+    await engine.client.cancel_job(job.id, now=True)
+
+
+@pytest.mark.parametrize("wait_s", [-1.0, 61.0])
+async def test_a_wait_out_of_range_is_refused_before_anything_is_accepted(engine: Engine, wait_s: float) -> None:
+    with pytest.raises(InvalidError, match="it ranges from 0 to 60 s") as refused:
+        await engine.client.create_job(
+            spec={"name": "never", "nodes": [{"id": "a", "op": "debug.noop"}]}, wait_s=wait_s
+        )
+    assert [problem.pointer for problem in refused.value.problems] == ["/wait"]
+    assert [job async for job in engine.client.iter_jobs(workflow="never")] == []

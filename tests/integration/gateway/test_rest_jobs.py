@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from pixloom.resources import Job
 from pixloom.v1 import job_pb2
 
@@ -52,6 +54,26 @@ async def test_idempotency_key_gives_the_first_job_again(http: Any) -> None:
         for _ in range(2)
     ]
     assert answers[0].json()["id"] == answers[1].json()["id"]
+
+
+@pytest.mark.parametrize(
+    ("prefer", "seconds"),
+    [
+        ("wait=10", 10),
+        ("respond-async, wait=5", 5),
+        ('Wait = "7"; strict', 7),
+        ("wait=100000", 60),
+        ("wait=-1", 0),
+        ("wait=soon", 0),
+        ("await=3", 0),
+        ("", 0),
+    ],
+)
+async def test_the_end_is_waited_for_if_that_is_preferred(http: Any, peer: Any, prefer: Any, seconds: Any) -> None:
+    answer = await http.post("/api/v1/jobs", json={"spec": {"name": "w"}}, headers={"Prefer": prefer})
+    assert answer.status_code == 201
+    assert answer.headers.get("preference-applied") == (f"wait={seconds}" if seconds else None)
+    assert peer.jobs.seen_requests[0].wait.seconds == seconds
 
 
 async def test_jobs_are_listed_with_filters_and_pages(http: Any, peer: Any) -> Any:

@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from pixloom.errors import OverloadedError, UnavailableError
 from pixloom.v1 import job_pb2
@@ -78,6 +79,37 @@ async def test_a_scheduler_that_hangs_is_left_for_another(second: Any, sockets: 
         await scheduler.close()
         await hanging.stop()
     assert codes == ["DEADLINE_EXCEEDED", "OK", "OK"]
+
+
+async def test_a_scheduler_that_was_asked_to_wait_is_given_the_time_for_it(second: Any, sockets: Any) -> None:
+    """The attempt at another address comes after the wait and not in the middle of it."""
+    may_answer = asyncio.Event()
+    waiting = SchedulerPeer()
+    create = waiting.jobs.CreateJob
+
+    async def slow(request: Any, context: Any) -> Any:
+        await may_answer.wait()
+        return await create(request, context)
+
+    waiting.jobs.CreateJob = slow  # type: ignore[method-assign]
+    await waiting.start(f"unix:{sockets}/waiting")
+    codes: list[str] = []
+    scheduler = Scheduler(
+        [f"unix:{sockets}/waiting", f"unix:{sockets}/t"],
+        attempt_s=0.2,
+        observe=lambda _path, code, _seconds: codes.append(code),
+    )
+    request = job_pb2.CreateJobRequest(workflow="w", request_id="r", wait=Duration(seconds=60))
+    try:
+        call = asyncio.ensure_future(scheduler.call(methods.CREATE_JOB, request, repeatable=True, wait_s=60))
+        await asyncio.sleep(0.6)
+        may_answer.set()
+        assert (await call).job.workflow == "w"
+    finally:
+        await scheduler.close()
+        await waiting.stop()
+    assert codes == ["OK"]
+    assert second.jobs.seen_requests == []
 
 
 async def test_overload_is_an_answer_and_not_tried_elsewhere(

@@ -11,7 +11,8 @@ import asyncpg
 import pytest
 
 from pixloom.errors import UnavailableError
-from pixloom.graph.plan import StageKind, plan_to_json
+from pixloom.graph.plan import StageKind
+from pixloom.graph.plan_codec import plan_to_json
 from pixloom_scheduler.clock import DatabaseClock
 from pixloom_scheduler.core.changes import TasksGranted, TasksOffered
 from pixloom_scheduler.core.events import CancelRequested, DispatchFilled, Result, TasksClaimed, TasksReported

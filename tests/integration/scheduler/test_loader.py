@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import text
 
 from pixloom.graph.catalogue import OpKind
-from pixloom.graph.plan import NodePlan, Plan, StageKind, plan_to_json
+from pixloom.graph.plan import NodePlan, Plan, StageKind
+from pixloom.graph.plan_codec import plan_to_json
 from pixloom_scheduler.core.apply import apply
 from pixloom_scheduler.core.changes import AttemptEnded, Cut, JobStarted, NodeTally
 from pixloom_scheduler.core.events import CancelRequested, RecoverRequested, Result, StartRequested

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from pixloom.errors import AlreadyExistsError, InvalidError, NotFoundError, StateConflictError, UnavailableError
-from pixloom.graph.plan import plan_from_json
+from pixloom.graph.plan_codec import plan_from_json
 from pixloom.v1 import job_pb2
 from pixloom_scheduler.core.apply import apply
 from pixloom_scheduler.core.changes import JobAccepted

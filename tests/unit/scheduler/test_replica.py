@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 import pytest
 
 from pixloom.errors import StateConflictError, UnavailableError
-from pixloom.graph.plan import StageKind, plan_to_json
+from pixloom.graph.plan import StageKind
+from pixloom.graph.plan_codec import plan_to_json
 from pixloom_scheduler.clock import DatabaseClock
 from pixloom_scheduler.core.events import CancelRequested, PauseRequested, ResumeRequested, StartRequested
 from pixloom_scheduler.core.model import JobRun

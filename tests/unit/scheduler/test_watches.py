@@ -42,9 +42,13 @@ def commit(live: LiveJob) -> None:
     live.announce()
 
 
-def watch(live: LiveJob, *, after: int = 0) -> Any:
+def watches(live: LiveJob) -> Watches:
     nothing = cast("Any", None)
-    return Watches(reads=cast("Any", Reads(live)), reader=nothing, clock=nothing).watch(live.header.id, after)
+    return Watches(reads=cast("Any", Reads(live)), reader=nothing, clock=nothing)
+
+
+def watch(live: LiveJob, *, after: int = 0) -> Any:
+    return watches(live).watch(live.header.id, after)
 
 
 async def next_snapshot(updates: Any) -> job_pb2.JobSnapshot:
@@ -99,3 +103,29 @@ async def test_an_end_is_not_shown_before_it_is_durable_and_the_loop_goes_on_mea
     commit(live)
     async with asyncio.timeout(1):
         assert (await waiting).job.seq == live.run.seq
+
+
+async def test_who_waits_for_an_end_waits_until_it_is_durable() -> None:
+    live = live_job(1, SHAPE)
+    commit(live)
+    waiting = asyncio.ensure_future(watches(live).until_ended(live, wait_s=60))
+    happen(live, CancelRequested("enough", now=True))
+    live.announce()
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    commit(live)
+    async with asyncio.timeout(60):
+        await waiting
+
+
+async def test_who_waits_for_an_end_is_told_when_the_job_went_elsewhere_or_the_time_is_up() -> None:
+    live = live_job(1, SHAPE)
+    commit(live)
+    waiting = asyncio.ensure_future(watches(live).until_ended(live, wait_s=60))
+    await asyncio.sleep(0)
+    live.is_gone = True
+    live.announce()
+    other = live_job(2, SHAPE)
+    async with asyncio.timeout(60):
+        await waiting
+        await watches(other).until_ended(other, wait_s=0.01)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request
@@ -21,13 +22,22 @@ from pixloom_gateway.upstream import methods
 if TYPE_CHECKING:
     from pixloom_gateway.rest.context import RouteContext
 
-__all__ = ["IdempotencyKey", "JobId", "accepted", "job_routes", "states_of"]
+__all__ = ["IdempotencyKey", "JobId", "accepted", "job_routes", "preferred_wait_s", "states_of"]
 
 JobId = Annotated[str, Path(alias="id", max_length=256, description="Id of the job.")]
 IdempotencyKey = Annotated[
     str | None,
     Header(alias="Idempotency-Key", max_length=255, description="Unique id of the call: repeating it changes nothing."),
 ]
+Prefer = Annotated[
+    str | None,
+    Header(
+        max_length=255,
+        description="`wait=10` answers once the job has ended, or after 10 seconds if it has not (RFC 7240); at most 60.",
+    ),
+]
+_MOST_WAIT_S = 60
+_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?=$|[,;])", re.IGNORECASE)
 _MISSING = "there is no job 0198c5…; `pixloom list` shows those there are"
 _ENDED = "job 0198c5… is COMPLETED: it is not possible to change the priority of it now"
 _RUNNING = "job 0198c5… is RUNNING: it is not possible to delete it now; cancel it first"
@@ -40,12 +50,14 @@ def job_routes(context: RouteContext) -> APIRouter:
     scheduler = context.scheduler
 
     @routes.post("", status_code=201, response_model=Job, openapi_extra=document_body(JobBody))
-    async def create_job(request: Request, key: IdempotencyKey = None) -> Response:
+    async def create_job(request: Request, key: IdempotencyKey = None, prefer: Prefer = None) -> Response:
         """Accept a job; once this answers it is never lost."""
         body = await read_body(request, JobBody)
         message = _creation(body, request_id=key or context.new_id())
-        answer = await scheduler.call(methods.CREATE_JOB, message, repeatable=True)
-        return accepted(answer.job)
+        wait_s = preferred_wait_s(prefer)
+        message.wait.seconds = wait_s
+        answer = await scheduler.call(methods.CREATE_JOB, message, repeatable=True, wait_s=wait_s)
+        return accepted(answer.job, wait_s=wait_s)
 
     @routes.get("", response_model=Page[Job])
     async def list_jobs(
@@ -121,9 +133,18 @@ def job_routes(context: RouteContext) -> APIRouter:
     return routes
 
 
-def accepted(job: job_pb2.Job) -> Response:
-    """Return the answer for a job that was created."""
-    return reply(Job.from_proto(job), status=201, headers={"Location": f"/api/v1/jobs/{job.id}"})
+def preferred_wait_s(prefer: str | None) -> int:
+    """Return for how many seconds a `Prefer` header asks to wait; 0 if for none. What is not understood is ignored."""
+    found = _WAIT.search(prefer or "")
+    return min(int(found[1]), _MOST_WAIT_S) if found else 0
+
+
+def accepted(job: job_pb2.Job, *, wait_s: int = 0) -> Response:
+    """Return the answer for a job that was created, after `wait_s` seconds or its end if that was asked for."""
+    headers = {"Location": f"/api/v1/jobs/{job.id}"}
+    if wait_s:
+        headers["Preference-Applied"] = f"wait={wait_s}"
+    return reply(Job.from_proto(job), status=201, headers=headers)
 
 
 def _creation(body: JobBody, *, request_id: str) -> job_pb2.CreateJobRequest:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
-from pixloom_gateway.upstream.methods import has_request_id, is_repeatable
+from pixloom_gateway.upstream.methods import is_repeatable, read_creation
 from pixloom_gateway.upstream.scheduler import error_of
 
 if TYPE_CHECKING:
@@ -73,13 +73,15 @@ def _forward_to(scheduler: Scheduler, path: str) -> Callable[[bytes, Any], Await
     repeatable = is_repeatable(path)
 
     async def forward(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        has_request_id, wait_s = read_creation(path, request)
         try:
             response, trailers = await scheduler.forward(
                 path,
                 request,
                 metadata=carried_metadata(context.invocation_metadata()),
                 timeout_s=context.time_remaining(),
-                repeatable=repeatable or has_request_id(path, request),
+                repeatable=repeatable or has_request_id,
+                wait_s=wait_s,
             )
         except grpc.aio.AioRpcError as error:
             trailers = tuple(error.trailing_metadata() or ())

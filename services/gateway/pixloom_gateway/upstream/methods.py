@@ -12,7 +12,7 @@ from pixloom.v1 import executor_admin_pb2, job_pb2, op_pb2, workflow_pb2
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-__all__ = ["FORWARDED_SERVICES", "Method", "begins_a_job", "has_request_id", "is_repeatable", "path_of"]
+__all__ = ["FORWARDED_SERVICES", "Method", "begins_a_job", "is_repeatable", "path_of", "read_creation"]
 
 Request = TypeVar("Request", bound="Message")
 Response = TypeVar("Response", bound="Message")
@@ -64,15 +64,22 @@ def is_repeatable(path: str) -> bool:
     return path not in _NOT_REPEATABLE
 
 
-def has_request_id(path: str, data: bytes) -> bool:
-    """Return whether the request of a create can be told from another one of the same content."""
+def read_creation(path: str, data: bytes) -> tuple[bool, float]:
+    """Read from the request of a create what matters on its way.
+
+    Returns:
+        Whether it can be told from another one of the same content, and for how many seconds the scheduler is asked to
+        wait before it answers.
+    """
     method = _CREATES.get(path)
     if method is None:
-        return False
+        return False, 0.0
     try:
-        return bool(method.FromString(data).request_id)
+        request = method.FromString(data)
     except DecodeError:
-        return False
+        return False, 0.0
+    wait = request.wait if path == CREATE_JOB.path else None
+    return bool(request.request_id), wait.seconds + wait.nanos / 1e9 if wait is not None else 0.0
 
 
 def begins_a_job(path: str) -> bool:

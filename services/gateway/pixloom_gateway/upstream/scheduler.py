@@ -85,7 +85,12 @@ class Scheduler:
             await channel.close()
 
     async def call(
-        self, method: Method[Request, Response], request: Request, *, repeatable: bool | None = None
+        self,
+        method: Method[Request, Response],
+        request: Request,
+        *,
+        repeatable: bool | None = None,
+        wait_s: float = 0.0,
     ) -> Response:
         """Make a call.
 
@@ -93,13 +98,14 @@ class Scheduler:
             method: One of `pixloom_gateway.upstream.methods`.
             request: Its request.
             repeatable: Whether it may be sent twice; by its method if not given. True for creates with a request_id.
+            wait_s: Seconds the scheduler was asked to wait before it answers.
 
         Raises:
             PixloomError: What the scheduler raised, or UNAVAILABLE or DEADLINE_EXCEEDED if it does not answer.
         """
         again = is_repeatable(method.path) if repeatable is None else repeatable
         try:
-            data, _ = await self.forward(method.path, request.SerializeToString(), repeatable=again)
+            data, _ = await self.forward(method.path, request.SerializeToString(), repeatable=again, wait_s=wait_s)
         except grpc.aio.AioRpcError as error:
             raise error_of(error) from error
         return method.response.FromString(data)
@@ -112,8 +118,17 @@ class Scheduler:
         metadata: Metadata = (),
         timeout_s: float | None = None,
         repeatable: bool = False,
+        wait_s: float = 0.0,
     ) -> tuple[bytes, Metadata]:
         """Pass a unary call on as it is.
+
+        Args:
+            path: Its full name.
+            data: Its request.
+            metadata: Its metadata.
+            timeout_s: Its time limit; the usual one and `wait_s` if it brings none.
+            repeatable: Whether it may be sent twice.
+            wait_s: Seconds the scheduler was asked to wait before it answers.
 
         Returns:
             The response and the trailing metadata.
@@ -122,13 +137,13 @@ class Scheduler:
             grpc.aio.AioRpcError: The status of the last attempt.
         """
         now = asyncio.get_running_loop().time
-        deadline = now() + (self._timeout_s if timeout_s is None else timeout_s)
+        deadline = now() + (self._timeout_s + wait_s if timeout_s is None else timeout_s)
         tries = len(self._channels)
         for round_number in range(len(self._round_delays_s) + 1):
             for turn in range(tries):
                 started_at = now()
                 left_s = max(deadline - started_at, 0.001)
-                attempt_s = min(left_s, self._attempt_s) if repeatable and tries > 1 else left_s
+                attempt_s = min(left_s, self._attempt_s + wait_s) if repeatable and tries > 1 else left_s
                 index = self._next() if begins_a_job(path) else self._current
                 span, traced = begin_call(self._tracer, path, metadata)
                 call = self._unary(index, path)(data, metadata=traced, timeout=attempt_s)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import func, select, text
 
-from pixloom.graph.plan import plan_from_json
+from pixloom.graph.plan_codec import plan_from_json
 from pixloom_scheduler.core.apply import apply
 from pixloom_scheduler.core.model import JobRun
 from pixloom_scheduler.core.summary import apply_summary

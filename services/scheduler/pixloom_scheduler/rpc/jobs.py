@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from pixloom.errors import InvalidError, NotFoundError, PixloomError, Problem
-from pixloom.graph.plan import plan_from_json
+from pixloom.graph.plan_codec import plan_from_json
 from pixloom.telemetry.propagation import inject
 from pixloom.v1 import job_pb2
 from pixloom_scheduler.crash_points import reach
 from pixloom_scheduler.journal.reader import AttemptPlace, JobFilter
+from pixloom_scheduler.live import LiveJob
 from pixloom_scheduler.rpc.requests import (
     PROJECT,
     page_size,
@@ -18,6 +20,7 @@ from pixloom_scheduler.rpc.requests import (
     read_page_token,
     read_tags,
     read_text,
+    read_wait,
     state_names,
     write_page_token,
 )
@@ -46,6 +49,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Jobs"]
 
+_ANSWER_S: Final = 0.25
+"""How long before its deadline a call that waits for a job's end is answered."""
 _OUTCOMES: Final = ("", "OK", "PARTIAL", "FAILED", "LOST", "CANCELLED")
 
 
@@ -82,8 +87,8 @@ class Jobs(JobVerbs):
     # -- Creating and reading -------------------------------------------------------------------------------------
 
     async def CreateJob(self, request: job_pb2.CreateJobRequest, context: Context) -> job_pb2.CreateJobResponse:
-        """Accept a job."""
-        del context
+        """Accept a job, and wait for its end if the caller wants that."""
+        wait_s = read_wait(request.wait)
         which = request.WhichOneof("definition")
         if which is None:
             raise InvalidError("give either `workflow` (a name) or `spec` (a document)")
@@ -107,6 +112,10 @@ class Jobs(JobVerbs):
             trace_context=inject(),
         )
         found = await self._submissions.submit(body_digest(submission))
+        if wait_s and isinstance(found, LiveJob):
+            # The job is accepted: the caller hears so even if its own deadline, if it has one, comes first.
+            left_s = (context.time_remaining() or math.inf) - _ANSWER_S
+            await self._watches.until_ended(found, wait_s=max(0.0, min(wait_s, left_s)))
         reach("reply.before")
         return job_pb2.CreateJobResponse(job=self._reads.view(found))
 

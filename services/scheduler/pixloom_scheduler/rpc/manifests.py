@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pixloom.errors import NotFoundError
-from pixloom.graph.plan import Plan, plan_from_json
+from pixloom.graph.plan_codec import plan_from_json
 from pixloom.v1 import executor_pb2, item_pb2, job_pb2
 from pixloom_scheduler.core.changes import GenerationOpened
 from pixloom_scheduler.journal.rows import decode
@@ -14,6 +14,7 @@ from pixloom_scheduler.live import LiveJob
 if TYPE_CHECKING:
     from typing import Any
 
+    from pixloom.graph.plan import Plan
     from pixloom_scheduler.inputs import InputReader
     from pixloom_scheduler.journal.loader import Loader
     from pixloom_scheduler.journal.reader import Reader, StoredJob

@@ -13,6 +13,8 @@ from pixloom.v1 import job_pb2
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from google.protobuf.duration_pb2 import Duration
+
 __all__ = [
     "PROJECT",
     "page_size",
@@ -21,6 +23,7 @@ __all__ = [
     "read_page_token",
     "read_tags",
     "read_text",
+    "read_wait",
     "state_names",
     "write_page_token",
 ]
@@ -31,6 +34,7 @@ PROJECT: Final = "default"
 DEFAULT_PAGE: Final = 100
 MAX_PAGE: Final = 1000
 MAX_TEXT: Final = 1024
+MOST_WAIT_S: Final = 60.0
 _NOT_OURS: Final = "page_token is not one that this list gave; leave it out to begin at the first page"
 _MOST_DIGITS: Final = 18
 
@@ -59,6 +63,19 @@ def read_text(value: str, what: str, *, most: int = MAX_TEXT) -> str:
         detail = f"{what} must be at most {most} characters without NUL"
         raise InvalidError(detail, problems=(Problem(f"/{what}", detail),))
     return value
+
+
+def read_wait(wait: Duration) -> float:
+    """Return how long a call may wait for a job to end, seconds.
+
+    Raises:
+        InvalidError: If it is negative or longer than a minute.
+    """
+    seconds = wait.seconds + wait.nanos / 1e9
+    if not 0 <= seconds <= MOST_WAIT_S:
+        detail = f"wait is {seconds:g} s; it ranges from 0 to {MOST_WAIT_S:g} s; watch a job that takes longer"
+        raise InvalidError(detail, problems=(Problem("/wait", detail),))
+    return seconds
 
 
 def read_tags(tags: dict[str, str], what: str = "tags") -> dict[str, str]:

@@ -15,7 +15,7 @@ import orjson
 
 from pixloom.errors import MachineError, UnavailableError
 from pixloom.graph.builtin import builtin_catalogue
-from pixloom.graph.plan import plan_from_json
+from pixloom.graph.plan_codec import plan_from_json
 from pixloom_scheduler.core.changes import AttemptEnded
 from pixloom_scheduler.journal.check.artifacts import ArtifactAudit
 from pixloom_scheduler.journal.check.audit import JobAudit
