@@ -30,10 +30,28 @@ _LOG: Final = structlog.get_logger("pixloom.gateway")
 _BACKLOG: Final = 1024
 # What is under way when the process stops has this long to end.
 _GRACE_S: Final = 3.0
+# How often the Date header of the answers is set anew, seconds.
+_TICK_S: Final = 1.0
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves signals to the process."""
+    """A server that leaves signals to the process, and that wakes once a second instead of ten times."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._leaving = asyncio.Event()
+
+    def leave(self) -> None:
+        """Take nothing new and end."""
+        self.should_exit = True
+        self._leaving.set()
+
+    async def main_loop(self) -> None:
+        """Keep the date of the answers right until it is time to leave."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TICK_S):
+                    await self._leaving.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -129,7 +147,7 @@ class Gateway:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._rpc_server.stop(_GRACE_S))
             if self._http is not None and self._serving is not None:
-                self._http.should_exit = True
+                self._http.leave()
                 group.create_task(_ended(self._serving))
         await self._scheduler.close()
         _LOG.info("gateway_stopped")
