@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from operator import attrgetter
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
@@ -61,16 +62,15 @@ def manifest(
     """
     names = sorted({name for item in items for name in item.attributes})
     columns = {name: f"attr_{name}" if name in _FIELDS else name for name in names}
-    rows = [_row(item, columns) for item in items]
     header = [*_FIELDS, *columns.values()]
     match format:
         case "parquet":
-            data = _parquet(rows, header)
+            data = _parquet(items, columns)
         case "jsonl":
-            data = _json_lines(rows)
+            data = _json_lines([_row(item, columns) for item in items])
         case "csv":
-            data = _csv(rows, header)
-    return File(data, _MEDIA_TYPES[format], {"rows": len(rows), "columns": header})
+            data = _csv([_row(item, columns) for item in items], header)
+    return File(data, _MEDIA_TYPES[format], {"rows": len(items), "columns": header})
 
 
 def _row(item: Item, columns: dict[str, str]) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def _row(item: Item, columns: dict[str, str]) -> dict[str, Any]:
     return row
 
 
-def _parquet(rows: list[dict[str, Any]], header: list[str]) -> bytes:
+def _parquet(items: list[Item], columns: dict[str, str]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -94,18 +94,15 @@ def _parquet(rows: list[dict[str, Any]], header: list[str]) -> bytes:
         **dict.fromkeys(("has_alpha", "icc"), truth),
         **dict.fromkeys(("key", "uri", "sha256", "format", "state", "reason", "detail", "op_digest"), text),
     }
-    arrays = []
-    for name in header:
-        values = [row.get(name) for row in rows]
-        if name in known:
-            arrays.append(pa.array(values, type=known[name]))
-            continue
+    arrays = [pa.array(list(map(attrgetter(name), items)), type=known[name]) for name in _FIELDS]
+    for name in columns:
+        values = [item.attributes.get(name) for item in items]
         try:
             arrays.append(pa.array(values))
         except (pa.ArrowInvalid, pa.ArrowTypeError):
             arrays.append(pa.array([None if value is None else _json(value) for value in values], type=text))
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_arrays(arrays, names=header), sink, compression="zstd")
+    pq.write_table(pa.Table.from_arrays(arrays, names=[*_FIELDS, *columns.values()]), sink, compression="zstd")
     return sink.getvalue()
 
 

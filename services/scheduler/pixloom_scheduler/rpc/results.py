@@ -26,6 +26,10 @@ MAX_TEXT: Final = 1024
 MAX_VALUE_BYTES: Final = 64 * 1024
 MAX_PAYLOAD_BYTES: Final = 256 * 1024
 
+_ORDINARY: Final = [
+    executor_pb2.TaskResult.DESCRIPTOR.fields_by_name[name]
+    for name in ("outcome", "start_time", "end_time", "counts", "output")
+]
 _OUTCOMES: Final = {
     job_pb2.ATTEMPT_OUTCOME_OK: Outcome.OK,
     job_pb2.ATTEMPT_OUTCOME_PARTIAL: Outcome.PARTIAL,
@@ -41,11 +45,45 @@ def _text(value: str) -> str:
 
 def _seconds(time: Timestamp) -> float:
     # Whole microseconds, as the database keeps them.
-    return round(time.seconds + time.nanos / 1e9, 6)
+    return (time.seconds * 1_000_000 + time.nanos // 1000) / 1e6
 
 
 def read_result(stage: StageRun, message: executor_pb2.TaskResult) -> Result:
     """Return a reported result as the core takes it; one that cannot be read becomes a FAILED one that says why."""
+    return _read_ordinary(stage, message) or _read_any(stage, message)
+
+
+def _read_ordinary(stage: StageRun, message: executor_pb2.TaskResult) -> Result | None:
+    """Read a result of a task all of whose items passed, which nearly all are; None for another one.
+
+    Asking a message for its fields at once takes a fraction of the time of asking for each.
+    """
+    # They come by their numbers: before these five there is room for shard and attempt alone, behind them for nothing.
+    last = message.ListFields()[-5:]
+    if [field for field, _ in last] != _ORDINARY:
+        return None
+    (_, outcome), (_, start), (_, end), (_, counts), (_, output) = last
+    count = output.count
+    if (
+        outcome != job_pb2.ATTEMPT_OUTCOME_OK
+        or len(counts) != len(stage.plan.nodes)
+        or message.ByteSize() > MAX_PAYLOAD_BYTES
+        or any(node.ok != count or node.filtered or node.rejected for node in counts)
+    ):
+        return None
+    return Result(
+        shard=message.shard,
+        attempt=message.attempt,
+        outcome=Outcome.OK,
+        start=_seconds(start),
+        end=_seconds(end),
+        items_out=count,
+        retryable=False,
+        payload=executor_pb2.TaskResult(output=output).SerializeToString() if count else None,
+    )
+
+
+def _read_any(stage: StageRun, message: executor_pb2.TaskResult) -> Result:
     start, end = _seconds(message.start_time), _seconds(message.end_time)
     outcome = _OUTCOMES.get(message.outcome)
     problem = "the report has no outcome" if outcome is None else _mistake(stage, message)
