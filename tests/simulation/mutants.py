@@ -128,7 +128,7 @@ MUTANTS: Final = (
     Mutant(
         "who has lost its lease goes on speaking",
         SCHEDULER + "replica:Replica.is_inside_lease",
-        "self._monotonic() < self._valid_until",
+        "self.lease.is_valid",
         "True",
         {"replicas": 2, "scheduler_freeze": 0.3, "stream_stall": 1.0, "queue_repeat": 0.6, "child_fail": 0.4},
     ),

@@ -144,6 +144,7 @@ class SchedulerProcess:
             jobs=self._loader,
             takeovers=takeovers,
             monotonic=monotonic,
+            chance=world.rng.random,
         )
         js: Any = queue.connect(self.process)
         self.dispatcher = Dispatcher(

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["Session", "SessionListener", "SessionLostError"]
 
 MISSED_HEARTBEATS: Final = 2
+PUNCTUAL_S: Final = 0.25
+"""Lateness of a timer that may happen to anybody; what goes beyond it was kept from this process."""
+
 RECONNECT_MIN_S: Final = 0.1
 RECONNECT_MAX_S: Final = 1.0
 
@@ -263,7 +266,12 @@ class Session:
         loop = asyncio.get_running_loop()
         while True:
             self.send_heartbeat()
+            due = loop.time() + interval_s
             await asyncio.sleep(interval_s)
+            late_s = loop.time() - due
+            if late_s > PUNCTUAL_S:
+                # Nothing was read meanwhile: replies may be there.
+                self._last_reply = min(loop.time(), self._last_reply + late_s)
             if loop.time() - self._last_reply > interval_s * (MISSED_HEARTBEATS + 0.5):
                 self._log.warning("heartbeats_missed", address=self.address)
                 call.cancel()

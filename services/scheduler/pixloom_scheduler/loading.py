@@ -156,6 +156,7 @@ class Loading:
         for job_id in pending:
             partition = partition_of(job_id)
             epoch = epochs[partition]
+            await self._replica.in_time()
             if self._is_ours(partition, epoch) and job_id in (self._loads[partition].jobs or ()):
                 await self._load_one(job_id, partition, epoch)
 

@@ -18,11 +18,12 @@ from pixloom_scheduler.journal.ownership import OUTAGE
 from pixloom_scheduler.journal.tables import PARTITIONS
 from pixloom_scheduler.levelling import next_move
 from pixloom_scheduler.loading import Loading
+from pixloom_scheduler.setbacks import Setbacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pixloom_scheduler.journal.membership import Membership, Standing
+    from pixloom_scheduler.journal.membership import Holding, Membership, Standing
     from pixloom_scheduler.journal.ownership import Ownership
     from pixloom_scheduler.loading import JobSource, Takeovers
     from pixloom_scheduler.replica import Replica
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["Partitions"]
 
 LOOK_EVERY_S: Final = 1.0
+PUNCTUAL_S: Final = 0.25
+"""Lateness of a look that may happen to anybody."""
+
 _RETRY_S: Final = 0.2
 _OUTAGE: Final = (*OUTAGE, UnavailableError)
 
@@ -48,6 +52,7 @@ class Partitions:
         jobs: JobSource,
         takeovers: Takeovers,
         monotonic: Callable[[], float],
+        chance: Callable[[], float],
     ) -> None:
         """Tie the parts together; nothing is taken before `join`.
 
@@ -60,6 +65,7 @@ class Partitions:
             jobs: Loads jobs.
             takeovers: Is told of partitions taken.
             monotonic: A clock that never jumps, seconds.
+            chance: Draws a number from 0 to 1.
         """
         self.address = address
         self._id = replica_id
@@ -68,6 +74,9 @@ class Partitions:
         self._membership = membership(self._hear)
         self.loading = Loading(replica=replica, jobs=jobs, takeovers=takeovers)
         self._monotonic = monotonic
+        self._setbacks = Setbacks(monotonic=monotonic, chance=chance)
+        self._losses_seen = 0
+        self._late_s = 0.0
         self._standing: Standing | None = None
         self._heard = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
@@ -162,11 +171,14 @@ class Partitions:
         self._heard.set()
 
     async def _wait(self, seconds: float) -> None:
+        planned = self._monotonic() + seconds
         try:
             async with asyncio.timeout(seconds):
                 await self._heard.wait()
         except TimeoutError:
-            return
+            pass
+        late_s = self._monotonic() - planned
+        self._late_s = late_s if late_s > PUNCTUAL_S else 0.0
 
     async def _level(self) -> float:
         """Look, and do what follows; return when to look again, seconds from now."""
@@ -174,10 +186,16 @@ class Partitions:
         if self._is_closing:
             return LOOK_EVERY_S
         replica = self._replica
+        await self._note_losses()
         # Who does not get through to the database with its commits must not keep others from taking over.
-        alive = not replica.stamps or replica.is_inside_lease
+        alive = (not replica.stamps or replica.is_inside_lease) and not self._setbacks.left_s
+        lease_s = replica.lease.length_s
         async with self._one_at_a_time:
-            standing = self._standing = await self._membership.look(alive=alive)
+            standing = self._standing = await self._membership.look(alive=alive, lease_s=lease_s)
+        if self._setbacks.left_s and not any(member.id != self._id for member in standing.members):
+            # There is nobody to leave anything to.
+            self._setbacks.end()
+            return 0.0
         strays = [
             holding.id
             for holding in standing.partitions
@@ -186,9 +204,7 @@ class Partitions:
         if strays:
             # A transaction that took them went unanswered, or one that released them.
             await self._ownership.release(strays)
-        owners = {
-            holding.id: self._id if holding.id in replica.stamps else holding.owner for holding in standing.partitions
-        }
+        owners = {holding.id: self._owner(holding) for holding in standing.partitions}
         members = [member.id for member in standing.members]
         move = next_move(self._id, members, owners, jobs=self._count_jobs())
         if move.give:
@@ -196,20 +212,43 @@ class Partitions:
             await replica.leave(move.give)
             await self._ownership.release(list(move.give))
         if move.take and not self._is_closing:
-            await self._take(move.take)
-        return min(LOOK_EVERY_S, max(0.02, standing.next_expiry_s(self._id) + 0.02))
+            await self._take(move.take, [partition for partition, owner in owners.items() if not owner])
+        waited_for = [self._late_s + holding.left_s for holding in standing.partitions if self._waits_for(holding)]
+        next_s = min(standing.next_expiry_s(self._id), *waited_for, LOOK_EVERY_S)
+        return min(LOOK_EVERY_S, max(0.02, next_s + 0.02), self._setbacks.left_s or LOOK_EVERY_S)
 
-    async def _take(self, most: int) -> None:
-        free = [
-            holding.id
-            for holding in (self._standing.partitions if self._standing is not None else ())
-            if holding.id not in self._replica.stamps
-        ]
+    async def _note_losses(self) -> None:
+        """Stand back for a while if partitions were lost since the last look."""
+        losses, seen = self._replica.losses, self._losses_seen
+        self._losses_seen = losses
+        if losses == seen:
+            return
+        self._setbacks.note()
+        self._log.warning("standing_back", seconds=round(self._setbacks.left_s, 1))
+        # At once, or others would leave to us what we are not going to take.
+        await self._membership.leave()
+
+    def _owner(self, holding: Holding) -> str:
+        """Return the owner of a partition, blank for none."""
+        if holding.id in self._replica.stamps:
+            return self._id
+        return holding.last_owner if self._waits_for(holding) else holding.owner
+
+    def _waits_for(self, holding: Holding) -> bool:
+        """Return whether an owner whose lease has ended is given more time.
+
+        What has kept us from looking in time may have kept it from renewing, and we may only be the first to go on:
+        it has as much more time as we were late.
+        """
+        return bool(holding.last_owner) and holding.last_owner != self._id and -holding.left_s < self._late_s
+
+    async def _take(self, most: int, free: list[int]) -> None:
         since = self._monotonic()
-        owned = await self._ownership.take(most, free)
+        length_s = self._replica.lease.length_s
+        owned = await self._ownership.take(most, free, lease_s=length_s)
         if not owned:
             return
-        self._replica.own(owned, [], since=since)
+        self._replica.own(owned, [], since=since, length_s=length_s)
         self._log.info("partitions_taken", partitions=[partition.id for partition in owned])
         self.loading.begin(owned)
 

@@ -20,12 +20,7 @@ import structlog
 
 from pixloom.errors import InternalError, OverloadedError, PixloomError, StateConflictError, UnavailableError
 from pixloom_scheduler.core.apply import apply
-from pixloom_scheduler.core.changes import (
-    AttemptEnded,
-    Change,
-    Durable,
-    JobAccepted,
-)
+from pixloom_scheduler.core.changes import Change, Durable, JobAccepted
 from pixloom_scheduler.core.decide import decide
 from pixloom_scheduler.core.events import CancelRequested, Event, LeaseLost, StartRequested, TasksReported
 from pixloom_scheduler.core.settle import settle
@@ -33,12 +28,10 @@ from pixloom_scheduler.core.states import IllegalTransitionError
 from pixloom_scheduler.job import partition_of
 from pixloom_scheduler.journal.batch import NewJob, Stamp
 from pixloom_scheduler.journal.committer import BadRowError, CommitsLostError, JournalWriter, OwnershipLostError
-from pixloom_scheduler.journal.rows import encode
+from pixloom_scheduler.lease import Lease
 from pixloom_scheduler.live import LiveJob
 from pixloom_scheduler.reloading import keep_leases
-from pixloom_scheduler.side_rows import add_rows
 from pixloom_scheduler.step import OWNER_CHANGED, Effects, JobLoader, Step, Work, keep, new_future, refuse, when_durable
-from pixloom_scheduler.views import event_view
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -80,11 +73,12 @@ class Replica:
         self._clock = clock
         self._effects = effects
         self._costs = costs
-        self._lease_s = lease_s
+        self.lease = Lease(usual_s=lease_s, monotonic=monotonic)
+        self.losses = 0
         self._monotonic = monotonic
         self._queue: deque[Work] = deque()
         self._wake = asyncio.Event()
-        self._valid_until = 0.0
+        self._renewed = asyncio.Event()
         self._ended: deque[str] = deque()
         self._committing = False
         self._stopping = False
@@ -102,15 +96,27 @@ class Replica:
     @property
     def is_inside_lease(self) -> bool:
         """Whether this replica may still speak for its partitions."""
-        return self._monotonic() < self._valid_until
+        return self.lease.is_valid
 
-    def own(self, owned: Iterable[Owned], jobs: Iterable[LoadedJob], *, since: float) -> None:
+    async def in_time(self) -> None:
+        """Return once no renewal is overdue: whatever can wait does so, or it is done for somebody else's partitions."""
+        while self.stamps and self.lease.is_overdue:
+            self._renewed.clear()
+            await self._renewed.wait()
+
+    def own(
+        self, owned: Iterable[Owned], jobs: Iterable[LoadedJob], *, since: float, length_s: float | None = None
+    ) -> None:
         """Begin to serve partitions just taken, with those of their unfinished jobs that are loaded already.
 
-        Their lease counts from `since`, monotonic time before they were taken, however long it took to load the jobs.
+        Args:
+            owned: The partitions.
+            jobs: Jobs of theirs.
+            since: Monotonic time before they were taken, from which their lease counts, however long loading took.
+            length_s: Length of the lease that was asked for; None for the one that would be now.
         """
-        valid_until = since + self._lease_s * 0.8
-        self._valid_until = min(valid_until, self._valid_until) if self.stamps else valid_until
+        length_s = self.lease.length_s if length_s is None else length_s
+        self.lease.begin(since=since, length_s=length_s, among_others=bool(self.stamps))
         for partition in owned:
             self.stamps[partition.id] = Stamp(partition.epoch, partition.commit_seq)
         for loaded in jobs:
@@ -216,10 +222,8 @@ class Replica:
         Raises:
             CommitsLostError: If the database went back in time.
         """
-        renew_every = self._lease_s / 3
         while not (self._stopping and not self._queue):
-            renewal = self._valid_until - self._lease_s * 0.8 + renew_every - self._monotonic()
-            timeout = max(0.0, renewal) if self.stamps else None
+            timeout = max(0.0, self.lease.due_s) if self.stamps else None
             if not self._queue:
                 try:
                     async with asyncio.timeout(timeout):
@@ -246,8 +250,7 @@ class Replica:
             work = self._queue.popleft()
             works.append(work)
             self._take(step, work)
-        renewal = self._valid_until - self._lease_s * 0.8 + self._lease_s / 3
-        renewing = bool(self.stamps) and self._monotonic() > renewal
+        renewing = self._is_renewal_due()
         if step.batch.is_empty and not renewing:
             self._finish(step)
             return
@@ -303,27 +306,10 @@ class Replica:
         step.works.append((work, changes))
 
     def _apply(self, step: Step, live: LiveJob, changes: list[Change], collected: list[Change], *, now: float) -> None:
-        run, header = live.run, live.header
-        batch = step.batch
         for change in changes:
-            apply(run, [change], time=now)
-            if not isinstance(change, Durable):
-                continue
-            batch.rows.append(
-                encode(
-                    change,
-                    day=header.day,
-                    job_id=header.id,
-                    seq=run.seq,
-                    time=run.updated,
-                    project=header.project,
-                    generation=run.generation,
-                )
-            )
-            # Watchers see everything but attempts, which come as counts.
-            if not isinstance(change, AttemptEnded):
-                add_rows(batch, live, change, now)
-                live.pending.append(event_view(run, change, seq=run.seq, time=run.updated))
+            apply(live.run, [change], time=now)
+            if isinstance(change, Durable):
+                step.write(live, change, now)
         collected.extend(changes)
 
     async def _commit(self, step: Step, *, everything: bool) -> None:
@@ -334,6 +320,9 @@ class Replica:
             except OwnershipLostError as error:
                 self._log.warning("partitions_lost", partitions=sorted(error.partitions))
                 self._drop(error.partitions)
+                self.losses += 1
+                if not self.stamps:
+                    self.lease.note_lateness()
                 step.forget(error.partitions)
                 # The numbers stay the same: had the batch been committed after all, the database would say so.
                 if step.batch.is_empty and not (everything and self.stamps):
@@ -347,6 +336,7 @@ class Replica:
         for partition in partitions:
             stamp = self.stamps[partition]
             batch.stamps[partition] = Stamp(stamp.epoch, stamp.seq + 1)
+        batch.lease_s = self.lease.length_s
         sent = self._monotonic()
         self._committing = True
         try:
@@ -356,8 +346,11 @@ class Replica:
         self.stamps.update(batch.stamps)
         self._clock.set(time)
         if everything and self.stamps.keys() <= partitions:
-            # Counted from before the transaction began, and shorter than the row says: we fall silent first.
-            self._valid_until = sent + self._lease_s * 0.8
+            self.lease.renew(sent=sent, length_s=batch.lease_s)
+            self._renewed.set()
+
+    def _is_renewal_due(self) -> bool:
+        return bool(self.stamps) and self.lease.due_s < 0
 
     async def _commit_one_by_one(self, works: list[Work]) -> None:
         by_job: dict[str, list[Work]] = {}
@@ -377,7 +370,8 @@ class Replica:
                     self._take(step, work)
             try:
                 if not step.batch.is_empty:
-                    await self._commit(step, everything=False)
+                    # There may be many of them, and each takes its time.
+                    await self._commit(step, everything=self._is_renewal_due())
             except BadRowError as error:
                 await self._fail_job(job_id, own_works, error)
                 continue
@@ -437,7 +431,7 @@ class Replica:
 
     def _abandon(self, works: list[Work], error: Exception) -> None:
         self._log.error("commits_lost", error=str(error))
-        self._valid_until = 0.0
+        self.lease.end()
         for work in (*works, *self._queue):
             refuse(work)
         self._queue.clear()
@@ -454,6 +448,7 @@ class Replica:
         self._queue = deque(keep(self._queue, partitions))
         self._effects.dropped(gone)
         self._left.set()
+        self._renewed.set()
 
     def _finish(self, step: Step) -> None:
         """Let out what has become durable."""

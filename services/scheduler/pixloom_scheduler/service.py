@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import secrets
 import time
 import uuid
@@ -146,6 +147,7 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
         jobs=loader,
         takeovers=takeovers,
         monotonic=time.monotonic,
+        chance=random.random,
     )
 
     def new_id() -> str:

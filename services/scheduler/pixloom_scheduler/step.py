@@ -7,13 +7,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from pixloom.errors import UnavailableError
+from pixloom_scheduler.core.changes import AttemptEnded
 from pixloom_scheduler.job import partition_of
 from pixloom_scheduler.journal.batch import Batch
+from pixloom_scheduler.journal.rows import encode
+from pixloom_scheduler.side_rows import add_rows
+from pixloom_scheduler.views import event_view
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from pixloom_scheduler.core.changes import Change
+    from pixloom_scheduler.core.changes import Change, Durable
     from pixloom_scheduler.core.events import Event
     from pixloom_scheduler.core.model import LeaseRun
     from pixloom_scheduler.journal.batch import NewJob
@@ -75,6 +79,24 @@ class Step:
     batch: Batch = field(default_factory=Batch)
     touched: dict[str, tuple[LiveJob, list[Change]]] = field(default_factory=dict)
     works: list[tuple[Work, list[Change]]] = field(default_factory=list)
+
+    def write(self, live: LiveJob, change: Durable, now: float) -> None:
+        """Take in a change that was just applied: its journal row, what else is written with it, what watchers see."""
+        run, header = live.run, live.header
+        row = encode(
+            change,
+            day=header.day,
+            job_id=header.id,
+            seq=run.seq,
+            time=run.updated,
+            project=header.project,
+            generation=run.generation,
+        )
+        self.batch.rows.append(row)
+        # Watchers see everything but attempts, which come as counts.
+        if not isinstance(change, AttemptEnded):
+            add_rows(self.batch, live, change, now)
+            live.pending.append(event_view(run, change, seq=run.seq, time=run.updated))
 
     def forget(self, partitions: frozenset[int]) -> None:
         """Leave out what belongs to partitions; those who wait for it are told to try again."""

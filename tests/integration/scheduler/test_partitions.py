@@ -91,6 +91,7 @@ class Member:
             jobs=Loader(engine),
             takeovers=self.watching,
             monotonic=time.monotonic,
+            chance=lambda: 0.5,
         )
         self.tasks: list[asyncio.Task[None]] = []
 

@@ -98,6 +98,7 @@ class Batch:
         nodes: Nodes that ended.
         revisions: Jobs, by id, whose tags or priority change; the last one of a job counts.
         replans: Jobs, by id, that get another plan as they start.
+        lease_s: For how long the partitions are owned from then on, seconds; None for the usual time.
     """
 
     stamps: dict[int, Stamp] = field(default_factory=dict)
@@ -107,6 +108,7 @@ class Batch:
     nodes: list[NodeEnding] = field(default_factory=list)
     revisions: dict[str, Revision] = field(default_factory=dict)
     replans: dict[str, Replan] = field(default_factory=dict)
+    lease_s: float | None = None
 
     def without(self, partitions: frozenset[int], jobs: frozenset[str]) -> Batch:
         """Return what is left, unstamped, when partitions are lost.

@@ -111,7 +111,7 @@ class Committer:
         retry_delay_s: float = 0.05,
     ) -> None:
         self._connect = connect
-        self._lease = timedelta(seconds=lease_s)
+        self._lease_s = lease_s
         self._retry_delay_s = retry_delay_s
         self._connection: asyncpg.Connection[Any] | None = None
         self._log = structlog.get_logger("committer")
@@ -148,7 +148,7 @@ class Committer:
                 ids,
                 [batch.stamps[i].epoch for i in ids],
                 [batch.stamps[i].seq for i in ids],
-                self._lease,
+                timedelta(seconds=batch.lease_s or self._lease_s),
                 *row_columns(inline),
                 *([getattr(node, column) for node in batch.nodes] for column in NODE_TYPES),
                 *([getattr(ending, column) for ending in endings] for column in END_TYPES),

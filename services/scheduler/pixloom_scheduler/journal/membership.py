@@ -58,6 +58,7 @@ class Holding:
     Attributes:
         id: The partition.
         owner: Id of its owner; blank if it is free or the owner's lease has ended.
+        last_owner: Id of the owner whose lease has ended; blank if there is none or it gave the partition up.
         address: Address of the owner; blank without one.
         epoch: Epoch of the latest ownership.
         left_s: Time until the owner's lease ends, unless it is renewed.
@@ -68,6 +69,7 @@ class Holding:
     address: str
     epoch: int
     left_s: float
+    last_owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +120,17 @@ class Membership:
         self._connection: asyncpg.Connection[Any] | None = None
         self._is_new = True
 
-    async def look(self, *, alive: bool) -> Standing:
+    async def look(self, *, alive: bool, lease_s: float | None = None) -> Standing:
         """Return who is alive and who owns what.
 
         Args:
             alive: Whether to say that this replica is alive.
+            lease_s: For how long that counts, seconds; None for the usual time.
         """
         connection = await self._open()
         try:
             if alive:
-                await connection.execute(_BEAT, self._replica, self._address, self._lease_s)
+                await connection.execute(_BEAT, self._replica, self._address, lease_s or self._lease_s)
             if alive and self._is_new:
                 # The others' shares have changed.
                 await connection.execute("SELECT pg_notify($1, '')", CHANNEL)
@@ -184,4 +187,5 @@ def _holding(row: Any) -> Holding:
         address=row["address"] if is_owned else "",
         epoch=row["epoch"],
         left_s=row["left_s"],
+        last_owner="" if is_owned else row["owner"],
     )

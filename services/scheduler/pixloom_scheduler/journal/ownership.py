@@ -96,16 +96,20 @@ class Ownership:
         self._address = address
         self._lease_s = lease_s
 
-    async def take(self, most: int, among: Iterable[int] = range(PARTITIONS)) -> list[Owned]:
+    async def take(
+        self, most: int, among: Iterable[int] = range(PARTITIONS), *, lease_s: float | None = None
+    ) -> list[Owned]:
         """Take at most `most` partitions that nobody owns; raising the epoch is a commit of its own.
 
         Args:
             most: How many to take at most.
             among: Partitions that may be taken: none that the replica holds in memory, whatever the database says.
+            lease_s: For how long, seconds; None for the usual time.
         """
         connection = await self._connect()
         try:
-            rows = await connection.fetch(_TAKE, self._replica, self._address, self._lease_s, most, list(among))
+            length_s = lease_s or self._lease_s
+            rows = await connection.fetch(_TAKE, self._replica, self._address, length_s, most, list(among))
         finally:
             await connection.close()
         return sorted((Owned(row["id"], row["epoch"], row["commit_seq"]) for row in rows), key=lambda owned: owned.id)

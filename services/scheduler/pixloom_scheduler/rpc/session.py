@@ -48,7 +48,11 @@ __all__ = ["ExecutorSessions"]
 
 HEARTBEAT_S: Final = 1.0
 GRACE_S: Final = 1.0
+MOST_GRACES: Final = 4
 SILENCE_S: Final = 5.0
+PUNCTUAL_S: Final = 0.25
+"""Lateness of a timer that may happen to anybody; what goes beyond it was kept from this process."""
+
 MAX_OPEN_REPORTS: Final = 256
 PAGE_SLICES: Final = 1000
 
@@ -162,22 +166,44 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         self._dispatcher.executors_changed()
         self._log.info("executor_left", executor=session.id, leases=len(session.holdings.leases))
         if session.holdings.leases:
-            self._timers.at(self._clock.now() + GRACE_S, lambda: self._lose(session))
+            self._lose_later(session)
+
+    def _lose_later(self, session: ExecutorSession, *, graces: int = MOST_GRACES) -> None:
+        """Give its executor a grace in which to come back, and some more while we are late ourselves."""
+        due = self._clock.now() + GRACE_S
+
+        def end() -> None:
+            if self._clock.now() - due > PUNCTUAL_S and graces > 1:
+                # It may have come back meanwhile, and not have been read yet.
+                self._lose_later(session, graces=graces - 1)
+            else:
+                self._lose(session)
+
+        self._timers.at(due, end)
 
     def _lose(self, session: ExecutorSession) -> None:
         """Give up the leases of a session that is gone, unless the executor came back."""
         self._grants.lose(session, self._executors.get(session.id))
 
-    def watch_silence(self) -> None:
-        """End sessions that have not been heard of; called every second."""
+    def watch_silence(self, due: float | None = None) -> None:
+        """End sessions that have not been heard of; calls itself every second.
+
+        Args:
+            due: When it was to be called, seconds. What it was called late is time in which nothing was read, whoever
+                spoke, and does not count as silence.
+        """
         now = self._clock.now()
+        late_s = 0.0 if due is None else now - due
         for session in list(self._executors):
+            if late_s > PUNCTUAL_S:
+                session.last_seen = min(now, session.last_seen + late_s)
             if now - session.last_seen > SILENCE_S:
                 self._log.warning("executor_silent", executor=session.id)
                 self._executors.remove(session)
                 self._dispatcher.executors_changed()
                 self._lose(session)
-        self._timers.at(now + HEARTBEAT_S, self.watch_silence)
+        again = now + HEARTBEAT_S
+        self._timers.at(again, lambda: self.watch_silence(again))
 
     async def _read(self, session: ExecutorSession, requests: AsyncIterator[executor_pb2.SessionRequest]) -> None:
         open_reports = asyncio.Semaphore(MAX_OPEN_REPORTS)
