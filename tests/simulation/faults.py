@@ -28,6 +28,10 @@ LOST_S = 30.0
 than the deadline of a task, which would put an end to it anyway."""
 
 
+STARVED_STEPS_S = (0.005, 0.02, 0.05)
+"""Time that each callback of a starved scheduler takes: it is slow, always late, or hardly gets to anything."""
+
+
 @dataclass(slots=True)
 class Faults:
     """Rates by kind of fault: how many a second, or how often out of all; 0 means never.
@@ -65,6 +69,7 @@ class Faults:
     scheduler_kill: float = 0.0
     scheduler_freeze: float = 0.0
     scheduler_leave: float = 0.0
+    scheduler_starve: float = 0.0
 
     @classmethod
     def drawn(cls, rng: random.Random) -> Faults:
@@ -75,7 +80,7 @@ class Faults:
             "queue_down": 0.05, "stream_snap": 0.3, "stream_stall": 0.2, "report_repeat": 0.3, "report_forge": 0.3, "lease_forge": 0.3,
             "child_fail": 0.15, "child_refuse": 0.02, "child_partial": 0.3, "child_crash": 0.15, "child_hang": 0.01,
             "executor_kill": 0.2, "executor_freeze": 0.1, "executor_drain": 0.05, "scheduler_kill": 0.15,
-            "scheduler_freeze": 0.1, "scheduler_leave": 0.1,
+            "scheduler_freeze": 0.1, "scheduler_leave": 0.1, "scheduler_starve": 0.1,
         }  # fmt: skip
         share = rng.choice((0.2, 0.4, 0.6))
         drawn = {name: rng.uniform(0, rate) if rng.random() < share else 0.0 for name, rate in most.items()}
@@ -126,6 +131,7 @@ class Storm:
         self._lost_jobs: set[str] = set()
         self._gone: dict[str, float] = {}
         self._reports = 10**6
+        self.ended = 0
         database.fault_rate, database.unknown_rate = faults.database, faults.unknown_commits
         queue.loss_rate, queue.repeat_rate = faults.queue_loss, faults.queue_repeat
         queue.reorder_rate, queue.silence_rate = faults.queue_reorder, faults.queue_silence
@@ -223,6 +229,7 @@ class Storm:
             "scheduler_kill": self._kill_scheduler,
             "scheduler_freeze": self._freeze_scheduler,
             "scheduler_leave": self._dismiss_scheduler,
+            "scheduler_starve": self._starve_scheduler,
         }
         for name, strike in strikes.items():
             rate = getattr(self.faults, name)
@@ -245,6 +252,7 @@ class Storm:
         self._come_back()
         for place in [*self._schedulers, *self._executors]:
             process = (place.scheduler or place.executor).process  # type: ignore[union-attr]
+            process.step_s = 0.0
             if process.is_frozen:
                 process.thaw()
 
@@ -285,6 +293,14 @@ class Storm:
         if not process.is_frozen:
             process.freeze()
             self._world.after(self._world.rng.uniform(0.2, 9), lambda: process.thaw() if process.is_frozen else None)
+
+    def _starve_scheduler(self) -> None:
+        """Let everything that a scheduler does take long for a while."""
+        scheduler = self._pick(self._schedulers).scheduler
+        if scheduler is not None and scheduler.process.is_alive and not scheduler.process.step_s:
+            process = scheduler.process
+            process.step_s = self._world.rng.choice(STARVED_STEPS_S)
+            self._world.after(self._world.rng.uniform(3, 20), lambda: setattr(process, "step_s", 0.0))
 
     def _drain_executor(self) -> None:
         executor = self._pick(self._executors).executor
@@ -414,6 +430,10 @@ class Storm:
     def surviving(self, jobs: list[str]) -> list[str]:
         """Return the jobs that no restore took away."""
         return [job for job in jobs if job not in self._lost_jobs]
+
+    def count_ended(self) -> None:
+        """Remember how many jobs have ended by now."""
+        self.ended = sum(row["end_time"] is not None for row in self._database.tables.jobs.values())
 
     def is_everything_over(self) -> bool:
         """Return whether no job is unfinished."""

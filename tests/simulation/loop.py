@@ -4,7 +4,8 @@ The clock stands still while there is something to do and jumps to the next time
 no thread runs and no socket is opened, so a run is decided by the program and the random numbers it draws alone.
 
 Every callback belongs to the *process* in whose context it was scheduled. A frozen process gets none of its callbacks
-until it is thawed, as after SIGSTOP; the world goes on around it. A killed one is cancelled, and whatever its `finally`
+until it is thawed, as after SIGSTOP; the world goes on around it. A slow one gets them one after another, each so long
+after the one before, as where others have the processor. A killed one is cancelled, and whatever its `finally`
 blocks still try is refused by the parts that check `is_alive`.
 """
 
@@ -42,12 +43,15 @@ class Process:
         name: Name in the event log.
         is_alive: False once it was killed.
         is_frozen: Whether its callbacks are held back.
+        step_s: Time that each of its callbacks takes, seconds; 0 unless it is slow.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.is_alive = True
         self.is_frozen = False
+        self.step_s = 0.0
+        self._free_at = 0.0
         self.parked: list[Callable[[], None]] = []
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.context = contextvars.copy_context()
@@ -56,6 +60,15 @@ class Process:
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task of this process."""
         return asyncio.get_running_loop().create_task(work, context=self.context.copy())
+
+    def is_behind(self, now: float) -> bool:
+        """Return whether what it is to do now has to wait for its turn."""
+        return self.step_s > 0 or self._free_at > now
+
+    def next_turn(self, now: float) -> float:
+        """Return when it can do what comes next, after all that came before."""
+        self._free_at = max(now, self._free_at) + max(self.step_s, STEP_S)
+        return self._free_at
 
     def freeze(self) -> None:
         """Hold back what it would do."""
@@ -140,6 +153,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             handle = asyncio.Handle(callback, args, self, context)
             process.parked.append(lambda: self._run_parked(handle))
             return handle
+        if process is not None and process.is_behind(self.time()):
+            return self._call_in_turn(process, callback, args, context)
         return super().call_soon(callback, *args, context=context)
 
     def call_at(
@@ -154,11 +169,27 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         def fire() -> None:
             if process.is_frozen:
                 process.parked.append(lambda: None if timer[0].cancelled() else self._soon(fire, timer[0]))
+            elif process.is_behind(self.time()):
+                self._call_in_turn(process, lambda: None if timer[0].cancelled() else callback(*args), (), context)
             else:
                 callback(*args)
 
         timer.append(super().call_at(when, fire, context=context))
         return timer[0]
+
+    def _call_in_turn(
+        self, process: Process, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None
+    ) -> asyncio.TimerHandle:
+        turn: list[asyncio.TimerHandle] = []
+
+        def take() -> None:
+            if process.is_frozen:
+                process.parked.append(lambda: None if turn[0].cancelled() else self._soon(take, turn[0]))
+            else:
+                callback(*args)
+
+        turn.append(super().call_at(process.next_turn(self.time()), take, context=context))
+        return turn[0]
 
     def _soon(self, fire: Callable[[], None], timer: asyncio.TimerHandle) -> None:
         super().call_soon(lambda: None if timer.cancelled() else fire(), context=timer._context)  # type: ignore[attr-defined]

@@ -43,6 +43,8 @@ class Outcome:
         loop_steps: Callbacks that ran.
         commits: Transactions that were committed.
         jobs: Jobs that were accepted.
+        takeovers: Transactions that gave partitions an owner or none.
+        ended_in_storm: Jobs that had ended before it was calm.
         violations: What did not hold.
         lines: The end of the event log, or all of it.
     """
@@ -53,6 +55,8 @@ class Outcome:
     loop_steps: int
     commits: int
     jobs: int
+    takeovers: int
+    ended_in_storm: int
     violations: list[Violation]
     lines: list[str] = field(repr=False, default_factory=list)
 
@@ -130,6 +134,8 @@ async def _run(seed: int, *, is_verbose: bool, faults: Faults | None) -> Outcome
         loop_steps=world.loop.steps,
         commits=len(database.commits),
         jobs=len(client.accepted),
+        takeovers=sum(commit.is_takeover for commit in database.commits),
+        ended_in_storm=storm.ended,
         violations=world.violations,
         lines=list(world.lines),
     )
@@ -145,6 +151,7 @@ async def _play(world: World, storm: Storm, client: Client, invariants: Invarian
     storm.start()
     client.start(world.rng.randint(2, 6), commands=storm.faults.commands)
     await asyncio.sleep(STORM_S)
+    storm.count_ended()
     await storm.calm_down()
     end = world.loop.time() + CALM_S
     while world.loop.time() < end:

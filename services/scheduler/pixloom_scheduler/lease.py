@@ -19,6 +19,9 @@ __all__ = ["LONGEST", "Lease"]
 LONGEST: Final = 5.0
 """The longest lease that is asked for, in leases of the usual length."""
 
+FOR_LATENESS: Final = 3.0
+"""Seconds by which it is longer for each second of lateness."""
+
 OWN_SHARE: Final = 0.8
 """Part of its lease after which an owner falls silent: before the database says that it is over."""
 
@@ -52,10 +55,10 @@ class Lease:
 
     @property
     def length_s(self) -> float:
-        """Seconds to ask for: the usual ones, and for each that renewals are late as many more as a lease has."""
+        """Seconds to ask for: the usual ones, and three more for each second that renewals are late."""
         worst = sorted((late_s for _, late_s in self._remembered()), reverse=True)
         late_s = worst[1] if len(worst) > 1 else 0.0
-        return self._usual_s * min(LONGEST, 1.0 + late_s * 3.0 / self._usual_s)
+        return min(self._usual_s + FOR_LATENESS * late_s, self._usual_s * LONGEST)
 
     @property
     def due_s(self) -> float:

@@ -34,6 +34,9 @@ LOOK_EVERY_S: Final = 1.0
 PUNCTUAL_S: Final = 0.25
 """Lateness of a look that may happen to anybody."""
 
+MOST_GRACE_S: Final = 15.0
+"""The longest time by which others' leases are drawn out, as we were late ourselves."""
+
 _RETRY_S: Final = 0.2
 _OUTAGE: Final = (*OUTAGE, UnavailableError)
 
@@ -76,6 +79,7 @@ class Partitions:
         self._monotonic = monotonic
         self._setbacks = Setbacks(monotonic=monotonic, chance=chance)
         self._losses_seen = 0
+        self._looked: float | None = None
         self._late_s = 0.0
         self._standing: Standing | None = None
         self._heard = asyncio.Event()
@@ -171,14 +175,11 @@ class Partitions:
         self._heard.set()
 
     async def _wait(self, seconds: float) -> None:
-        planned = self._monotonic() + seconds
         try:
             async with asyncio.timeout(seconds):
                 await self._heard.wait()
         except TimeoutError:
-            pass
-        late_s = self._monotonic() - planned
-        self._late_s = late_s if late_s > PUNCTUAL_S else 0.0
+            return
 
     async def _level(self) -> float:
         """Look, and do what follows; return when to look again, seconds from now."""
@@ -192,6 +193,7 @@ class Partitions:
         lease_s = replica.lease.length_s
         async with self._one_at_a_time:
             standing = self._standing = await self._membership.look(alive=alive, lease_s=lease_s)
+        self._note_lateness()
         if self._setbacks.left_s and not any(member.id != self._id for member in standing.members):
             # There is nobody to leave anything to.
             self._setbacks.end()
@@ -227,6 +229,13 @@ class Partitions:
         self._log.warning("standing_back", seconds=round(self._setbacks.left_s, 1))
         # At once, or others would leave to us what we are not going to take.
         await self._membership.leave()
+
+    def _note_lateness(self) -> None:
+        """Take in by how much this look came later than it should have, wherever the time went."""
+        now = self._monotonic()
+        late_s = now - self._looked - LOOK_EVERY_S if self._looked is not None else 0.0
+        self._looked = now
+        self._late_s = min(late_s, MOST_GRACE_S) if late_s > PUNCTUAL_S else 0.0
 
     def _owner(self, holding: Holding) -> str:
         """Return the owner of a partition, blank for none."""

@@ -188,7 +188,7 @@ class Replica:
             raise UnavailableError(OWNER_CHANGED, retry_after_s=0.1)
         self._queue.append(work)
         self._wake.set()
-        await work.done
+        await asyncio.shield(work.done)
         return live
 
     async def command(self, job_id: str, event: Event) -> list[Change]:
@@ -198,7 +198,8 @@ class Replica:
             StateConflictError: If the event does not fit the job's state.
         """
         self._refuse_when_full()
-        return await self._post(job_id, event)
+        # Whoever asked may have gone by the time it happens; it happens all the same.
+        return await asyncio.shield(self._post(job_id, event))
 
     def report(self, job_id: str, event: Event) -> asyncio.Future[list[Change]]:
         """Let something that happened outside happen to a job; the future ends when it is durable."""
@@ -358,6 +359,9 @@ class Replica:
             by_job.setdefault(work.job_id, []).append(work)
         for job_id, own_works in by_job.items():
             await self._reload(job_id, dict(work.lease for work in reversed(own_works) if work.lease is not None))
+            if self._is_renewal_due():
+                # There may be many of them, and each takes its time.
+                await self._commit(Step(), everything=True)
         for job_id, own_works in by_job.items():
             step = Step()
             for work in own_works:
@@ -370,7 +374,6 @@ class Replica:
                     self._take(step, work)
             try:
                 if not step.batch.is_empty:
-                    # There may be many of them, and each takes its time.
                     await self._commit(step, everything=self._is_renewal_due())
             except BadRowError as error:
                 await self._fail_job(job_id, own_works, error)

@@ -85,15 +85,37 @@ class Submissions:
         self._clock = clock
         self._new_id = new_id
         self._turn = 0
+        self._under_way: dict[tuple[str, str], asyncio.Task[LiveJob | StoredJob]] = {}
 
     async def submit(self, submission: Submission) -> LiveJob | StoredJob:
         """Accept a job and return it once it is durable; a repeated request returns the first job.
+
+        It goes on when its caller gives up. A caller who then repeats the request waits for the first one to be done:
+        two jobs with one request id in the queue mean a commit that the database refuses, and everything in it has to
+        be done over again, just when time is short.
 
         Raises:
             InvalidError: If document or params are not valid.
             NotFoundError: If there is no such workflow.
             AlreadyExistsError: If the request id came with another body before.
         """
+        request = (submission.project, submission.request_id)
+        while (first := self._under_way.get(request)) is not None:
+            await asyncio.wait({first})
+        accepting = asyncio.create_task(self._accept(submission), name="submission")
+        if submission.request_id:
+            self._under_way[request] = accepting
+        accepting.add_done_callback(lambda done: self._accepted(request, done))
+        return await asyncio.shield(accepting)
+
+    def _accepted(self, request: tuple[str, str], done: asyncio.Task[LiveJob | StoredJob]) -> None:
+        if self._under_way.get(request) is done:
+            del self._under_way[request]
+        if not done.cancelled():
+            # Nobody may be waiting: then an error is no surprise worth a log line.
+            done.exception()
+
+    async def _accept(self, submission: Submission) -> LiveJob | StoredJob:
         before = await self.repeated(submission.project, submission.request_id, submission.digest)
         if before is not None:
             return before
