@@ -178,6 +178,10 @@ class SimulatedConnection:
                 }
                 for number, row in sorted(partitions.items())
             ]
+        if text.startswith("SELECT project, request_id FROM pixloom.job WHERE (project, request_id) IN"):
+            requests = self._database.tables.requests
+            wanted = zip(*args, strict=True)
+            return [{"project": project, "request_id": name} for project, name in wanted if (project, name) in requests]
         if text.startswith("SELECT incarnation, token_key"):
             return [{"incarnation": self._database.incarnation, "token_key": self._database.token_key}]
         if text.startswith("SELECT extract(epoch FROM clock_timestamp())"):
@@ -252,7 +256,11 @@ class SimulatedConnection:
             match table:
                 case "job":
                     request = (row["project"], row["request_id"])
-                    if row["id"] in tables.jobs or (row["request_id"] and request in tables.requests):
+                    if row["request_id"] and request in tables.requests:
+                        error = asyncpg.UniqueViolationError("duplicate key value violates job_by_request")
+                        error.constraint_name = "job_by_request"
+                        raise error
+                    if row["id"] in tables.jobs:
                         raise asyncpg.UniqueViolationError("duplicate key value violates unique constraint of job")
                     if row["request_id"] and any(
                         (job["project"], job["request_id"]) == request for job in transaction.jobs

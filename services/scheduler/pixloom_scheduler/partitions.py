@@ -228,7 +228,8 @@ class Partitions:
         self._setbacks.note()
         self._log.warning("standing_back", seconds=round(self._setbacks.left_s, 1))
         # At once, or others would leave to us what we are not going to take.
-        await self._membership.leave()
+        async with self._one_at_a_time:
+            await self._membership.leave()
 
     def _note_lateness(self) -> None:
         """Take in by how much this look came later than it should have, wherever the time went."""

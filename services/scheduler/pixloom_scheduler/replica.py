@@ -27,7 +27,13 @@ from pixloom_scheduler.core.settle import settle
 from pixloom_scheduler.core.states import IllegalTransitionError
 from pixloom_scheduler.job import partition_of
 from pixloom_scheduler.journal.batch import NewJob, Stamp
-from pixloom_scheduler.journal.committer import BadRowError, CommitsLostError, JournalWriter, OwnershipLostError
+from pixloom_scheduler.journal.committer import (
+    BadRowError,
+    CommitsLostError,
+    JournalWriter,
+    OwnershipLostError,
+    RepeatedRequestError,
+)
 from pixloom_scheduler.lease import Lease
 from pixloom_scheduler.live import LiveJob
 from pixloom_scheduler.reloading import keep_leases
@@ -109,14 +115,10 @@ class Replica:
     ) -> None:
         """Begin to serve partitions just taken, with those of their unfinished jobs that are loaded already.
 
-        Args:
-            owned: The partitions.
-            jobs: Jobs of theirs.
-            since: Monotonic time before they were taken, from which their lease counts, however long loading took.
-            length_s: Length of the lease that was asked for; None for the one that would be now.
+        Their lease of `length_s` seconds (as long as one would be now, if not given) counts from `since`, monotonic
+        time before they were taken, however long it took to load the jobs.
         """
-        length_s = self.lease.length_s if length_s is None else length_s
-        self.lease.begin(since=since, length_s=length_s, among_others=bool(self.stamps))
+        self.lease.begin(since=since, length_s=length_s or self.lease.length_s, among_others=bool(self.stamps))
         for partition in owned:
             self.stamps[partition.id] = Stamp(partition.epoch, partition.commit_seq)
         for loaded in jobs:
@@ -138,8 +140,7 @@ class Replica:
 
     def epoch_of(self, partition: int) -> int:
         """Return the epoch in which this replica owns a partition; 0 if it does not."""
-        stamp = self.stamps.get(partition)
-        return stamp.epoch if stamp is not None else 0
+        return self.stamps[partition].epoch if partition in self.stamps else 0
 
     def open_partitions(self) -> list[int]:
         """Return the partitions that take new jobs."""
@@ -325,10 +326,13 @@ class Replica:
                 if not self.stamps:
                     self.lease.note_lateness()
                 step.forget(error.partitions)
-                # The numbers stay the same: had the batch been committed after all, the database would say so.
-                if step.batch.is_empty and not (everything and self.stamps):
-                    return
+            except RepeatedRequestError as error:
+                self._log.warning("requests_repeated", jobs=len(error.jobs))
+                step.forget_new(error.jobs, self.jobs)
             else:
+                return
+            # The numbers stay the same: had the batch been committed after all, the database would say so.
+            if step.batch.is_empty and not (everything and self.stamps):
                 return
 
     async def _commit_whole(self, step: Step, *, everything: bool) -> None:
@@ -479,8 +483,6 @@ class Replica:
             ended = self.jobs.get(old)
             if ended is not None and ended.run.state.is_terminal:
                 del self.jobs[old]
-
-    # -- Small things ---------------------------------------------------------------------------------------------
 
     def _post(self, job_id: str, event: Event | None) -> asyncio.Future[list[Change]]:
         work = Work(job_id, event, None, None, new_future())

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["OWNER_CHANGED", "Effects", "JobLoader", "Step", "Work", "keep", "new_future", "refuse", "when_durable"]
 
 OWNER_CHANGED: Final = "the owner of the job changed; try again"
+REPEATED: Final = "the same request was accepted a moment ago; try again"
 
 
 class JobLoader(Protocol):
@@ -98,6 +99,16 @@ class Step:
             add_rows(self.batch, live, change, now)
             live.pending.append(event_view(run, change, seq=run.seq, time=run.updated))
 
+    def forget_new(self, jobs: frozenset[str], live: dict[str, LiveJob]) -> None:
+        """Leave out new jobs whose requests have jobs already, also of `live`; whoever asks again is told of those."""
+        self.batch = self.batch.without(frozenset(), jobs)
+        for job in jobs & self.touched.keys():
+            del self.touched[job], live[job]
+        for work, _ in self.works:
+            if work.job_id in jobs:
+                refuse(work, REPEATED)
+        self.works = [(work, changes) for work, changes in self.works if work.job_id not in jobs]
+
     def forget(self, partitions: frozenset[int]) -> None:
         """Leave out what belongs to partitions; those who wait for it are told to try again."""
         lost = frozenset(job for job, (live, _) in self.touched.items() if live.header.partition in partitions)
@@ -108,10 +119,10 @@ class Step:
         self.works = [(work, changes[id(work)]) for work in keep((work for work, _ in self.works), partitions)]
 
 
-def refuse(work: Work) -> None:
-    """Tell whoever waits that the job's partition belongs to another replica."""
+def refuse(work: Work, why: str = OWNER_CHANGED) -> None:
+    """Tell whoever waits to try again, by default because the job's partition belongs to another replica."""
     if not work.done.done():
-        work.done.set_exception(UnavailableError(OWNER_CHANGED, retry_after_s=0.1))
+        work.done.set_exception(UnavailableError(why, retry_after_s=0.1))
 
 
 def keep(works: Iterable[Work], partitions: frozenset[int]) -> list[Work]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -85,37 +86,16 @@ class Submissions:
         self._clock = clock
         self._new_id = new_id
         self._turn = 0
-        self._under_way: dict[tuple[str, str], asyncio.Task[LiveJob | StoredJob]] = {}
+        self._queued: dict[tuple[str, str], asyncio.Task[LiveJob]] = {}
 
     async def submit(self, submission: Submission) -> LiveJob | StoredJob:
         """Accept a job and return it once it is durable; a repeated request returns the first job.
-
-        It goes on when its caller gives up. A caller who then repeats the request waits for the first one to be done:
-        two jobs with one request id in the queue mean a commit that the database refuses, and everything in it has to
-        be done over again, just when time is short.
 
         Raises:
             InvalidError: If document or params are not valid.
             NotFoundError: If there is no such workflow.
             AlreadyExistsError: If the request id came with another body before.
         """
-        request = (submission.project, submission.request_id)
-        while (first := self._under_way.get(request)) is not None:
-            await asyncio.wait({first})
-        accepting = asyncio.create_task(self._accept(submission), name="submission")
-        if submission.request_id:
-            self._under_way[request] = accepting
-        accepting.add_done_callback(lambda done: self._accepted(request, done))
-        return await asyncio.shield(accepting)
-
-    def _accepted(self, request: tuple[str, str], done: asyncio.Task[LiveJob | StoredJob]) -> None:
-        if self._under_way.get(request) is done:
-            del self._under_way[request]
-        if not done.cancelled():
-            # Nobody may be waiting: then an error is no surprise worth a log line.
-            done.exception()
-
-    async def _accept(self, submission: Submission) -> LiveJob | StoredJob:
         before = await self.repeated(submission.project, submission.request_id, submission.digest)
         if before is not None:
             return before
@@ -130,13 +110,33 @@ class Submissions:
         state = "RUNNING" if submission.start else "PENDING"
         new = NewJob(header, planned.document_json, planned.plan_json, state)
         try:
-            return await self._replica.submit(new, LiveJob(header, run), start=submission.start)
+            return await self._queue(new, LiveJob(header, run), start=submission.start)
         except PixloomError:
             # Two calls with one request id at the same moment: the unique index let only one of them in.
             before = await self.repeated(submission.project, submission.request_id, submission.digest)
             if before is None:
                 raise
             return before
+
+    async def _queue(self, new: NewJob, live: LiveJob, *, start: bool) -> LiveJob:
+        """Make a job durable, even if its caller gives up meanwhile.
+
+        Raises:
+            UnavailableError: If a job of the same request was in the queue already, and has been dealt with.
+        """
+        header = live.header
+        request = (header.project, header.request_id)
+        first = self._queued.get(request)
+        if first is not None:
+            await asyncio.wait({first})
+            raise UnavailableError("the same request was under way already; try again", retry_after_s=0.1)
+        queued = asyncio.create_task(self._replica.submit(new, live, start=start), name="submission")
+        if header.request_id:
+            self._queued[request] = queued
+            queued.add_done_callback(lambda _: self._queued.pop(request))
+        # Nobody may be waiting: then an error is no surprise worth a log line.
+        queued.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(queued)
 
     async def repeated(self, project: str, request_id: str, digest: str) -> LiveJob | StoredJob | None:
         """Return the job that a call made when it came before; None if it is new or has no id.

@@ -29,7 +29,13 @@ from pixloom_scheduler.core.states import JobState, Outcome
 from pixloom_scheduler.job import JobHeader
 from pixloom_scheduler.journal import schema
 from pixloom_scheduler.journal.batch import Batch, JobEnding, NewJob, Stamp
-from pixloom_scheduler.journal.committer import BadRowError, CommitsLostError, Committer, OwnershipLostError
+from pixloom_scheduler.journal.committer import (
+    BadRowError,
+    CommitsLostError,
+    Committer,
+    OwnershipLostError,
+    RepeatedRequestError,
+)
 from pixloom_scheduler.journal.loader import Loader
 from pixloom_scheduler.journal.membership import Membership
 from pixloom_scheduler.journal.ownership import Owned, Ownership, connect
@@ -230,10 +236,26 @@ async def test_a_value_that_is_refused_leaves_nothing_behind(
 
 async def test_a_request_id_makes_one_job(database: Database, writer: Writer) -> None:
     first, second = (new_job(writer.partition, request_id="same") for _ in range(2))
+    other = new_job(writer.partition, request_id="other")
     await writer.commit(writer.batch(jobs=[first]))
-    with pytest.raises(BadRowError):
-        await writer.commit(writer.batch(jobs=[second]))
+    batch = writer.batch(jobs=[other, second])
+    with pytest.raises(RepeatedRequestError) as caught:
+        await writer.commit(batch)
+    assert caught.value.jobs == {second.header.id}
+    assert await database.loader.load(other.header.id) is None, "nothing of it was written"
+    # What is left of it goes in under the same number.
+    rest = batch.without(frozenset(), caught.value.jobs)
+    rest.stamps = batch.stamps
+    await writer.commit(rest)
+    assert await database.loader.load(other.header.id) is not None
     assert await database.loader.load(second.header.id) is None
+
+
+async def test_two_new_jobs_of_one_request_in_a_batch_are_a_bad_row(database: Database, writer: Writer) -> None:
+    both = [new_job(writer.partition, request_id="same") for _ in range(2)]
+    with pytest.raises(BadRowError):
+        await writer.commit(writer.batch(jobs=both))
+    assert [await database.loader.load(job.header.id) for job in both] == [None, None]
 
 
 async def test_a_journal_number_is_taken_once(writer: Writer) -> None:

@@ -263,6 +263,68 @@ async def test_what_a_stopped_replica_writes_late_is_refused_and_it_joins_again(
     assert found.run.state is JobState.RUNNING
 
 
+async def stop(member: Member) -> None:
+    """Let a replica stand still: neither its loop nor its looks go on, and what it knows stays as it was."""
+    for task in member.tasks:
+        task.cancel()
+    await asyncio.gather(*member.tasks, return_exceptions=True)
+
+
+async def test_who_lost_its_partitions_stands_back_before_it_wants_its_share_again(
+    make: Callable[[str], Member],
+) -> None:
+    first, second = make("a"), make("b")
+    await first.start()
+    await second.start()
+    await until(lambda: levelled(first, second))
+    await stop(first)
+    await until(lambda: len(second.owned) == 16, within_s=LEASE_S + 1)
+    first.tasks = [asyncio.create_task(first.replica.run()), asyncio.create_task(first.partitions.run())]
+    await until(lambda: first.partitions._setbacks.left_s > 0)
+    # The other one does not make room for it.
+    assert second.partitions._standing is not None
+    await second.partitions._level()
+    assert [member.id for member in second.partitions._standing.members] == ["b"]
+    assert len(second.owned) == 16
+    stood_back_s = await until(lambda: levelled(first, second))
+    assert stood_back_s > 1.0
+    assert first.partitions._setbacks.left_s == 0
+
+
+async def test_who_is_alone_does_not_stand_back(make: Callable[[str], Member]) -> None:
+    first = make("a")
+    await first.partitions.join()
+    first.replica.losses += 1
+    await first.partitions._level()
+    await first.partitions._level()
+    assert first.partitions._setbacks.left_s == 0
+    assert first.partitions._standing is not None
+    assert [member.id for member in first.partitions._standing.members] == ["a"]
+
+
+async def test_who_was_kept_from_looking_gives_the_others_as_much_time_as_it_lost(
+    make: Callable[[str], Member],
+) -> None:
+    first, second = make("a"), make("b")
+    await first.start()
+    await second.start()
+    await until(lambda: levelled(first, second))
+    # The whole machine stands still until both leases have ended, and the second is the first to go on.
+    await stop(first)
+    await stop(second)
+    looks = second.partitions._membership
+    standing = await looks.look(alive=True)
+    while any(holding.owner == "a" for holding in standing.partitions) or len(standing.members) > 1:
+        await asyncio.sleep(0.05)
+        standing = await looks.look(alive=True)
+    second.replica.own([], [], since=time.monotonic())  # its lease is renewed
+    await second.partitions._level()
+    assert len(second.owned) == 8
+    # The other one has not used the time.
+    await second.partitions._level()
+    assert len(second.owned) == 16
+
+
 async def test_any_replica_tells_who_owns_a_partition(make: Callable[[str], Member]) -> None:
     first, second = make("a"), make("b")
     await first.start()

@@ -11,12 +11,13 @@ from pixloom.errors import StateConflictError, UnavailableError
 from pixloom.graph.plan import StageKind
 from pixloom.graph.plan_codec import plan_to_json
 from pixloom_scheduler.clock import DatabaseClock
+from pixloom_scheduler.core.changes import JobAccepted
 from pixloom_scheduler.core.events import CancelRequested, PauseRequested, ResumeRequested, StartRequested
 from pixloom_scheduler.core.model import JobRun
 from pixloom_scheduler.core.states import JobState
 from pixloom_scheduler.job import JobHeader
-from pixloom_scheduler.journal.batch import NewJob, Stamp
-from pixloom_scheduler.journal.committer import OwnershipLostError
+from pixloom_scheduler.journal.batch import Batch, NewJob, Stamp
+from pixloom_scheduler.journal.committer import BadRowError, OwnershipLostError, RepeatedRequestError
 from pixloom_scheduler.journal.ownership import Owned
 from pixloom_scheduler.journal.rows import COLUMNS
 from pixloom_scheduler.live import LiveJob
@@ -249,3 +250,99 @@ async def test_a_replica_without_partitions_waits_and_is_of_use_again_later(runn
     await replica.submit(*submission(1), start=True)
     assert journal.batches[-1].stamps == {1: Stamp(7, 41)}
     assert len(journal.batches) == written + 1
+
+
+async def test_a_command_whose_caller_has_gone_happens_all_the_same_and_the_loop_goes_on(running):
+    replica, journal, _ = running
+    new, live = submission(1)
+    await replica.submit(new, live, start=True)
+    journal.gate.clear()
+    journal.entered.clear()
+    busy = asyncio.create_task(replica.submit(*submission(2), start=True))
+    await journal.entered.wait()
+    # One that is done, one that is not possible, and one about a job that there is not; all of them wait.
+    calls = [
+        asyncio.create_task(replica.command(live.header.id, PauseRequested())),
+        asyncio.create_task(replica.command(live.header.id, StartRequested())),
+        asyncio.create_task(replica.command(f"{9:030x}01", PauseRequested())),
+    ]
+    await asyncio.sleep(0)
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    journal.gate.set()
+    await busy
+    await replica.command(live.header.id, ResumeRequested())
+    assert [event.type for event in live.events] == ["job_created", "job_started", "job_paused", "job_resumed"]
+
+
+async def test_a_submission_whose_caller_has_gone_is_accepted_all_the_same(running):
+    replica, journal, _ = running
+    journal.gate.clear()
+    new, live = submission(1)
+    submitting = asyncio.create_task(replica.submit(new, live, start=True))
+    await journal.entered.wait()
+    submitting.cancel()
+    await asyncio.gather(submitting, return_exceptions=True)
+    journal.gate.set()
+    await replica.command(live.header.id, PauseRequested())
+    assert live.run.state is JobState.PAUSED
+
+
+async def test_many_jobs_of_a_refused_batch_are_done_over_again_without_losing_the_lease():
+    """Each is read and committed by itself; the lease is renewed in between, however long all of it takes."""
+    clock = SteppingClock()
+    replica, journal, _ = make(clock)
+    refused: list[Batch] = []
+
+    async def commit(batch):
+        clock.now += 0.3
+        if len(batch.jobs) > 1 and not refused:
+            refused.append(batch)
+            raise BadRowError("one of them")
+        assert replica.is_inside_lease, "nobody may have taken over"
+        journal.batches.append(batch)
+        return 1_000.0 + clock.now
+
+    async def load(job_id):
+        clock.now += 0.3
+
+    journal.commit, journal.load = commit, load
+    calls = [asyncio.create_task(replica.submit(*submission(number), start=True)) for number in range(1, 15)]
+    await asyncio.sleep(0)
+    task = asyncio.create_task(replica.run())
+    await asyncio.gather(*calls)
+    assert refused
+    renewals = [batch for batch in journal.batches if len(batch.stamps) == 16]
+    assert len(renewals) >= 5
+    replica.stop()
+    await task
+
+
+async def test_a_job_whose_request_has_one_already_is_left_out_and_nothing_else_is_done_over_again():
+    replica, journal, effects = make(SteppingClock())
+    repeated = frozenset({submission(2)[0].header.id})
+    commit = journal.commit
+
+    async def refusing(batch):
+        if repeated & {new.header.id for new in batch.jobs}:
+            raise RepeatedRequestError(repeated)
+        return await commit(batch)
+
+    journal.commit = refusing  # and to load a job is an error in this journal
+    calls = [asyncio.create_task(replica.submit(*submission(number), start=True)) for number in range(4)]
+    await asyncio.sleep(0)
+    task = asyncio.create_task(replica.run())
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert [isinstance(result, UnavailableError) for result in results] == [False, False, True, False]
+    assert replica.jobs.keys().isdisjoint(repeated)
+    assert len(replica.jobs) == 3
+    (batch,) = (batch for batch in journal.batches if batch.jobs)
+    assert len(batch.jobs) == 3
+    assert sum(isinstance(change, JobAccepted) for change in effects.left) == 3
+    assert {row[COLUMNS.index("job_id")] for row in batch.rows}.isdisjoint(repeated)
+    # The numbers go on where they were.
+    await replica.submit(*submission(18), start=True)
+    assert journal.batches[-1].stamps[2].seq == replica.stamps[2].seq
+    replica.stop()
+    await task

@@ -111,14 +111,14 @@ class Batch:
     lease_s: float | None = None
 
     def without(self, partitions: frozenset[int], jobs: frozenset[str]) -> Batch:
-        """Return what is left, unstamped, when partitions are lost.
+        """Return what is left, unstamped, when partitions are lost, or new jobs are none after all.
 
         Args:
             partitions: The partitions.
-            jobs: Every job in them that the batch may touch.
+            jobs: Every job in them that the batch may touch, or the new jobs.
         """
         return Batch(
-            jobs=[new for new in self.jobs if new.header.partition not in partitions],
+            jobs=[new for new in self.jobs if new.header.partition not in partitions and new.header.id not in jobs],
             rows=[row for row in self.rows if row[_JOB_ID] not in jobs],
             endings={job: ending for job, ending in self.endings.items() if job not in jobs},
             nodes=[node for node in self.nodes if node.job_id not in jobs],

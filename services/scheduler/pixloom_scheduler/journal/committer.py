@@ -35,7 +35,21 @@ if TYPE_CHECKING:
 
     from pixloom_scheduler.journal.batch import Batch
 
-__all__ = ["BadRowError", "CommitsLostError", "Committer", "JournalWriter", "OwnershipLostError"]
+__all__ = [
+    "BadRowError",
+    "CommitsLostError",
+    "Committer",
+    "JournalWriter",
+    "OwnershipLostError",
+    "RepeatedRequestError",
+]
+
+_REPEATED: Final = """
+SELECT project, request_id FROM pixloom.job
+WHERE (project, request_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
+"""
+_REQUESTS: Final = "job_by_request"
+"""The index that lets in one job for each request."""
 
 _STANDING: Final = "SELECT id, epoch, commit_seq FROM pixloom.partition WHERE id = ANY($1::smallint[])"
 _CONNECTION_ERRORS: Final = (
@@ -83,6 +97,18 @@ class CommitsLostError(Exception):
         self.partitions = partitions
 
 
+class RepeatedRequestError(Exception):
+    """Requests of new jobs have jobs already, accepted by another replica; nothing of the batch was written.
+
+    Attributes:
+        jobs: Ids of the new jobs.
+    """
+
+    def __init__(self, jobs: frozenset[str]) -> None:
+        super().__init__(f"the requests of {len(jobs)} new jobs have jobs already")
+        self.jobs = jobs
+
+
 class BadRowError(Exception):
     """Postgres refused a value in the batch; nothing of it was written."""
 
@@ -96,6 +122,7 @@ class JournalWriter(Protocol):
         Raises:
             OwnershipLostError: If a partition belongs to somebody else.
             CommitsLostError: If the database went back in time.
+            RepeatedRequestError: If requests of new jobs have jobs already; the batch can be tried without them.
             BadRowError: If a value is refused; the batch can be tried in parts.
         """
 
@@ -156,9 +183,13 @@ class Committer:
             read_at = asyncio.get_running_loop().time()
             if len(fenced) == len(ids):
                 await self._write(connection, batch, rows=[] if inline else batch.rows)
-        except BaseException:
+        except BaseException as error:
             if not connection.is_closed():
                 await transaction.rollback()
+            if isinstance(error, asyncpg.UniqueViolationError) and error.constraint_name == _REQUESTS:
+                repeated = await self._repeated(connection, batch)
+                if repeated:
+                    raise RepeatedRequestError(repeated) from error
             raise
         if len(fenced) != len(ids):
             await transaction.rollback()
@@ -178,6 +209,15 @@ class Committer:
         if behind:
             raise CommitsLostError(behind)
         return float(await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())"))
+
+    async def _repeated(self, connection: asyncpg.Connection[Any], batch: Batch) -> frozenset[str]:
+        """Return the new jobs whose requests have jobs already."""
+        headers = [new.header for new in batch.jobs if new.header.request_id]
+        rows = await connection.fetch(
+            _REPEATED, [header.project for header in headers], [header.request_id for header in headers]
+        )
+        known = {(row["project"], row["request_id"]) for row in rows}
+        return frozenset(header.id for header in headers if (header.project, header.request_id) in known)
 
     async def _write(self, connection: asyncpg.Connection[Any], batch: Batch, *, rows: list[tuple[Any, ...]]) -> None:
         """Write what the first statement could not carry, among it journal rows that are too many for it."""
