@@ -76,15 +76,16 @@ class SimulatedReader:
         ]
         return sorted(found, key=lambda row: row["seq"])
 
-    async def payloads(self, live: LiveJob, stage: int, shards: Iterable[int]) -> dict[int, bytes]:
-        """Return the payloads of the attempts that gave the outputs of `shards`."""
+    async def payloads(self, live: LiveJob, stage: int, shards: Iterable[int]) -> list[tuple[int, int, bytes]]:
+        """Return journal number, shard and payload of the attempts that gave the outputs of `shards`."""
         wanted = set(shards)
         rows = await self._attempts(live, stage)
-        return {row["shard"]: row["payload"] for row in rows if row["flags"] & _ENDS_SHARD and row["shard"] in wanted}
+        found = [row for row in rows if row["flags"] & _ENDS_SHARD and row["items_out"] and row["shard"] in wanted]
+        return [(row["seq"], row["shard"], row["payload"]) for row in found]
 
     async def payload_page(
         self, live: LiveJob, stage: int, *, after: int, most: int
-    ) -> list[tuple[int, int, bytes | None]]:
+    ) -> list[tuple[int, int, bytes]]:
         """Return journal number, shard and payload of the next attempts of a stage that gave items."""
         rows = await self._attempts(live, stage)
         found = [row for row in rows if row["seq"] > after and row["items_out"]]

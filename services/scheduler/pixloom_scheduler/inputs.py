@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import orjson
 
+from pixloom.errors import InternalError
 from pixloom.graph.plan import StageKind
 from pixloom.v1 import executor_pb2, item_pb2
 
@@ -22,21 +23,28 @@ __all__ = ["InputReader", "OutputCache", "PayloadReader"]
 Place = tuple[str, int, int, int]
 """Job, generation, stage and shard."""
 
+Front = tuple[str, int, int, int]
+"""Job, generation, the stage that reads and the one that it reads."""
+
 MAX_INLINE_SLICES: Final = 64
 CACHE_BYTES: Final = 32 * 1024 * 1024
 ENTRY_BYTES: Final = 600
 """About what an entry takes beside its inline items: key, message, its share of the report it came in."""
 
+READ_AHEAD: Final = 512
+"""Outputs that are read together by a stage that is far behind the one before it."""
+
+MOST_FRONTS: Final = 4096
+"""Stages of which it is known how far they have read."""
+
 
 class PayloadReader(Protocol):
     """Reads payloads of ended attempts from the journal."""
 
-    async def payloads(self, live: LiveJob, stage: int, shards: Iterable[int]) -> dict[int, bytes]:
-        """Return the payloads of the attempts that ended `shards` well."""
+    async def payloads(self, live: LiveJob, stage: int, shards: Iterable[int]) -> list[tuple[int, int, bytes]]:
+        """Return journal number, shard and payload of the attempts that ended `shards` well; looks at the whole job."""
 
-    async def payload_page(
-        self, live: LiveJob, stage: int, *, after: int, most: int
-    ) -> list[tuple[int, int, bytes | None]]:
+    async def payload_page(self, live: LiveJob, stage: int, *, after: int, most: int) -> list[tuple[int, int, bytes]]:
         """Return journal number, shard and payload of the next attempts that gave something."""
 
 
@@ -50,6 +58,9 @@ class OutputCache:
 
     def put(self, place: Place, manifest: item_pb2.Manifest) -> None:
         """Remember a manifest."""
+        known = self._manifests.pop(place, None)
+        if known is not None:
+            self._bytes -= len(known.inline) + ENTRY_BYTES
         self._manifests[place] = manifest
         self._bytes += len(manifest.inline) + ENTRY_BYTES
         while self._bytes > self._max_bytes:
@@ -67,6 +78,7 @@ class InputReader:
     def __init__(self, *, cache: OutputCache, payloads: PayloadReader) -> None:
         self._cache = cache
         self._payloads = payloads
+        self._fronts: OrderedDict[Front, int] = OrderedDict()
 
     async def fill(self, live: LiveJob, stage_index: int, tasks: list[executor_pb2.Task]) -> None:
         """Put the inputs into tasks of one stage, or mark them as paged."""
@@ -109,30 +121,63 @@ class InputReader:
         stage = run.stages[stage_index]
         shards = stage.shards
         job_id, generation = live.header.id, run.generation
+        # The cache may let go of what was found in it while the rest is read.
+        at_hand: dict[tuple[int, int], item_pb2.Manifest] = {}
         missing: dict[int, set[int]] = {}
         edges = stage.plan.inputs
         for task in tasks:
-            producer = edges[shards.edge[task.shard]].producer
-            if self._cache.get((job_id, generation, producer, shards.source[task.shard])) is None:
-                missing.setdefault(producer, set()).add(shards.source[task.shard])
+            producer, source = edges[shards.edge[task.shard]].producer, shards.source[task.shard]
+            known = self._cache.get((job_id, generation, producer, source))
+            if known is None:
+                missing.setdefault(producer, set()).add(source)
+            else:
+                at_hand[producer, source] = known
         for producer, sources in missing.items():
-            found = await self._payloads.payloads(live, producer, sources)
-            for shard, payload in found.items():
-                output = executor_pb2.TaskResult.FromString(payload).output
-                self._cache.put((job_id, generation, producer, shard), output)
+            for source, output in (await self._read(live, stage_index, producer, sources)).items():
+                at_hand[producer, source] = output
         for task in tasks:
-            edge = edges[shards.edge[task.shard]]
-            manifest = self._cache.get((job_id, generation, edge.producer, shards.source[task.shard]))
+            edge, source = edges[shards.edge[task.shard]], shards.source[task.shard]
+            manifest = at_hand.get((edge.producer, source))
+            if manifest is None:
+                raise InternalError(f"job {job_id}: the journal has no output of task {edge.producer}.{source}")
             part = task.inputs.add(
                 offset=shards.offset[task.shard],
                 count=shards.count[task.shard],
                 indexes=shards.subsets.get(task.shard, ()),
                 port=edge.port,
             )
-            if manifest is not None:
-                part.manifest.CopyFrom(manifest)
+            part.manifest.CopyFrom(manifest)
             if edge.position is not None:
                 part.ordinal_prefix.append(edge.position)
+
+    async def _read(
+        self, live: LiveJob, stage_index: int, producer: int, sources: set[int]
+    ) -> dict[int, item_pb2.Manifest]:
+        """Return the outputs of some shards of a producer, as the journal has them.
+
+        A stage reads what the one before it gave in the order in which it was given. So what follows in the journal on
+        what it read before is read first, and put into the cache for the next batches. Only what is not among that is
+        sought by its shards, as when a stage begins to fall behind: that takes the longer, the longer the journal is.
+        """
+        job_id, generation = live.header.id, live.run.generation
+        front = (job_id, generation, stage_index, producer)
+        after = self._fronts.get(front)
+        rows: list[tuple[int, int, bytes]] = []
+        if after is not None:
+            rows = await self._payloads.payload_page(live, producer, after=after, most=READ_AHEAD)
+        left = sources.difference(shard for _, shard, _ in rows)
+        sought = await self._payloads.payloads(live, producer, left) if left else []
+        last = max((seq for seq, _, _ in sought or rows), default=0)
+        rows += sought
+        if last:
+            self._fronts[front] = last
+            self._fronts.move_to_end(front)
+            if len(self._fronts) > MOST_FRONTS:
+                self._fronts.popitem(last=False)
+        found = {shard: executor_pb2.TaskResult.FromString(payload).output for _, shard, payload in rows}
+        for shard, output in found.items():
+            self._cache.put((job_id, generation, producer, shard), output)
+        return found
 
     async def page(
         self, live: LiveJob, stage_index: int, *, token: str, most: int
@@ -148,7 +193,7 @@ class InputReader:
         while place < len(edges):
             edge = edges[place]
             rows = await self._payloads.payload_page(live, edge.producer, after=seq, most=most)
-            outputs = [executor_pb2.TaskResult.FromString(payload or b"").output for _, _, payload in rows]
+            outputs = [executor_pb2.TaskResult.FromString(payload).output for _, _, payload in rows]
             prefix = [] if edge.position is None else [edge.position]
             slices += [
                 item_pb2.InputSlice(manifest=manifest, count=manifest.count, ordinal_prefix=prefix, port=edge.port)

@@ -323,7 +323,7 @@ async def test_payloads_are_found_by_shard_and_by_page(database: Database, write
     await writer.commit(writer.batch(jobs=[job], rows=rows_of(job, history())))
     loaded = await database.loader.load(job.header.id)
     live = LiveJob(loaded.header, loaded.run)
-    assert await database.reader.payloads(live, 0, [0, 1]) == {0: b"first"}
+    assert await database.reader.payloads(live, 0, [0, 1]) == [(3, 0, b"first")]
     assert await database.reader.payload_page(live, 0, after=0, most=5) == [(3, 0, b"first")]
     assert await database.reader.payload_page(live, 0, after=3, most=5) == []
 
