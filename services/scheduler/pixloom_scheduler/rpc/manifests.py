@@ -56,10 +56,12 @@ class ManifestLister:
         wants_ok = not states or item_pb2.ITEM_STATE_OK in states
         wants_rejects = not states or bool(states - {item_pb2.ITEM_STATE_OK}) or bool(later and wants_ok)
         manifests: list[job_pb2.NodeManifest] = []
+        live: LiveJob | None = None
         for row in rows:
             retried = retries.get(row["shard"], ())
             if row["flags"] & _CARRIED and wants_rejects:
-                carried = await self._carried(stored, plan, stage.index, row)
+                live = live or await self._in_memory(stored)
+                carried = await self._carried(live, plan, stage.index, row)
                 carried.excluded.extend(retried)
                 manifests.append(carried)
             if row["payload"] is None:
@@ -82,14 +84,18 @@ class ManifestLister:
                 return kept.items
         return payload.output if payload.HasField("output") else None
 
-    async def _carried(self, stored: StoredJob, plan: Plan, stage: int, row: dict[str, object]) -> job_pb2.NodeManifest:
-        """Return the inputs of a task that was rejected unexecuted."""
+    async def _in_memory(self, stored: StoredJob) -> LiveJob:
+        """Return a job with its shards; one that has left memory is read for this alone."""
         live = self._replica.find(stored.id)
-        if live is None:
-            loaded = await self._loader.load(stored.id)
-            if loaded is None:
-                raise NotFoundError(f"there is no job {stored.id}")
-            live = LiveJob(loaded.header, loaded.run)
+        if live is not None:
+            return live
+        loaded = await self._loader.load(stored.id)
+        if loaded is None:
+            raise NotFoundError(f"there is no job {stored.id}")
+        return LiveJob(loaded.header, loaded.run)
+
+    async def _carried(self, live: LiveJob, plan: Plan, stage: int, row: dict[str, object]) -> job_pb2.NodeManifest:
+        """Return the inputs of a task that was rejected unexecuted."""
         task = executor_pb2.Task(shard=int(str(row["shard"])))
         await self._inputs.fill(live, stage, [task])
         count = sum(len(part.indexes) or part.count for part in task.inputs)
