@@ -12,15 +12,15 @@ import pytest
 from pixloom.errors import InvalidError, NotFoundError, StateConflictError, UnavailableError
 from pixloom.v1 import job_pb2
 from pixloom_scheduler.core.events import CancelRequested
-from pixloom_scheduler.journal import schema
-from pixloom_scheduler.journal.finished import FinishedJobs
+from pixloom_scheduler.journal import finished, schema
+from pixloom_scheduler.journal.finished import FinishedJobs, fence
 from pixloom_scheduler.journal.reader import JobFilter
 from tests.support.scheduler_verbs import CONTEXT, Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 
 @pytest.fixture
@@ -210,17 +210,17 @@ async def test_a_former_owner_deletes_and_changes_nothing(scheduler: Scheduler, 
     stored = await scheduler.reader.job(job_id)
     assert stored is not None
     epoch = scheduler.replica.stamps[stored.partition].epoch
-    finished = FinishedJobs(scheduler.engine)
+    jobs = FinishedJobs(scheduler.engine)
     counts = {table: await scheduler.rows(table, job_id) for table in ("job", "node", "journal")}
     for former in (epoch - 1, epoch + 1):
         with pytest.raises(UnavailableError):
-            await finished.delete(stored, epoch=former)
+            await jobs.delete(stored, epoch=former)
         with pytest.raises(UnavailableError):
-            await finished.retag(stored, {"x": "y"}, epoch=former)
+            await jobs.retag(stored, {"x": "y"}, epoch=former)
     assert {table: await scheduler.rows(table, job_id) for table in counts} == counts
-    assert await finished.delete(stored, epoch=epoch)
-    assert not await finished.delete(stored, epoch=epoch)
-    assert await finished.retag(stored, {"x": "y"}, epoch=epoch) is None
+    assert await jobs.delete(stored, epoch=epoch)
+    assert not await jobs.delete(stored, epoch=epoch)
+    assert await jobs.retag(stored, {"x": "y"}, epoch=epoch) is None
 
 
 async def test_cancel_all_goes_through_all_pages_and_counts_what_it_cancelled(
@@ -317,3 +317,54 @@ async def test_a_job_that_is_recovered_while_its_tags_are_changed_keeps_one_orde
         assert live is not None
         assert str(live.run.state) == "RUNNING"
         await scheduler.require_same_after_replay(job_id)
+
+
+class _Held:
+    """Holds deletions where all rows but the job's own are gone, and nothing is committed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reached, self.go_on = asyncio.Event(), asyncio.Event()
+
+        async def wait(connection: AsyncConnection, partition: int, epoch: int) -> None:
+            self.reached.set()
+            await self.go_on.wait()
+            await fence(connection, partition, epoch)
+
+        monkeypatch.setattr(finished, "fence", wait)
+
+
+async def test_a_job_that_is_taken_up_while_it_is_deleted_keeps_all_its_rows(
+    scheduler: Scheduler, tasks: asyncio.TaskGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await scheduler.cancelled()
+    await scheduler.restart(tasks)
+    stored = await scheduler.reader.job(job_id)
+    assert stored is not None
+    held = _Held(monkeypatch)
+    epoch = scheduler.replica.stamps[stored.partition].epoch
+    deletion = asyncio.create_task(FinishedJobs(scheduler.engine).delete(stored, epoch=epoch))
+    await held.reached.wait()
+    await scheduler.verbs.RecoverJob(job_pb2.RecoverJobRequest(id=job_id), CONTEXT)
+    held.go_on.set()
+    assert not await deletion
+    await scheduler.require_same_after_replay(job_id)
+
+
+async def test_nobody_takes_a_job_up_while_it_is_deleted_for_a_caller_who_went_away(
+    scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await scheduler.cancelled()
+    held = _Held(monkeypatch)
+    deletion = asyncio.create_task(scheduler.delete(job_id))
+    await held.reached.wait()
+    deletion.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await deletion
+    recovery = asyncio.create_task(scheduler.verbs.RecoverJob(job_pb2.RecoverJobRequest(id=job_id), CONTEXT))
+    # It has come as far as it gets when what began after it has ended.
+    await scheduler.update(await scheduler.submit(), "tags", tags={"a": "b"})
+    assert not recovery.done()
+    held.go_on.set()
+    with pytest.raises(NotFoundError):
+        await recovery
+    assert [await scheduler.rows(table, job_id) for table in ("job", "node", "journal")] == [0, 0, 0]

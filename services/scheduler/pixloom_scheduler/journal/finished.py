@@ -82,12 +82,14 @@ class FinishedJobs:
     async def delete(self, stored: StoredJob, *, epoch: int) -> bool:
         """Delete every row of a job that has ended, all of them or none.
 
+        The job's own row decides, last of all: if the job was taken up again meanwhile, all others come back.
+
         Args:
             stored: The job.
             epoch: Epoch of the caller's ownership of the job's partition.
 
         Returns:
-            Whether there was such a job.
+            Whether there was such a job that had ended.
 
         Raises:
             UnavailableError: If the partition belongs to somebody else, or the database does not answer.
@@ -101,7 +103,10 @@ class FinishedJobs:
             await connection.execute(delete(node).where(node.c.job_id == stored.id, ended.exists()))
             await fence(connection, stored.partition, epoch)
             gone = delete(job).where(job.c.id == stored.id, job.c.end_time.is_not(None))
-            return bool((await connection.execute(gone)).rowcount)
+            is_gone = bool((await connection.execute(gone)).rowcount)
+            if not is_gone:
+                await connection.rollback()
+            return is_gone
 
 
 async def fence(connection: AsyncConnection, partition: int, epoch: int) -> None:

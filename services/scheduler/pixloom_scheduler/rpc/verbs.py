@@ -7,7 +7,7 @@ nothing and answers as the first time. Whatever changes is journaled before it t
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pixloom.errors import InvalidError, NotFoundError, PixloomError, Problem, StateConflictError, UnavailableError
 from pixloom.telemetry.propagation import inject
@@ -29,7 +29,7 @@ from pixloom_scheduler.rerun_drafts import Rerun
 from pixloom_scheduler.rpc.requests import PROJECT, read_json, read_tags, read_text, state_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Coroutine, Iterable
 
     import grpc
 
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 __all__ = ["JobVerbs"]
+
+T = TypeVar("T")
 
 CANCEL_BATCH: Final = 256
 """Jobs that `CancelAllJobs` has under way at a time."""
@@ -76,6 +78,7 @@ class JobVerbs(job_pb2_grpc.JobServiceServicer):
         self._owners = owners
         # Whoever changes a job that is in nobody's memory reads it first: one at a time.
         self._finished_lock = asyncio.Lock()
+        self._changing: set[asyncio.Task[Any]] = set()
 
     # -- Unfinished jobs ------------------------------------------------------------------------------------------
 
@@ -165,7 +168,7 @@ class JobVerbs(job_pb2_grpc.JobServiceServicer):
         del context
         tags, priority = _read_update(request)
         if self._replica.find(request.job.id) is None:
-            changed = await self._update_finished(request.job.id, tags, priority)
+            changed = await self._one_at_a_time(self._update_finished(request.job.id, tags, priority))
             if changed is not None:
                 return job_pb2.UpdateJobResponse(job=changed)
         return job_pb2.UpdateJobResponse(job=await self._update_live(request.job.id, tags, priority))
@@ -177,22 +180,36 @@ class JobVerbs(job_pb2_grpc.JobServiceServicer):
         await self._replica.command(job_id, UpdateRequested(tags=tags, priority=priority))
         return await self._reads.job(job_id)
 
+    async def _one_at_a_time(self, change: Coroutine[Any, Any, T]) -> T:
+        """Let a change of a job that has ended run to its end, also when whoever asked goes away; nobody else may begin.
+
+        A transaction that goes on alone would meet what others do to the job meanwhile.
+        """
+
+        async def work() -> T:
+            async with self._finished_lock:
+                return await change
+
+        task = asyncio.create_task(work())
+        self._changing.add(task)
+        task.add_done_callback(self._changing.discard)
+        return await asyncio.shield(task)
+
     async def _update_finished(
         self, job_id: str, tags: dict[str, str] | None, priority: int | None
     ) -> job_pb2.Job | None:
         """Change a job that has ended and left memory; None if somebody has taken it up again."""
-        async with self._finished_lock:
-            if self._replica.find(job_id) is not None:
-                return None
-            stored = await self._reads.stored(job_id)
-            if stored.record is None:
-                raise _away(job_id)
-            found = job_pb2.Job.FromString(stored.record)
-            if priority is not None and priority != found.priority:
-                raise _refusal(stored, "change the priority of")
-            if tags is None:
-                return found
-            record = await asyncio.shield(self._finished.retag(stored, tags, epoch=self._epoch(stored)))
+        if self._replica.find(job_id) is not None:
+            return None
+        stored = await self._reads.stored(job_id)
+        if stored.record is None:
+            raise _away(job_id)
+        found = job_pb2.Job.FromString(stored.record)
+        if priority is not None and priority != found.priority:
+            raise _refusal(stored, "change the priority of")
+        if tags is None:
+            return found
+        record = await self._finished.retag(stored, tags, epoch=self._epoch(stored))
         if record is None:
             raise _missing(job_id)
         return job_pb2.Job.FromString(record)
@@ -200,26 +217,28 @@ class JobVerbs(job_pb2_grpc.JobServiceServicer):
     async def DeleteJob(self, request: job_pb2.DeleteJobRequest, context: Context) -> job_pb2.DeleteJobResponse:
         """Delete a job that has ended, with everything the database has of it."""
         del context
-        async with self._finished_lock:
-            live = await self._reads.durable(request.id)
-            if live is not None:
-                if not live.run.state.is_terminal:
-                    raise _conflict(request.id, live.run.state, "delete", "; cancel it first")
-                # First nothing more can happen to it, then what has happened is written: no row comes too late.
-                self._replica.forget(request.id)
-                await self._reads.until_durable(live)
-            try:
-                stored = await self._reads.stored(request.id)
-            except NotFoundError:
-                if request.allow_missing:
-                    return job_pb2.DeleteJobResponse()
-                raise
-            if stored.record is None:
-                raise _away(request.id)
-            deleted = await asyncio.shield(self._finished.delete(stored, epoch=self._epoch(stored)))
+        await self._one_at_a_time(self._delete(request))
+        return job_pb2.DeleteJobResponse()
+
+    async def _delete(self, request: job_pb2.DeleteJobRequest) -> None:
+        live = await self._reads.durable(request.id)
+        if live is not None:
+            if not live.run.state.is_terminal:
+                raise _conflict(request.id, live.run.state, "delete", "; cancel it first")
+            # First nothing more can happen to it, then what has happened is written: no row comes too late.
+            self._replica.forget(request.id)
+            await self._reads.until_durable(live)
+        try:
+            stored = await self._reads.stored(request.id)
+        except NotFoundError:
+            if request.allow_missing:
+                return
+            raise
+        if stored.record is None:
+            raise _away(request.id)
+        deleted = await self._finished.delete(stored, epoch=self._epoch(stored))
         if not deleted and not request.allow_missing:
             raise _missing(request.id)
-        return job_pb2.DeleteJobResponse()
 
     def _epoch(self, stored: StoredJob) -> int:
         stamp = self._replica.stamps.get(stored.partition)
@@ -271,8 +290,8 @@ class JobVerbs(job_pb2_grpc.JobServiceServicer):
         """
         live = await self._reads.durable(job_id)
         if live is None:
-            stored = await self._reads.stored(job_id)
             async with self._finished_lock:
+                stored = await self._reads.stored(job_id)
                 live = await self._replica.recall(job_id)
             if live is None:
                 raise _refusal(stored, verb)
