@@ -119,21 +119,14 @@ def _blocker(job: JobRun, stage: StageRun) -> tuple[str, str] | None:
         node = job.nodes[need]
         if node.state not in _BAD:
             continue
-        if node.state is NodeState.FAILED or node.error[0] == "UPSTREAM_FAILED":
-            return "UPSTREAM_FAILED", f"node {_culprit(job, need)} failed"
+        if node.state is NodeState.FAILED:
+            return "UPSTREAM_FAILED", f"node {node.plan.id} failed"
+        if node.error[0] == "UPSTREAM_FAILED" or (node.error[0] == "UPSTREAM_SKIPPED" and need in data):
+            # Its own sentence names the node with which it began, however far back that is.
+            return node.error
         if need in data:
             return "UPSTREAM_SKIPPED", f"node {node.plan.id} was {node.state.lower()}: {node.error[1]}"
     return None
-
-
-def _culprit(job: JobRun, index: int) -> str:
-    node = job.nodes[index]
-    if node.state is NodeState.FAILED:
-        return node.plan.id
-    for need in node.plan.needs:
-        if job.nodes[need].state is NodeState.FAILED or job.nodes[need].error[0] == "UPSTREAM_FAILED":
-            return _culprit(job, need)
-    return node.plan.id
 
 
 def _release(job: JobRun, stage: StageRun) -> list[Change]:

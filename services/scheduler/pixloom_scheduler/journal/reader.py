@@ -287,9 +287,7 @@ class Reader:
         )
         return [(row["seq"], row["shard"], bytes(row["payload"])) for row in await self._all(query)]
 
-    async def payload_page(
-        self, live: LiveJob, stage: int, *, after: int, most: int
-    ) -> list[tuple[int, int, bytes]]:
+    async def payload_page(self, live: LiveJob, stage: int, *, after: int, most: int) -> list[tuple[int, int, bytes]]:
         """Return journal number, shard and payload of the next attempts of a stage that gave items."""
         journal = tables.journal.c
         query = (
