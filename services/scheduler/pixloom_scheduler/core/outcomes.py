@@ -28,7 +28,7 @@ def end_attempt(
     job: JobRun, stage: StageRun, result: Result, *, lease: LeaseRun, now: float, costs: Costs
 ) -> AttemptEnded:
     """Return how a reported result ends its attempt."""
-    if result.end > now or 0.0 < result.start < job.start:
+    if max(result.start, result.end) > now or 0.0 < result.start < job.start:
         # Its times are by the executor's clock: it did not work on the job before that began, nor after it told of it.
         end = min(result.end, now)
         result = replace(result, start=min(max(result.start, job.start), end), end=end)

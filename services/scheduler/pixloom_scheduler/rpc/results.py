@@ -25,6 +25,8 @@ __all__ = ["read_result"]
 MAX_TEXT: Final = 1024
 MAX_VALUE_BYTES: Final = 64 * 1024
 MAX_PAYLOAD_BYTES: Final = 256 * 1024
+LATEST_S: Final = 253_402_300_799.0
+"""The last second of the year 9999."""
 
 _ORDINARY: Final = [
     executor_pb2.TaskResult.DESCRIPTOR.fields_by_name[name]
@@ -44,8 +46,9 @@ def _text(value: str) -> str:
 
 
 def _seconds(time: Timestamp) -> float:
-    # Whole microseconds, as the database keeps them.
-    return (time.seconds * 1_000_000 + time.nanos // 1000) / 1e6
+    # Whole microseconds, as the database keeps them, and a time that there is: an executor's clock may show anything.
+    seconds = (time.seconds * 1_000_000 + time.nanos // 1000) / 1e6
+    return seconds if 0.0 <= seconds <= LATEST_S else min(max(seconds, 0.0), LATEST_S)
 
 
 def read_result(stage: StageRun, message: executor_pb2.TaskResult) -> Result:
