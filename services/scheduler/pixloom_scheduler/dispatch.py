@@ -41,7 +41,7 @@ from pixloom_scheduler.core.changes import (
     TasksOffered,
     TasksReadied,
 )
-from pixloom_scheduler.core.events import DispatchFilled, DispatchVanished
+from pixloom_scheduler.core.events import CancelRequested, DispatchFilled, DispatchVanished
 from pixloom_scheduler.core.states import JobState
 from pixloom_scheduler.executors import BATCH_OVERHEAD_S
 from pixloom_scheduler.limits import Admission, Concurrency
@@ -342,12 +342,8 @@ class Dispatcher:
     async def _hand(self, dispatch_id: str, offer: _Offer) -> None:
         """Hand an offer over; what the executor does not get is offered again."""
         session = offer.session
-        try:
-            batch = await self._composer.compose(offer.live, offer.stage, offer.shards, dispatch_id=dispatch_id)
-        except UnavailableError:
-            await self._compose_later(dispatch_id)
-            return
-        if session is None or self._offers.get(dispatch_id) is not offer:
+        batch = await self._composed(dispatch_id, offer)
+        if batch is None or session is None or self._offers.get(dispatch_id) is not offer:
             return
         granted = self._hand_over(session, offer.live, batch)
         if granted < len(offer.shards):
@@ -356,12 +352,26 @@ class Dispatcher:
         else:
             self._forget(dispatch_id)
 
-    async def _compose_later(self, dispatch_id: str) -> None:
-        """Offer again what was not composed, as the database did not answer; in a moment, for it would not now."""
-        self._log.warning("not_composed", dispatch=dispatch_id)
-        await asyncio.sleep(RETRY_S)
-        self._withdraw(dispatch_id)
-        self.fill()
+    async def _composed(self, dispatch_id: str, offer: _Offer) -> executor_pb2.LeaseBatch | None:
+        """Return the message of an offer, or None: it is offered again later, or its job has ended."""
+        live = offer.live
+        try:
+            return await self._composer.compose(live, offer.stage, offer.shards, dispatch_id=dispatch_id)
+        except UnavailableError:
+            self._log.warning("not_composed", dispatch=dispatch_id)
+            # In a moment, for the database would not answer now.
+            await asyncio.sleep(RETRY_S)
+            self._withdraw(dispatch_id)
+            self.fill()
+        except Exception:  # noqa: BLE001 # a job that nobody can be told of ends, and the others go on
+            self._log.exception("job_not_composed", job=live.header.id, stage=offer.stage)
+            self._forget(dispatch_id)
+            if live.run.generation == offer.generation:
+                detail = "a message about its tasks could not be made; the log of the scheduler says why"
+                self._replica.report(
+                    live.header.id, CancelRequested(detail, now=True, failure=("INTERNAL", detail, ""))
+                )
+        return None
 
     def claimed(self, dispatch_id: str, granted: int) -> None:
         """Take in that somebody came for a dispatch and got `granted` of its tasks: room for the next one."""
@@ -417,13 +427,13 @@ class Dispatcher:
             offer = self._offers.get(dispatch_id)
             if offer is None:
                 continue
+            batch = await self._composed(dispatch_id, offer)
+            if batch is None:
+                continue
             try:
-                batch = await self._composer.compose(offer.live, offer.stage, offer.shards, dispatch_id=dispatch_id)
                 offer.seq = await self._tasks.publish(offer.pool, offer.lane, batch)
                 offer.published = self._clock.now()
                 delay = 0.05
-            except UnavailableError:
-                await self._compose_later(dispatch_id)
             except (nats.errors.Error, OSError, TimeoutError) as error:
                 self._log.warning("publish_failed", error=type(error).__name__, dispatch=dispatch_id)
                 self._withdraw(dispatch_id)

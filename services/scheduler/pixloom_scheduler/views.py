@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 __all__ = ["aware", "event_view", "job_view", "node_view", "output_view", "timestamp"]
 
 _NODE_STATES: Final = {state: job_pb2.NodeState.Value(f"NODE_STATE_{state}") for state in NodeState}
+LONGEST_S: Final = 100 * 365 * 86_400.0
+"""Longest time that is told, a century: what authors estimate may add up to anything."""
+
 _SKIPPED_BY_CONDITION: Final = frozenset({"WHEN_FALSE", "UPSTREAM_SKIPPED"})
 _EVENT_TYPES: dict[type[object], tuple[str, str]] = {
     JobAccepted: ("job_created", "PENDING"),
@@ -68,7 +71,7 @@ def _set_time(time: Timestamp, seconds: float) -> None:
 
 
 def _set_duration(duration: Duration, seconds: float) -> None:
-    duration.seconds, micros = divmod(round(seconds * 1e6), 1_000_000)
+    duration.seconds, micros = divmod(round(min(max(seconds, 0.0), LONGEST_S) * 1e6), 1_000_000)
     duration.nanos = micros * 1000
 
 
@@ -178,10 +181,10 @@ def job_view(live: LiveJob, now: float, *, left_s: float | None = None) -> job_p
     job.update_time.CopyFrom(timestamp(run.updated) or timestamp(header.create_time.timestamp()) or Timestamp())
     if run.start:
         elapsed = (run.end or now) - run.start
-        job.actual_duration.FromMicroseconds(max(0, round(elapsed * 1e6)))
+        _set_duration(job.actual_duration, elapsed)
         if not run.end and left_s is not None:
-            job.estimated_duration.FromMicroseconds(round((elapsed + left_s) * 1e6))
-            job.estimated_end_time.CopyFrom(timestamp(now + left_s) or Timestamp())
+            _set_duration(job.estimated_duration, elapsed + left_s)
+            job.estimated_end_time.CopyFrom(timestamp(now + min(left_s, LONGEST_S)) or Timestamp())
     if run.state is JobState.FAILED and run.failure is not None:
         job.reason, job.error.detail, job.error.node = run.failure
         job.error.reason = job.reason
@@ -233,7 +236,7 @@ def node_view(
         node.reasons.update(state.reasons)
     if state.begun:
         _set_time(node.start_time, state.begun)
-        _set_duration(node.actual_duration, max(0.0, (state.end or now) - state.begun))
+        _set_duration(node.actual_duration, (state.end or now) - state.begun)
     if state.end:
         _set_time(node.end_time, state.end)
     if plan.estimated_duration_s is not None:

@@ -30,6 +30,8 @@ NODE_ID_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,127}$"
 PARAM_NAME_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$"
 
 _WEEK_S: Final = 7 * 86_400
+_YEAR_S: Final = 365 * 86_400
+_MOST: Final = 2**31 - 1
 
 NodeId = Annotated[str, Field(pattern=NODE_ID_PATTERN)]
 ParamName = Annotated[str, Field(pattern=PARAM_NAME_PATTERN)]
@@ -60,8 +62,8 @@ class LimitsSpec(_Model):
 
     max_pixels: int | None = Field(None, ge=1, description="Most pixels of all frames together.")
     max_bytes: int | None = Field(None, ge=1, description="Most bytes of the file.")
-    max_frames: int | None = Field(None, ge=1, description="Most pages or frames.")
-    memory_mb: int | None = Field(None, ge=16, description="Most memory in MiB that a child process may use.")
+    max_frames: int | None = Field(None, ge=1, le=_MOST, description="Most pages or frames.")
+    memory_mb: int | None = Field(None, ge=16, le=_MOST, description="Most memory in MiB that a child process may use.")
 
 
 class ParamSpec(_Model):
@@ -133,7 +135,9 @@ class NodeSpec(_Model):
     shard_size: int | None = Field(None, ge=1, le=10_000, description="Items of one task; default: by cost.")
     retry: RetrySpec | None = Field(None, description="When its tasks are tried again.")
     timeout_s: float | None = Field(None, gt=0, le=_WEEK_S, description="Seconds an item, or a run without items.")
-    estimated_duration_s: float | None = Field(None, ge=0, description="The author's estimate of the whole node.")
+    estimated_duration_s: float | None = Field(
+        None, ge=0, le=_YEAR_S, description="The author's estimate of the whole node."
+    )
     limits: LimitsSpec | None = Field(None, description="What an image may ask for.")
 
     def sources(self, port: str) -> list[str]:

@@ -90,9 +90,10 @@ class Window:
         self.replica.own([Owned(i, 1, 0) for i in range(16)], [], since=monotonic())
         self._numbers = itertools.count(1)
 
-    async def submit(self, *, priority: int = 5) -> str:
+    async def submit(self, *, priority: int = 5, limits: dict[str, int] | None = None) -> str:
         new, live = submission(next(self._numbers))
         plan = plan_of([(StageKind.SOURCE, [])])
+        plan = replace(plan, nodes=(replace(plan.nodes[0], limits=limits or {}),))
         plan = replace(plan, stages=(replace(plan.stages[0], pool=self.pool),))
         job_id: str = live.header.id
         run = JobRun.of(job_id, live.header.partition, plan, priority=priority)
@@ -157,3 +158,17 @@ async def test_another_priority_counts_at_once(window: Window) -> None:
     await window.replica.command(second, UpdateRequested(priority=9))
     await window.replica.command(first, UpdateRequested(priority=0))
     assert await window.published() == (second, 1)
+
+
+async def test_a_job_that_no_message_can_be_made_of_ends_and_others_are_dispatched(window: Window) -> None:
+    # Documents of before may hold what is refused today.
+    bad = await window.submit(limits={"max_frames": 1 << 40})
+    good = await window.submit()
+    assert await window.published() == (good, 1)
+    live = window.replica.find(bad)
+    assert live is not None
+    while not live.run.state.is_terminal:
+        await live.news.wait()
+    assert live.run.state == "FAILED"
+    assert live.run.failure is not None
+    assert live.run.failure[0] == "INTERNAL"
