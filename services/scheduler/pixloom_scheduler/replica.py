@@ -5,20 +5,23 @@ durable in one transaction; what arrives meanwhile is the next step's. Only afte
 watches and acknowledgements leave (`Effects`). Volatile events (claims, offers, hand-backs) change nothing durable and
 are answered at once.
 
-If Postgres refuses a value, nothing of the batch was written: the jobs touched are loaded again and their events are
-applied one job per transaction, so that the bad value fails one job and not the partition.
+If Postgres refuses a value, or something unforeseen happens while a job's events are worked out, nothing of the batch
+was written: the jobs touched are loaded again and their events are applied one job per transaction, so that the bad
+value fails one job and not the partition.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import traceback
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from pixloom.errors import InternalError, OverloadedError, PixloomError, StateConflictError, UnavailableError
+from pixloom.errors import InternalError, OverloadedError, PixloomError, UnavailableError
 from pixloom_scheduler.core.apply import apply
 from pixloom_scheduler.core.changes import Change, Durable, JobAccepted
 from pixloom_scheduler.core.decide import decide
@@ -227,11 +230,9 @@ class Replica:
         while not (self._stopping and not self._queue):
             timeout = max(0.0, self.lease.due_s) if self.stamps else None
             if not self._queue:
-                try:
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(timeout):
                         await self._wake.wait()
-                except TimeoutError:
-                    pass
             self._wake.clear()
             await self._step()
             if self._leaving:
@@ -248,16 +249,14 @@ class Replica:
         works: list[Work] = []
         step = Step()
         begin = self._monotonic()
-        while self._queue and len(step.batch.rows) < MAX_ROWS and self._monotonic() - begin < STEP_S:
-            work = self._queue.popleft()
-            works.append(work)
-            self._take(step, work)
-        renewing = self._is_renewal_due()
-        if step.batch.is_empty and not renewing:
-            self._finish(step)
-            return
         try:
-            await self._commit(step, everything=renewing)
+            while self._queue and len(step.batch.rows) < MAX_ROWS and self._monotonic() - begin < STEP_S:
+                work = self._queue.popleft()
+                works.append(work)
+                self._take(step, work)
+            renewing = self._is_renewal_due()
+            if not step.batch.is_empty or renewing:
+                await self._commit(step, everything=renewing)
         except BadRowError as error:
             self._log.warning("batch_refused", error=str(error)[:200], jobs=len(step.touched))
             await self._commit_one_by_one(works)
@@ -293,16 +292,16 @@ class Replica:
             while more := settle(live.run, now):
                 self._apply(step, live, more, changes, now=now)
         except IllegalTransitionError as error:
-            work.done.set_exception(
-                StateConflictError(
-                    f"job {work.job_id} is {error.state}: it is not possible to {error.wanted} it now",
-                    metadata={"state": str(error.state)},
-                )
-            )
+            work.conflict(error)
             return
         except PixloomError as error:
             work.done.set_exception(error)
             return
+        except Exception as error:
+            # As short as it can be: of a deep recursion a whole account would outlast the lease.
+            where = "".join(traceback.format_exception(error, limit=-4))
+            self._log.error("event_not_applied", job=work.job_id, what=type(work.event).__name__, where=where)
+            raise BadRowError(f"{type(error).__name__} in job {work.job_id}") from error
         _, all_changes = step.touched.setdefault(work.job_id, (live, []))
         all_changes.extend(changes)
         step.works.append((work, changes))
@@ -368,15 +367,14 @@ class Replica:
                 await self._commit(Step(), everything=True)
         for job_id, own_works in by_job.items():
             step = Step()
-            for work in own_works:
-                if work.new is not None and work.live is not None:
-                    work.live.run = type(work.live.run).of(
-                        job_id, work.live.header.partition, work.live.run.plan, priority=work.live.run.priority
-                    )
-                    work.live.pending.clear()
-                if not work.done.done():
-                    self._take(step, work)
+            for live in [work.live for work in own_works if work.new is not None and work.live is not None]:
+                run = live.run
+                live.run = type(run).of(job_id, run.partition, run.plan, priority=run.priority)
+                live.pending.clear()
             try:
+                for work in own_works:
+                    if not work.done.done():
+                        self._take(step, work)
                 if not step.batch.is_empty:
                     await self._commit(step, everything=self._is_renewal_due())
             except BadRowError as error:
@@ -394,10 +392,14 @@ class Replica:
             step = Step()
             detail = "the database refused a value of this job"
             end = CancelRequested(detail=detail, now=True, failure=("INTERNAL", detail, ""))
-            work = Work(job_id, end, None, live, new_future())
-            self._take(step, work)
-            await self._commit(step, everything=False)
-            self._finish(step)
+            try:
+                self._take(step, Work(job_id, end, None, live, new_future()))
+                await self._commit(step, everything=False)
+            except BadRowError:
+                # Not even its end can be written: it is left alone, as one that cannot be read.
+                self._let_go([live])
+            else:
+                self._finish(step)
         for work in works:
             if not work.done.done():
                 if work.new is not None:
@@ -448,14 +450,17 @@ class Replica:
         for partition in partitions:
             self.stamps.pop(partition, None)
         gone = [live for live in self.jobs.values() if live.header.partition in partitions]
+        self._queue = deque(keep(self._queue, partitions))
+        self._let_go(gone)
+        self._left.set()
+        self._renewed.set()
+
+    def _let_go(self, gone: list[LiveJob]) -> None:
         for live in gone:
             del self.jobs[live.header.id]
             live.is_gone = True
             live.announce()
-        self._queue = deque(keep(self._queue, partitions))
         self._effects.dropped(gone)
-        self._left.set()
-        self._renewed.set()
 
     def _finish(self, step: Step) -> None:
         """Let out what has become durable."""

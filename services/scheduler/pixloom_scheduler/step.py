@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
-from pixloom.errors import UnavailableError
+from pixloom.errors import StateConflictError, UnavailableError
 from pixloom_scheduler.core.changes import AttemptEnded
 from pixloom_scheduler.job import partition_of
 from pixloom_scheduler.journal.batch import Batch
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pixloom_scheduler.core.changes import Change, Durable
     from pixloom_scheduler.core.events import Event
     from pixloom_scheduler.core.model import LeaseRun
+    from pixloom_scheduler.core.states import IllegalTransitionError
     from pixloom_scheduler.journal.batch import NewJob
     from pixloom_scheduler.journal.loader import LoadedJob
     from pixloom_scheduler.live import LiveJob
@@ -71,6 +72,11 @@ class Work:
     def partition(self) -> int:
         """Partition of the job."""
         return partition_of(self.job_id)
+
+    def conflict(self, error: IllegalTransitionError) -> None:
+        """Tell whoever waits that it does not fit the job's state."""
+        detail = f"job {self.job_id} is {error.state}: it is not possible to {error.wanted} it now"
+        self.done.set_exception(StateConflictError(detail, metadata={"state": str(error.state)}))
 
 
 @dataclass(slots=True)

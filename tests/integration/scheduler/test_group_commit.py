@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,13 @@ import pytest
 from pixloom.errors import UnavailableError
 from pixloom.graph.plan import StageKind
 from pixloom.graph.plan_codec import plan_to_json
+from pixloom_scheduler import replica
 from pixloom_scheduler.clock import DatabaseClock
 from pixloom_scheduler.core.changes import TasksGranted, TasksOffered
+from pixloom_scheduler.core.decide import decide
 from pixloom_scheduler.core.events import CancelRequested, DispatchFilled, Result, TasksClaimed, TasksReported
 from pixloom_scheduler.core.model import JobRun
+from pixloom_scheduler.core.settle import settle
 from pixloom_scheduler.core.states import JobState, Outcome
 from pixloom_scheduler.job import JobHeader
 from pixloom_scheduler.journal import schema
@@ -146,6 +150,48 @@ async def test_a_nul_in_a_commit_batch_fails_that_job_and_no_other(scheduler):
     assert durable_view(stored.run) == durable_view(good.run)
     # The partition goes on.
     await scheduler.submit(job_id(17))
+
+
+class _BrokenJob:
+    """Something unforeseen that happens whenever a function of the core is called for one job."""
+
+    def __init__(self, live, function):
+        self.live, self.function = live, function
+
+    def __call__(self, job, *args):
+        if job.id == self.live.header.id:
+            raise RecursionError("nobody thought of this")
+        return self.function(job, *args)
+
+
+async def test_something_unforeseen_in_one_job_fails_that_job_and_no_other(scheduler, monkeypatch):
+    bad, good = await asyncio.gather(scheduler.submit(job_id(8)), scheduler.submit(job_id(9)))
+
+    def decided(job, event, *args):
+        if isinstance(event, TasksReported):
+            broken(job)
+        return decide(job, event, *args)
+
+    broken = _BrokenJob(bad, id)
+    monkeypatch.setattr(replica, "decide", decided)
+    await asyncio.gather(scheduler.finish_source(bad, 4), scheduler.finish_source(good, 4))
+    assert (bad.run.state, bad.run.failure[0]) == (JobState.FAILED, "INTERNAL")
+    assert good.run.nodes[0].ok == 4
+    for live in (bad, good):
+        stored = await scheduler.loader.load(live.header.id)
+        assert durable_view(stored.run) == durable_view(live.run)
+
+
+async def test_a_job_that_cannot_even_be_ended_is_left_alone_and_the_partition_goes_on(scheduler, monkeypatch):
+    bad = await scheduler.submit(job_id(10))
+    before = bad.run.seq
+    monkeypatch.setattr(replica, "settle", _BrokenJob(bad, settle))
+    with contextlib.suppress(UnavailableError):
+        await scheduler.finish_source(bad, 4)
+    assert (bad.is_gone, scheduler.replica.find(bad.header.id)) == (True, None)
+    await scheduler.submit(job_id(26))
+    stored = await scheduler.loader.load(bad.header.id)
+    assert (stored.run.seq, stored.run.state) == (before, JobState.RUNNING)
 
 
 async def test_without_the_fallback_the_whole_batch_would_be_refused(scheduler):
