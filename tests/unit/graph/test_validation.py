@@ -418,3 +418,19 @@ def test_five_thousand_nodes_are_validated_and_planned_within_a_second(catalogue
         plan_workflow(validate(document, catalogue).require(), {}, catalogue)
         seconds.append(time.process_time() - start)
     assert min(seconds) < 1.0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("limits", {"max_frames": 2**31}),
+        ("limits", {"memory_mb": 2**40}),
+        ("estimated_duration_s", 1e300),
+    ],
+)
+def test_numbers_that_no_message_can_carry_are_refused_with_their_place(
+    field: str, value: Any, catalogue: Catalogue
+) -> None:
+    node = {**SOURCE, field: value}
+    place = f"/nodes/0/{field}" + "".join(f"/{name}" for name in (value if isinstance(value, dict) else ()))
+    assert [pointer for pointer, _ in found({"name": "w", "nodes": [node]}, catalogue)] == [place]
