@@ -172,11 +172,21 @@ class Grants:
         lease = HeldLease(live.header.id, grant.lease, len(grant.tasks), seconds, handed_over)
         session.holdings.hold(grant.token, lease)
         self._dispatcher.leased(live, grant.lease, grant.stage)
-        self._timers.at(grant.deadline, lambda: self._expire(live, grant.lease))
+        self._watch(live, grant.deadline)
 
-    def _expire(self, live: LiveJob, lease: int) -> None:
-        # Numbers of leases begin anew when a job was elsewhere meanwhile.
-        if self._replica.find(live.header.id) is live and lease in live.run.leases:
-            self._replica.report(
-                live.header.id, LeaseLost(lease, "DEADLINE", "it did not end in time although its executor is alive")
-            )
+    def _watch(self, live: LiveJob, deadline: float) -> None:
+        """Look at a job's leases at the earliest of their deadlines: nearly all of them end long before."""
+        if not live.lease_watch or deadline < live.lease_watch:
+            live.lease_watch = deadline
+            self._timers.at(deadline, lambda: self._expire(live, deadline), job=live.header.id)
+
+    def _expire(self, live: LiveJob, moment: float) -> None:
+        if self._replica.find(live.header.id) is not live or live.lease_watch != moment:
+            return
+        live.lease_watch = 0.0
+        for number, lease in live.run.leases.items():
+            if lease.deadline > moment:
+                self._watch(live, lease.deadline)
+            else:
+                detail = "it did not end in time although its executor is alive"
+                self._replica.report(live.header.id, LeaseLost(number, "DEADLINE", detail))

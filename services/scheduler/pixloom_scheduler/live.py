@@ -28,6 +28,7 @@ class LiveJob:
         node_records: Of nodes that ended in this generation while it was in memory, what their rows in the database say
             (`Node`, serialized), by index.
         is_gone: Whether its partition belongs to another replica now: nothing is told from this memory any more.
+        lease_watch: When its leases are looked at next, seconds; 0 while nobody looks.
     """
 
     header: JobHeader
@@ -38,6 +39,7 @@ class LiveJob:
     pending: list[job_pb2.JobEvent] = field(default_factory=list)
     node_records: dict[int, bytes] = field(default_factory=dict)
     is_gone: bool = False
+    lease_watch: float = 0.0
 
     def announce(self) -> None:
         """Wake everybody who waits for news."""

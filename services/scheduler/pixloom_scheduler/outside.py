@@ -116,6 +116,8 @@ class Outside:
                 case JobEnded():
                     if change.state is not JobState.COMPLETED:
                         self._dispatcher.withdraw_job(live.header.id)
+                    self._timers.forget(live.header.id)
+                    live.lease_watch = 0.0
                     self._traces.job_ended(live)
                     self._log.info(
                         "job_ended",
@@ -134,6 +136,8 @@ class Outside:
         gone = frozenset(live.header.id for live in jobs)
         self._dispatcher.drop(gone)
         self._sessions.forget(gone)
+        for job_id in gone:
+            self._timers.forget(job_id)
 
     def _end_node(self, live: LiveJob, change: NodeEnded) -> None:
         self._traces.node_ended(live, change.node)
@@ -149,7 +153,7 @@ class Outside:
                 self._dispatcher.note(live, changes)
                 self._dispatcher.fill()
 
-        self._timers.at(due, end)
+        self._timers.at(due, end, job=live.header.id)
 
     def _watch_split(self, live: LiveJob, change: AttemptEnded) -> None:
         split = change.split
@@ -166,7 +170,7 @@ class Outside:
             if self._replica.find(live.header.id) is live and live.run.deadline == due:
                 self._replica.report(live.header.id, TimeRanOut())
 
-        self._timers.at(due, end)
+        self._timers.at(due, end, job=live.header.id)
 
     def _work(self, live: LiveJob, finding: Coroutine[Any, Any, Event]) -> None:
         """Find something out off the loop, and let the job know."""

@@ -38,6 +38,9 @@ class Owner:
 class Quiet:
     """A dispatcher, and timers, that only listen."""
 
+    def __init__(self):
+        self.calls = []
+
     def leased(self, live, lease, stage):
         pass
 
@@ -47,8 +50,8 @@ class Quiet:
     def fill(self):
         pass
 
-    def at(self, due, call):
-        pass
+    def at(self, due, call, *, job):
+        self.calls.append((due, call, job))
 
 
 def test_what_was_granted_on_a_stream_that_broke_unread_is_offered_again():
@@ -74,3 +77,27 @@ def test_what_was_granted_on_a_stream_that_broke_unread_is_offered_again():
     offer(live, 0)
     again = grants.grant(session, live, generation=1, stage=0, tasks=((0, 1),))
     assert again is not None
+
+
+def test_leases_are_looked_at_when_the_first_of_their_deadlines_is_reached_and_those_beyond_it_are_lost():
+    live = live_job(1, [(StageKind.WHOLE, []), (StageKind.WHOLE, []), (StageKind.WHOLE, [])])
+    owner: Any = Owner(live)
+    quiet: Any = Quiet()
+    mint = TokenMint(incarnation=uuid.uuid4(), key=b"k" * 32, nonce=lambda size: b"n" * size)
+    grants = Grants(replica=owner, dispatcher=quiet, mint=mint, timers=quiet, costs={})
+    session = ExecutorSession(executor_pb2.Hello(executor_id="x"), asyncio.Queue(), start=0.0, last_seen=0.0)
+    for stage in range(3):
+        offer(live, stage)
+        assert grants.grant(session, live, generation=1, stage=stage, tasks=((0, 1),)) is not None
+    first, second, third = live.run.leases.values()
+    deadline = first.deadline
+    second.deadline = third.deadline = deadline + 60
+    # One look for all of them, as hundreds are granted for each that expires.
+    assert [(due, job) for due, _, job in quiet.calls] == [(deadline, live.header.id)]
+    quiet.calls.pop()[1]()
+    assert [event.lease for _, event in owner.reported] == [1]
+    del live.run.leases[1]
+    ((due, call, _),) = quiet.calls
+    assert due == deadline + 60
+    call()
+    assert [event.lease for _, event in owner.reported] == [1, 2, 3]
