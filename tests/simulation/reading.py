@@ -83,9 +83,7 @@ class SimulatedReader:
         found = [row for row in rows if row["flags"] & _ENDS_SHARD and row["items_out"] and row["shard"] in wanted]
         return [(row["seq"], row["shard"], row["payload"]) for row in found]
 
-    async def payload_page(
-        self, live: LiveJob, stage: int, *, after: int, most: int
-    ) -> list[tuple[int, int, bytes]]:
+    async def payload_page(self, live: LiveJob, stage: int, *, after: int, most: int) -> list[tuple[int, int, bytes]]:
         """Return journal number, shard and payload of the next attempts of a stage that gave items."""
         rows = await self._attempts(live, stage)
         found = [row for row in rows if row["seq"] > after and row["items_out"]]

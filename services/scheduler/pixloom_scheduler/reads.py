@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pixloom.errors import NotFoundError, UnavailableError
 from pixloom.v1 import job_pb2
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pixloom_scheduler.waiting import WaitingReasons
 
 __all__ = ["JobReads"]
+
+DURABLE_WAIT_S: Final = 10.0
+"""How long a reader waits for a commit."""
 
 
 class JobReads:
@@ -50,15 +53,25 @@ class JobReads:
             await self.until_durable(live)
         return live
 
-    @staticmethod
-    async def until_durable(live: LiveJob) -> None:
-        """Wait until all that a job shows is durable."""
-        while live.run.seq != live.committed_seq:
-            if live.is_gone:
-                raise UnavailableError(OWNER_CHANGED, retry_after_s=0.1)
-            news = live.news
-            async with asyncio.timeout(10):
-                await news.wait()
+    async def until_durable(self, live: LiveJob) -> None:
+        """Wait until all that a job shows is durable; whoever goes on without waiting sees it so.
+
+        Raises:
+            UnavailableError: If another replica took the job over meanwhile, or the database does not answer.
+        """
+        self._replica.readers += 1
+        try:
+            async with asyncio.timeout(DURABLE_WAIT_S):
+                while live.run.seq != live.committed_seq:
+                    if live.is_gone:
+                        raise UnavailableError(OWNER_CHANGED, retry_after_s=0.1)
+                    await live.news.wait()
+        except TimeoutError as error:
+            raise UnavailableError(
+                "the database does not answer at the moment; try again", retry_after_s=1.0
+            ) from error
+        finally:
+            self._replica.readers -= 1
 
     async def stored(self, job_id: str) -> StoredJob:
         """Return a job from the database.
@@ -82,9 +95,17 @@ class JobReads:
             return self.live_job(live)
         return self.view_stored(await self.stored(job_id))
 
-    def view(self, found: LiveJob | StoredJob) -> job_pb2.Job:
-        """Return a job that was found in memory or in the database."""
-        return self.live_job(found) if isinstance(found, LiveJob) else self.view_stored(found)
+    async def view(self, found: LiveJob | StoredJob) -> job_pb2.Job:
+        """Return a job that was found in memory, once all that it shows is durable, or in the database."""
+        if isinstance(found, LiveJob):
+            live = found
+        else:
+            known = self._replica.find(found.id) if found.record is None else None
+            if known is None:
+                return self.view_stored(found)
+            live = known
+        await self.until_durable(live)
+        return self.live_job(live)
 
     def live_job(self, live: LiveJob) -> job_pb2.Job:
         """Return a job in memory."""
@@ -92,12 +113,9 @@ class JobReads:
         return job_view(live, now, left_s=self._estimates.of(live.run, now=now).left_s)
 
     def view_stored(self, stored: StoredJob) -> job_pb2.Job:
-        """Return a job as the database has it; one that still runs elsewhere shows what its row says."""
+        """Return a job as the database has it; one that still runs shows what its row says."""
         if stored.record is not None:
             return job_pb2.Job.FromString(stored.record)
-        live = self._replica.find(stored.id)
-        if live is not None:
-            return self.live_job(live)
         created = timestamp(stored.create_time.timestamp())
         return job_pb2.Job(
             id=stored.id,

@@ -16,7 +16,6 @@ import asyncio
 import contextlib
 import traceback
 from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -25,7 +24,7 @@ from pixloom.errors import InternalError, OverloadedError, PixloomError, Unavail
 from pixloom_scheduler.core.apply import apply
 from pixloom_scheduler.core.changes import Change, Durable, JobAccepted
 from pixloom_scheduler.core.decide import decide
-from pixloom_scheduler.core.events import CancelRequested, Event, LeaseLost, StartRequested, TasksReported
+from pixloom_scheduler.core.events import CancelRequested, Event, StartRequested
 from pixloom_scheduler.core.settle import settle
 from pixloom_scheduler.core.states import IllegalTransitionError
 from pixloom_scheduler.job import partition_of
@@ -77,6 +76,7 @@ class Replica:
     ) -> None:
         self.jobs: dict[str, LiveJob] = {}
         self.stamps: dict[int, Stamp] = {}
+        self.readers = 0
         self._journal = journal
         self._loader = loader
         self._clock = clock
@@ -235,6 +235,9 @@ class Replica:
                         await self._wake.wait()
             self._wake.clear()
             await self._step()
+            if self.readers:
+                # Those who wait for all to be durable look before the next step changes it again.
+                await asyncio.sleep(0)
             if self._leaving:
                 # Between two steps all that was decided is durable.
                 waiting = {work.partition for work in self._queue}
@@ -278,10 +281,7 @@ class Replica:
         changes: list[Change] = []
         # The clock is corrected at every commit; the journal of a job never goes back.
         now = max(self._clock.now(), live.run.updated)
-        if isinstance(work.event, TasksReported | LeaseLost):
-            # Should the database refuse the batch, the event happens again, and then it needs the lease as it was.
-            lease = live.run.leases.get(work.event.lease)
-            work.lease = (work.event.lease, replace(lease, tasks=dict(lease.tasks))) if lease is not None else None
+        work.note_lease(live)
         try:
             if work.new is not None:
                 self.jobs[work.job_id] = live

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from pixloom.errors import StateConflictError, UnavailableError
 from pixloom_scheduler.core.changes import AttemptEnded
+from pixloom_scheduler.core.events import LeaseLost, TasksReported
 from pixloom_scheduler.job import partition_of
 from pixloom_scheduler.journal.batch import Batch
 from pixloom_scheduler.journal.rows import encode
@@ -72,6 +73,12 @@ class Work:
     def partition(self) -> int:
         """Partition of the job."""
         return partition_of(self.job_id)
+
+    def note_lease(self, live: LiveJob) -> None:
+        """Keep the lease that the event is about: if the database refuses the batch, the event happens again and needs it."""
+        if isinstance(self.event, TasksReported | LeaseLost):
+            lease = live.run.leases.get(self.event.lease)
+            self.lease = (self.event.lease, replace(lease, tasks=dict(lease.tasks))) if lease is not None else None
 
     def conflict(self, error: IllegalTransitionError) -> None:
         """Tell whoever waits that it does not fit the job's state."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 from pixloom.errors import UnavailableError
@@ -72,6 +73,11 @@ class Watches:
                     yield job_pb2.WatchJobResponse(event=event)
             ended = _has_ended(live)
             now = asyncio.get_running_loop().time()
+            if now >= next_snapshot and live.run.seq != live.committed_seq:
+                # Shown is what is durable, and the events before it; nothing while the database is away.
+                with contextlib.suppress(UnavailableError):
+                    await self._reads.until_durable(live)
+                continue
             # An end is shown once it is durable: whoever sees it stops watching.
             if ended or (now >= next_snapshot and not live.run.state.is_terminal):
                 snapshot = self._snapshot(live)

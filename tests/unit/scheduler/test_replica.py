@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ from pixloom_scheduler.journal.committer import BadRowError, OwnershipLostError,
 from pixloom_scheduler.journal.ownership import Owned
 from pixloom_scheduler.journal.rows import COLUMNS
 from pixloom_scheduler.live import LiveJob
+from pixloom_scheduler.reads import JobReads
 from pixloom_scheduler.replica import STEP_S, Replica
 from tests.support.core_world import plan_of
 from tests.support.effects import NoEffects
@@ -346,3 +348,32 @@ async def test_a_job_whose_request_has_one_already_is_left_out_and_nothing_else_
     assert journal.batches[-1].stamps[2].seq == replica.stamps[2].seq
     replica.stop()
     await task
+
+
+async def test_whoever_waits_for_a_job_to_be_durable_sees_it_so_though_more_happens_without_end(running, monkeypatch):
+    replica, journal, _ = running
+    _, live = submitted = submission(31)
+    await replica.submit(*submitted, start=True)
+    commit, commits = journal.commit, 0
+
+    async def commit_slowly(batch):
+        # While something becomes durable, the next thing happens.
+        nonlocal commits
+        commits += 1
+        if commits < 1000:
+            replica.report(
+                live.header.id, PauseRequested() if live.run.state is JobState.RUNNING else ResumeRequested()
+            )
+        await asyncio.sleep(0)
+        return await commit(batch)
+
+    monkeypatch.setattr(journal, "commit", commit_slowly)
+    journal.entered.clear()
+    replica.report(live.header.id, PauseRequested())
+    await journal.entered.wait()
+    assert live.run.seq != live.committed_seq
+    nothing: Any = None
+    reads = JobReads(replica=replica, reader=nothing, waiting=nothing, estimates=nothing, clock=nothing)
+    await reads.until_durable(live)
+    assert live.run.seq == live.committed_seq
+    assert commits < 10

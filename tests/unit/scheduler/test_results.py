@@ -29,9 +29,7 @@ def test_times_that_no_calendar_has_are_taken_within_those_of_the_job(start: int
     row: Any = dict(
         zip(
             COLUMNS,
-            encode(
-                ended, day=live.header.day, job_id=live.header.id, seq=1, time=NOW, project="default", generation=1
-            ),
+            encode(ended, day=live.header.day, job_id=live.header.id, seq=1, time=NOW, project="default", generation=1),
             strict=True,
         )
     )

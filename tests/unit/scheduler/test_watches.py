@@ -9,7 +9,7 @@ from pixloom.graph.plan import StageKind
 from pixloom.sdk.watching import NO_EVENTS
 from pixloom.v1 import job_pb2
 from pixloom_scheduler.core.events import CancelRequested
-from pixloom_scheduler.watches import REFRESH_S, Watches
+from pixloom_scheduler.watches import REFRESH_S, SNAPSHOT_EVERY_S, Watches
 from tests.support.live_jobs import happen, live_job
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ class Reads:
 
     async def durable(self, _job_id: str) -> LiveJob:
         return self.live
+
+    async def until_durable(self, live: LiveJob) -> None:
+        while live.run.seq != live.committed_seq:
+            await live.news.wait()
 
     def live_job(self, live: LiveJob) -> job_pb2.Job:
         return job_pb2.Job(id=live.header.id, seq=live.run.seq)
@@ -129,3 +133,18 @@ async def test_who_waits_for_an_end_is_told_when_the_job_went_elsewhere_or_the_t
     async with asyncio.timeout(60):
         await waiting
         await watches(other).until_ended(other, wait_s=0.01)
+
+
+async def test_a_snapshot_shows_nothing_that_is_not_durable() -> None:
+    live = live_job(1, SHAPE)
+    commit(live)
+    updates = watch(live)
+    before = await next_snapshot(updates)
+    live.run.seq += 1
+    waiting = asyncio.ensure_future(next_snapshot(updates))
+    # Long enough for the next snapshot to be due.
+    await asyncio.wait({waiting}, timeout=2 * SNAPSHOT_EVERY_S)
+    assert not waiting.done()
+    commit(live)
+    async with asyncio.timeout(1):
+        assert (await waiting).job.seq == before.job.seq + 1

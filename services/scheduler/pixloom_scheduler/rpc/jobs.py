@@ -117,7 +117,7 @@ class Jobs(JobVerbs):
             left_s = (context.time_remaining() or math.inf) - _ANSWER_S
             await self._watches.until_ended(found, wait_s=max(0.0, min(wait_s, left_s)))
         reach("reply.before")
-        return job_pb2.CreateJobResponse(job=self._reads.view(found))
+        return job_pb2.CreateJobResponse(job=await self._reads.view(found))
 
     async def GetJob(self, request: job_pb2.GetJobRequest, context: Context) -> job_pb2.GetJobResponse:
         """Return a job."""
@@ -140,7 +140,7 @@ class Jobs(JobVerbs):
         if self._owners is not None:
             # Of a job that is not in memory yet the list would show no more than its row has.
             await self._owners.until_loaded(stored.id for stored in found[:size] if stored.record is None)
-        jobs = [self._reads.view_stored(stored) for stored in found[:size]]
+        jobs = [await self._reads.view(stored) for stored in found[:size]]
         token = write_page_token(found[size - 1].id) if len(found) > size else ""
         return job_pb2.ListJobsResponse(jobs=jobs, next_page_token=token)
 

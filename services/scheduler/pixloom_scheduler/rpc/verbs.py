@@ -279,7 +279,7 @@ class JobVerbs(job_pb2_grpc.JobServiceServicer):
             )
         )
         reach("reply.before")
-        return job_pb2.RerunJobResponse(job=self._reads.view(found))
+        return job_pb2.RerunJobResponse(job=await self._reads.view(found))
 
     async def _recall(self, job_id: str, verb: str) -> LiveJob:
         """Return a job that may have ended long ago, in memory.
