@@ -64,7 +64,7 @@ class Answering:
             return False
         for stage in run.stages:
             if stage.resolving:
-                await self._replica.report(run.id, NodeResolved(stage.plan.index, run=True))
+                await self._replica.report(run.id, NodeResolved(stage.plan.index, run=True, generation=run.generation))
                 return False
             dues = tuple(shard for shard, task in stage.tasks.items() if task.due)
             if dues:

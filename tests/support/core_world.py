@@ -123,7 +123,7 @@ class CoreWorld:
             changes = [*changes, *more]
         for change in changes:
             if isinstance(change, ResolutionAsked):
-                self.happen(NodeResolved(change.stage, run=self.rng.random() < 0.5))
+                self.happen(NodeResolved(change.stage, run=self.rng.random() < 0.5, generation=self.job.generation))
         return changes
 
     def _apply(self, changes: list[Change]) -> None:
@@ -152,7 +152,7 @@ class CoreWorld:
             self._apply(more)
             for change in more:
                 if isinstance(change, ResolutionAsked):
-                    self.happen(NodeResolved(change.stage, run=self.rng.random() < 0.5))
+                    self.happen(NodeResolved(change.stage, run=self.rng.random() < 0.5, generation=self.job.generation))
 
     def run(self, steps: int = 3000) -> None:
         """Run the job to its end."""

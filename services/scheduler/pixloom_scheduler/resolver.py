@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -37,6 +38,7 @@ class Resolver:
     async def resolve(self, live: LiveJob, stage_index: int) -> NodeResolved:
         """Return what the condition and references of a stage come to now."""
         run = live.run
+        resolved = partial(NodeResolved, stage=stage_index, generation=run.generation)
         nodes = {
             node.plan.id: {
                 "state": str(node.state),
@@ -55,18 +57,18 @@ class Resolver:
         def work() -> NodeResolved:
             when = next((plan.when for plan in plans.values() if plan.when), "")
             if when and not compile_condition(when, "when").evaluate({"nodes": nodes, "params": params}):
-                return NodeResolved(stage=stage_index, run=False)
+                return resolved(run=False)
             values: dict[str, Any] = {name: node["value"] for name, node in nodes.items()}
-            resolved = {
-                index: resolve_node_params(plan.params, values) for index, plan in plans.items() if plan.dynamic
-            }
-            return NodeResolved(stage=stage_index, run=True, params=resolved)
+            dynamic = {index: plan for index, plan in plans.items() if plan.dynamic}
+            return resolved(
+                run=True, params={index: resolve_node_params(plan.params, values) for index, plan in dynamic.items()}
+            )
 
         try:
             return await self._run_off_loop(work)
         except PixloomError as error:
-            return NodeResolved(stage=stage_index, run=False, failure=("UNRESOLVED", error.message))
+            return resolved(run=False, failure=("UNRESOLVED", error.message))
         except Exception as error:  # noqa: BLE001 - an expression fails its own node, never the loop
             self._log.exception("resolution_failed", job=live.header.id, stage=stage_index)
             detail = f"its condition or references could not be worked out: {error}"
-            return NodeResolved(stage=stage_index, run=False, failure=("UNRESOLVED", detail))
+            return resolved(run=False, failure=("UNRESOLVED", detail))

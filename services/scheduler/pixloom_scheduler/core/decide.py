@@ -347,7 +347,8 @@ def _report(job: JobRun, event: TasksReported, now: float, costs: Costs) -> list
 
 def _resolve(job: JobRun, event: NodeResolved, now: float) -> list[Change]:
     stage = job.stages[event.stage]
-    if stage.released or stage.ended or not stage.resolving:
+    # What an earlier generation asked for may come when this one has asked anew, of nodes that end otherwise now.
+    if event.generation != job.generation or stage.released or stage.ended or not stage.resolving:
         return []
     if event.failure is not None:
         reason, detail = event.failure

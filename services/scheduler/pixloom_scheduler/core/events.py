@@ -145,12 +145,14 @@ class NodeResolved:
         run: Whether its condition holds.
         params: Params by node index, for nodes that refer to values of other nodes.
         failure: Reason and sentence if that was not possible; None otherwise.
+        generation: Generation of the job in which that was asked.
     """
 
     stage: int
     run: bool
     params: dict[int, dict[str, Any]] = field(default_factory=dict)
     failure: tuple[str, str] | None = None
+    generation: int = field(kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
