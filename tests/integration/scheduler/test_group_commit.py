@@ -275,6 +275,24 @@ async def test_a_killed_connection_costs_a_retry_and_no_row(scheduler):
     assert durable_view(stored.run) == durable_view(live.run)
 
 
+async def test_a_standby_that_only_reads_yet_costs_a_retry_and_no_row(scheduler, monkeypatch):
+    live = await scheduler.submit(job_id(11))
+    connect_before, made = scheduler.committer._connect, []
+
+    async def connect_to_the_standby_first():
+        connection = await connect_before()
+        made.append(connection)
+        if len(made) == 1:
+            await connection.execute("SET default_transaction_read_only = on")
+        return connection
+
+    monkeypatch.setattr(scheduler.committer, "_connect", connect_to_the_standby_first)
+    scheduler.committer._connection.terminate()
+    await scheduler.replica.report(live.header.id, CancelRequested("again"))
+    assert len(made) == 2
+    assert live.run.state is JobState.CANCELLED
+
+
 async def test_many_jobs_share_a_commit(scheduler):
     first = scheduler.replica.stamps.copy()
     await asyncio.gather(*(scheduler.submit(job_id(100 + number)) for number in range(200)))

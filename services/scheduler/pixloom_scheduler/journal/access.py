@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["reading", "writing"]
 
-_AWAY: Final = ("08", "53", "57P")
-"""Classes of SQLSTATE (PostgreSQL manual, appendix A): connection, insufficient resources, shutting down or starting."""
+_AWAY: Final = ("08", "25006", "53", "57P")
+"""SQLSTATE or its beginning (PostgreSQL manual, appendix A): connection, a standby that only reads, insufficient
+resources, shutting down or starting."""
 
 
 def _is_refusal(error: DBAPIError) -> bool:

@@ -61,7 +61,8 @@ _CONNECTION_ERRORS: Final = (
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.TransactionRollbackError,
-    asyncpg.TransactionTimeoutError,
+    # A transaction that outlasted its time, or a standby that is not the primary yet.
+    asyncpg.InvalidTransactionStateError,
 )
 _DATA_ERRORS: Final = (
     asyncpg.DataError,
