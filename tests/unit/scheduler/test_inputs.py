@@ -81,7 +81,12 @@ async def test_a_task_gets_its_input_though_memory_lets_go_of_it_while_another_i
     for shard in range(4):
         cache.put((*place, shard), manifest(shard))
     # Reports come in while the journal is read, and push out what the batch had found.
-    journal.meanwhile = lambda: [cache.put(("another", 1, 0, shard), manifest(9)) for shard in range(5)]
+
+    def report():
+        for shard in range(5):
+            cache.put(("another", 1, 0, shard), manifest(9))
+
+    journal.meanwhile = report
     reader = InputReader(cache=cache, payloads=journal)
     assert await read(reader, live, range(8)) == [b"%d" % shard for shard in range(8)]
 

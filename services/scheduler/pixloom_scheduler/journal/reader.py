@@ -40,6 +40,7 @@ class JobFilter:
         external_id: Only jobs with this external id.
         recoverable: Only jobs that FAILED or were CANCELLED and have recovery attempts left.
         before: Only jobs with an id below this one.
+        project: Only jobs of this project, by which jobs are indexed.
     """
 
     states: tuple[str, ...] = ()
@@ -48,6 +49,7 @@ class JobFilter:
     external_id: str = ""
     recoverable: bool = False
     before: str = ""
+    project: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +312,8 @@ class Reader:
 
 def _matching(query: Select[Any], wanted: JobFilter) -> Select[Any]:
     job = tables.job.c
+    if wanted.project:
+        query = query.where(job.project == wanted.project)
     if wanted.states:
         query = query.where(job.state.in_(wanted.states))
     if wanted.workflow:

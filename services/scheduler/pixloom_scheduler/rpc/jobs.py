@@ -135,6 +135,7 @@ class Jobs(JobVerbs):
             external_id=read_text(request.external_id, "external_id", most=256),
             recoverable=request.recoverable,
             before=read_page_token(request.page_token),
+            project=PROJECT,
         )
         found = await self._reader.jobs(wanted, size + 1)
         if self._owners is not None:

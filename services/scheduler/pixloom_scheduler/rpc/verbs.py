@@ -142,6 +142,7 @@ class JobVerbs(job_pb2_grpc.JobServiceServicer):
             states=states,
             workflow=read_text(request.workflow, "workflow", most=128),
             tags=read_tags(dict(request.tags)) or None,
+            project=PROJECT,
         )
         event = CancelRequested(detail="cancelled with others on request", now=request.now)
         cancelled, before = 0, ""
