@@ -11,6 +11,7 @@ from pixloom.graph.plan import StageKind
 from pixloom.v1 import executor_pb2, job_pb2
 from pixloom_scheduler.core.changes import AttemptEnded
 from pixloom_scheduler.core.events import DispatchFilled, TasksClaimed, TasksReported
+from pixloom_scheduler.core.states import Outcome
 from pixloom_scheduler.journal.rows import COLUMNS, encode
 from pixloom_scheduler.rpc.results import read_result
 from tests.support.live_jobs import NOW, happen, live_job
@@ -35,3 +36,25 @@ def test_times_that_no_calendar_has_are_taken_within_those_of_the_job(start: int
     )
     for name in ("start_time", "end_time"):
         assert row[name] is None or row[name] <= datetime.fromtimestamp(NOW, UTC)
+
+
+@pytest.mark.parametrize(
+    ("stage", "again", "outcome"),
+    [
+        (1, [0, 2], Outcome.PARTIAL),
+        # A slice without indexes is all of its items: those that are done would come out twice.
+        (1, [], Outcome.FAILED),
+        (1, [1, 1], Outcome.FAILED),
+        (1, [3], Outcome.FAILED),
+        (0, [0], Outcome.FAILED),
+    ],
+)
+def test_a_partial_result_names_each_item_that_is_left_once(stage: int, again: list[int], outcome: Outcome) -> None:
+    live = live_job(1, [(StageKind.SOURCE, []), (StageKind.MAPPED, [0])])
+    happen(live, DispatchFilled(stage=0, most=1))
+    happen(live, TasksClaimed("x", 1, 0, ((0, 1),), lambda _: b"token"))
+    page = executor_pb2.TaskResult(shard=0, attempt=1, outcome=job_pb2.ATTEMPT_OUTCOME_OK, end=True)
+    page.output.count = 3
+    happen(live, TasksReported(1, (read_result(live.run.stages[0], page),)))
+    message = executor_pb2.TaskResult(shard=0, attempt=1, outcome=job_pb2.ATTEMPT_OUTCOME_PARTIAL, retry_indexes=again)
+    assert read_result(live.run.stages[stage], message).outcome is outcome

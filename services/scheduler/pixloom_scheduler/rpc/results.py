@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from pixloom.graph.plan import StageKind
 from pixloom.v1 import executor_pb2, job_pb2
 from pixloom_scheduler.core.changes import NodeTally
 from pixloom_scheduler.core.events import Result
@@ -139,6 +140,11 @@ def _mistake(stage: StageRun, message: executor_pb2.TaskResult) -> str | None:
     items = stage.shards.items_of(message.shard) if message.shard < len(stage.shards) else 0
     if message.retry_indexes and any(index >= items for index in message.retry_indexes):
         return "it wants items tried again that it was not given"
+    if message.outcome == job_pb2.ATTEMPT_OUTCOME_PARTIAL:
+        again = message.retry_indexes
+        # A shard of no items in particular would be a shard of all of them.
+        if stage.plan.kind is not StageKind.MAPPED or not again or len(set(again)) < len(again):
+            return "it is PARTIAL and does not say, once each, which items are to be tried again"
     if message.ByteSize() > MAX_PAYLOAD_BYTES:
         return f"it is larger than {MAX_PAYLOAD_BYTES // 1024} KiB"
     return None

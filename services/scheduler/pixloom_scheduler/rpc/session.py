@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from pixloom.errors import NotFoundError
+from pixloom.errors import InvalidError, NotFoundError
 from pixloom.graph.plan import StageKind
 from pixloom.opcodec import op_from_proto
 from pixloom.rpc.bundles import bundled, unbundled
@@ -23,6 +23,7 @@ from pixloom_scheduler.core.events import TasksReported
 from pixloom_scheduler.core.view import halt_of
 from pixloom_scheduler.crash_points import reach
 from pixloom_scheduler.executors import ExecutorSession
+from pixloom_scheduler.rpc.requests import read_text
 from pixloom_scheduler.rpc.results import read_result
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ PUNCTUAL_S: Final = 0.25
 
 MAX_OPEN_REPORTS: Final = 256
 PAGE_SLICES: Final = 1000
+MAX_ID: Final = 256
 
 
 class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
@@ -120,6 +122,8 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
             self._close(session)
 
     async def _open(self, hello: executor_pb2.Hello) -> ExecutorSession:
+        if not read_text(hello.executor_id, "executor_id", most=MAX_ID):
+            raise InvalidError("executor_id is missing; every executor needs one of its own")
         now = self._clock.now()
         session = ExecutorSession(hello, asyncio.Queue(), start=now, last_seen=now)
         before = self._executors.get(hello.executor_id)
