@@ -112,6 +112,8 @@ async def run_executor(settings: ExecutorSettings, *, stop: asyncio.Event) -> No
         ]
         tasks = [asyncio.create_task(owners.run(), name="sessions")]
         tasks.append(asyncio.create_task(supervisor.watch_slots(), name="slots"))
+        # Without children it would claim work and never do any: it ends, and whoever keeps it alive starts another.
+        tasks.append(asyncio.create_task(children.watch(), name="children"))
         pulls = [asyncio.create_task(puller.run(), name="puller") for puller in pullers]
         ends = [asyncio.create_task(stop.wait()), asyncio.create_task(supervisor.wait_for_drain())]
         log.info("executor_ready", executor=executor_id, slots=slots, pools=list(settings.executor_pools), ops=len(ops))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
+import shutil
 import sys
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+import structlog
 
 from pixloom.artifacts import open_store
 from pixloom.artifacts.manifest import read_items
@@ -21,12 +25,13 @@ from pixloom_executor.children import ChildPool, ChildSettings
 from tests.unit.executor.tasks import batch_of, call, inline, item, sliced
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
-OK, FAILED, CANCELLED = (
+OK, FAILED, CANCELLED, LOST = (
     job_pb2.ATTEMPT_OUTCOME_OK,
     job_pb2.ATTEMPT_OUTCOME_FAILED,
     job_pb2.ATTEMPT_OUTCOME_CANCELLED,
+    job_pb2.ATTEMPT_OUTCOME_LOST,
 )
 
 
@@ -288,6 +293,74 @@ async def test_the_pool_goes_on_when_its_template_is_killed(pool: ChildPool) -> 
     assert [result.outcome for result in results] == [OK] * 5
 
 
+@contextmanager
+def no_free_handles() -> Iterator[None]:
+    """Let this process open nothing more."""
+    limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, hard))  # noqa: PTH208
+    try:
+        with suppress(OSError):
+            while True:
+                opened.append(os.open(os.devnull, os.O_RDONLY))
+        yield
+    finally:
+        for handle in opened:
+            os.close(handle)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+
+
+class Log:
+    """Waits for what is logged."""
+
+    def __init__(self) -> None:
+        self._heard: asyncio.Queue[str] = asyncio.Queue()
+
+    def __call__(self, logger: Any, name: str, event: dict[str, Any]) -> dict[str, Any]:
+        del logger, name
+        self._heard.put_nowait(event["event"])
+        raise structlog.DropEvent
+
+    async def says(self, event: str) -> None:
+        async with asyncio.timeout(60):
+            while await self._heard.get() != event:
+                pass
+
+
+@pytest.fixture
+def log() -> Iterator[Log]:
+    heard = Log()
+    processors = structlog.get_config()["processors"]
+    before = list(processors)
+    processors[:] = [heard]  # in place: loggers that are in use hold on to the list
+    yield heard
+    processors[:] = before
+
+
+async def test_a_child_that_the_system_refuses_is_started_later(pool: ChildPool, log: Log) -> None:
+    await run(pool, batch([call("debug.noop")]))
+    running = asyncio.create_task(run(pool, batch([call("debug.sleep", seconds=60, timeout_s=0.2)])))
+    await asyncio.sleep(0)  # it has been handed over
+    with no_free_handles():
+        await log.says("child not started")
+    assert dict((await running)[0].counts[0].rejected) == {"TIMEOUT": 1}
+
+
+async def test_children_that_die_before_they_work_lose_their_batch_and_keep_nobody_busy(
+    pool: ChildPool, tmp_path: Path, log: Log
+) -> None:
+    await run(pool, batch([call("debug.noop")]))
+    scratch = tmp_path / "scratch"
+    shutil.rmtree(scratch)
+    scratch.touch()  # so that no child can make its folder
+    results = await run(pool, batch([call("debug.crash")], tasks=3))
+    assert {(result.outcome, result.reason) for result in results} == {(LOST, "CRASHED")}
+    await log.says("child did not start to work")
+    scratch.unlink()
+    scratch.mkdir()
+    assert [result.outcome for result in await run(pool, batch([call("debug.noop")], tasks=5))] == [OK] * 5
+
+
 async def test_a_defect_leaves_nobody_waiting(tmp_path: Path) -> None:
     pool = ChildPool(slots=1, settings=settings(tmp_path))
     with pytest.raises(InternalError, match="not running"):
@@ -299,6 +372,9 @@ async def test_a_defect_leaves_nobody_waiting(tmp_path: Path) -> None:
 
     with pytest.raises(InternalError, match="has stopped"):
         await pool.run(batch([call("debug.noop")]), deliver)
+    # The executor ends then, instead of claiming work for children that it does not have.
+    with pytest.raises(InternalError, match="has stopped"):
+        await pool.watch()
     await pool.stop()
 
 

@@ -62,6 +62,7 @@ class BatchRun:
         self._alone: dict[int, list[int]] = {}
         self._verdicts: dict[int, dict[int, Verdict]] = {}
         self._losses: Counter[tuple[int, int | None]] = Counter()
+        self._failed_starts = 0
         self.deadline_ns = batch.deadline.ToNanoseconds()
         limits = [call.timeout.ToNanoseconds() for call in batch.calls]
         self.shortest_limit_ns = min((limit for limit in (*limits, self.deadline_ns) if limit), default=_NO_LIMIT_NS)
@@ -144,6 +145,19 @@ class BatchRun:
                     )
                 ]
             )
+
+    def blame_start(self, reason: str, detail: str) -> None:
+        """Note that a child was lost before it took up any task; the second time all tasks are LOST, for others to try.
+
+        Args:
+            reason: CRASHED or OUT_OF_MEMORY.
+            detail: How it ended, for people.
+        """
+        self._failed_starts += 1
+        if self._failed_starts < _MOST_LOSSES:
+            return
+        text = f"before it took up a task the process {detail}"
+        self.take([self._ended(shard, job_pb2.ATTEMPT_OUTCOME_LOST, reason, text, 0) for shard in self._pending])
 
     def _blame_item(self, shard: int, position: Position, reason: str, detail: str) -> None:
         item = position.item

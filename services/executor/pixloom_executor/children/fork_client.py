@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +23,8 @@ from pixloom_executor.children.settings import ChildSettings, child_environment
 from pixloom_executor.marker import PAGE_BYTES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pixloom.graph.catalogue import OpSpec
 
 __all__ = ["ChildProcess", "ForkServer"]
@@ -73,30 +75,21 @@ class ForkServer:
             MachineError: if the template does not start.
         """
         async with self._turn:
-            return await self._start()
+            with _explained():
+                return await self._start()
 
     async def spawn(self) -> ChildProcess:
         """Fork a child.
 
         Raises:
             MachineError: if the machine has no room for another process.
+            InvalidError: if the template died, and a user's module cannot be loaded any more.
         """
         async with self._turn:
-            if self._control is None:
-                await self._start()
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-            page_handle = _new_page()
-            try:
-                page = mmap.mmap(page_handle, PAGE_BYTES)
-                reply = await self._ask({"do": "spawn"}, (theirs.fileno(), page_handle))
-            except BaseException:
-                ours.close()
-                raise
-            finally:
-                theirs.close()
-                os.close(page_handle)
-            reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
-            return ChildProcess(pid=reply["pid"], reader=reader, writer=writer, page=page)
+            with _explained():
+                if self._control is None:
+                    await self._start()
+                return await self._fork()
 
     async def reap(self, child: ChildProcess) -> int:
         """Kill what is left of a child and return its exit code, or minus the signal that ended it."""
@@ -124,10 +117,25 @@ class ForkServer:
                 process.kill()
                 await asyncio.to_thread(process.wait)
 
+    async def _fork(self) -> ChildProcess:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with theirs, ExitStack() as unless_done:
+            unless_done.callback(ours.close)
+            page_handle = _new_page()
+            try:
+                page = mmap.mmap(page_handle, PAGE_BYTES)
+                reply = await self._ask({"do": "spawn"}, (theirs.fileno(), page_handle))
+            finally:
+                os.close(page_handle)
+            reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
+            unless_done.pop_all()
+            return ChildProcess(pid=reply["pid"], reader=reader, writer=writer, page=page)
+
     async def _start(self) -> list[OpSpec]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.setblocking(False)
-        with theirs:
+        with theirs, ExitStack() as unless_done:
+            unless_done.callback(ours.close)
             self._process = subprocess.Popen(  # noqa: S603, ASYNC220 - our own module; fork and exec take a moment
                 [sys.executable, "-m", "pixloom_executor.children.forkserver", str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
@@ -135,6 +143,7 @@ class ForkServer:
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr.fileno() if _has_handle(sys.stderr) else subprocess.DEVNULL,
             )
+            unless_done.pop_all()
         self._control = ours
         reply = await self._ask({"do": "load", "settings": self._settings.to_json()}, timeout_s=_START_S)
         if "error" in reply:
@@ -169,6 +178,15 @@ class ForkServer:
                 raise EOFError
             data += part
         return bytes(data)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Make a refusal of the system (no process, no handle, no memory) an error that callers expect."""
+    try:
+        yield
+    except OSError as error:
+        raise MachineError(f"no process can be started here: {error.strerror or type(error).__name__}") from error
 
 
 def _new_page() -> int:

@@ -77,6 +77,16 @@ class ChildPool:
         self._serving.add_done_callback(self._give_up)
         return specs
 
+    async def watch(self) -> None:
+        """Wait for as long as children are served.
+
+        Raises:
+            InternalError: if the pool is not running or a defect has stopped it: it can run no batch any more.
+        """
+        if self._serving is not None:
+            await asyncio.wait([self._serving])
+        raise self._stopped()
+
     async def run(
         self, batch: pb.LeaseBatch, deliver: Callable[[pb.TaskResult], None], *, urgent: bool = False
     ) -> None:
@@ -94,7 +104,7 @@ class ChildPool:
             InternalError: if the pool is not running or a defect has stopped it.
         """
         if self._serving is None or self._serving.done():
-            raise InternalError("the pool of children is not running; start it before batches are run")
+            raise self._stopped()
         done = asyncio.get_running_loop().create_future()
         run = BatchRun(batch=batch, deliver=deliver, done=done, urgent=urgent)
         (self._urgent if urgent else self._waiting).append(run)
@@ -174,9 +184,15 @@ class ChildPool:
             return
         for run in self._runs():
             if not run.done.done():
-                error = InternalError("the pool of children has stopped; see the log")
-                error.__cause__ = serving.exception()
-                run.done.set_exception(error)
+                run.done.set_exception(self._stopped())
+
+    def _stopped(self) -> InternalError:
+        serving = self._serving
+        if serving is None or serving.cancelled() or not serving.done():
+            return InternalError("the pool of children is not running; start it before batches are run")
+        error = InternalError("the pool of children has stopped; see the log")
+        error.__cause__ = serving.exception()
+        return error
 
     async def _serve(self) -> None:
         async with asyncio.TaskGroup() as group:

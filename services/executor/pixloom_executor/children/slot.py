@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from pixloom.errors import MachineError, PixloomError
+from pixloom.errors import PixloomError
 from pixloom.v1 import executor_pb2 as pb
 from pixloom_executor.children.child import EXIT_OUT_OF_MEMORY
 from pixloom_executor.children.frames import LENGTH, ResultFrame
@@ -169,24 +169,31 @@ class Slot:
         while True:
             try:
                 child = await self._fork_server.spawn()
-            except MachineError as error:
+            except PixloomError as error:
                 _log.error("child not started", error=str(error), retry_s=delay_s)
                 await asyncio.sleep(delay_s)
                 delay_s = min(2 * delay_s, _RESPAWN_S[1])
                 continue
-            delay_s = _RESPAWN_S[0]
             code = -signal.SIGKILL
+            has_answered = False
             try:
                 self._child, self._killed = child, None
                 for run in self._runs:
                     self._send(child, run)
-                await self._read(child)
+                has_answered = await self._read(child)
             finally:
                 self._child = None
                 child.kill()
                 code = await asyncio.shield(self._fork_server.reap(child))
                 await asyncio.to_thread(shutil.rmtree, self._scratch_dir / f"child-{child.pid}", ignore_errors=True)
-            self._after_loss(child, code)
+            if has_answered or self._killed is not None or read_position(child.page).batch:
+                delay_s = _RESPAWN_S[0]
+                self._after_loss(child, code)
+            else:
+                # It never came to work, and the next one may not either: no room for its folder, a store that is away.
+                self._after_failed_start(child, code)
+                await asyncio.sleep(delay_s)
+                delay_s = min(2 * delay_s, _RESPAWN_S[1])
 
     async def watch(self) -> None:
         """Kill the child when an item or a task takes longer than it may, until cancelled."""
@@ -219,18 +226,20 @@ class Slot:
         run.sent_s, run.is_yielding = time.monotonic(), False
         child.writer.write(run.frame(self._number).encode())
 
-    async def _read(self, child: ChildProcess) -> None:
-        """Take results until the child's socket closes."""
+    async def _read(self, child: ChildProcess) -> bool:
+        """Take results until the child's socket closes; return whether any came."""
         ended_s = 0.0
+        has_answered = False
         while True:
             try:
                 (size,) = LENGTH.unpack(await child.reader.readexactly(LENGTH.size))
                 frame = ResultFrame.decode(await child.reader.readexactly(size))
             except (asyncio.IncompleteReadError, ConnectionError):
-                return
+                return has_answered
+            has_answered = True
             if not self._runs or frame.number != self._runs[0].number:
                 _log.error("child reports another batch", number=frame.number, pid=child.pid)
-                return
+                return has_answered
             run = self._runs[0]
             await self._take(run, frame)
             if frame.done:
@@ -270,6 +279,13 @@ class Slot:
             run.done.set_result(None)
         self._on_room()
 
+    def _after_failed_start(self, child: ChildProcess, code: int) -> None:
+        reason, detail = _cause(code)
+        _log.error("child did not start to work", reason=reason, detail=detail, pid=child.pid)
+        if self._runs:
+            self._runs[0].blame_start(reason, detail)
+        self._finish_ended()
+
     def _after_loss(self, child: ChildProcess, code: int) -> None:
         position = read_position(child.page)
         reason, detail = self._killed or _cause(code)
@@ -278,6 +294,11 @@ class Slot:
         for run in tuple(self._runs):
             if reason != "CANCELLED" and run.number == position.batch:
                 run.blame(position, reason, detail)
+        self._finish_ended()
+
+    def _finish_ended(self) -> None:
+        """Finish batches that the next child need not see."""
+        for run in tuple(self._runs):
             if run.cancelled or run.stopping or not run.has_pending:
                 self._finish(run)
 
