@@ -142,11 +142,13 @@ class LeaseBook:
             shards=given,
         )
 
-    def drop(self, token: bytes) -> None:
-        """Forget a lease that is not valid any more, with everything reported of it."""
+    def drop(self, token: bytes) -> list[int]:
+        """Forget a lease that is not valid any more, with everything reported of it; return the reports forgotten."""
         self._forget(token)
-        for report_id in [number for number, report in self._reports.items() if report.lease_token == token]:
+        dropped = [number for number, report in self._reports.items() if report.lease_token == token]
+        for report_id in dropped:
             self.acknowledge(report_id)
+        return dropped
 
     def _forget_if_done(self, lease: HeldLease) -> None:
         if not lease.running and not lease.unacknowledged:

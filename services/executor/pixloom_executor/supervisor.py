@@ -164,11 +164,12 @@ class Supervisor:
         """Stop working on leases that are not valid any more."""
         for token in tokens:
             lease = self._book.get(token)
-            self._book.drop(token)
+            for report_id in self._book.drop(token):
+                self._sent.pop(report_id, None)
             self._pending.pop(token, None)
             if lease is not None:
-                dispatch = lease.batch.dispatch_id
-                self._children.end(lambda batch, dispatch=dispatch: batch.dispatch_id == dispatch)  # type: ignore[misc]
+                # This very batch: another grant of the same dispatch may be valid.
+                self._children.end(lambda batch, refused=lease.batch: batch is refused)  # type: ignore[misc]
 
     # -- The way of a batch -----------------------------------------------------------------------------------------
 
@@ -256,8 +257,8 @@ class Supervisor:
             self._owners.seek(batch.partition)
             await message.nak(delay=0.2)
             return None
-        await message.ack()
         if not grant.lease_token:
+            await message.ack()
             return None
         granted = {task.shard: task.attempt for task in grant.tasks}
         if len(granted) != len(batch.tasks):
@@ -268,10 +269,15 @@ class Supervisor:
         self._book.hold(lease)
         self._owners.granted(session, batch)
         try:
+            await message.ack()
             await self._page_inputs(session, lease)
         except SessionLostError:
             self._hand_back(lease, granted)
             return None
+        except BaseException:
+            # NATS is away: nobody else knows of the grant, and kept to ourselves it would last until its deadline.
+            self._hand_back(lease, granted)
+            raise
         return lease
 
     @staticmethod

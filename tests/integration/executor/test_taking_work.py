@@ -122,15 +122,18 @@ def three_tasks(op: str = "debug.noop") -> pb.LeaseBatch:
     return batch
 
 
-async def taken(supervisor: Supervisor, nats: EmbeddedNats) -> None:
-    """Let the executor take a dispatch of three tasks off a queue."""
+async def taken(supervisor: Supervisor, nats: EmbeddedNats, *, is_cut_off: bool = False) -> None:
+    """Let the executor take a dispatch of three tasks off a queue, whose server may be gone then."""
     batch = three_tasks()
     connection = await nats_client.connect(nats.url)
     try:
         subject = connection.new_inbox()
         subscription = await connection.subscribe(subject)
         await connection.publish(subject, batch.SerializeToString(), reply=connection.new_inbox())
-        await supervisor.take(await subscription.next_msg(timeout=10))
+        message = await subscription.next_msg(timeout=10)
+        if is_cut_off:
+            await connection.close()
+        await supervisor.take(message)
     finally:
         await connection.close()
 
@@ -141,6 +144,17 @@ async def test_work_that_is_halted_as_it_is_granted_is_handed_back_and_never_run
 ) -> None:
     scheduler[0].cancel = pb.CancelTasks(job_id=JOB, generation=1, now=now)
     await taken(supervisor, nats)
+    async with asyncio.timeout(60):
+        heard = await scheduler[0].heard.get()
+    assert heard.give_back == pb.GiveBack(lease_token=b"t", job_id=JOB, generation=1, stage=1, shards=[0, 1, 2])
+    assert await supervisor.flush(5)
+
+
+async def test_what_was_granted_as_the_queue_went_away_is_handed_back(
+    supervisor: Supervisor, scheduler: tuple[Scheduler, str], nats: EmbeddedNats
+) -> None:
+    with pytest.raises(nats_client.errors.ConnectionClosedError):
+        await taken(supervisor, nats, is_cut_off=True)
     async with asyncio.timeout(60):
         heard = await scheduler[0].heard.get()
     assert heard.give_back == pb.GiveBack(lease_token=b"t", job_id=JOB, generation=1, stage=1, shards=[0, 1, 2])
