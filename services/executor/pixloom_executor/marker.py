@@ -61,8 +61,9 @@ class PageMarker:
         words[_ITEM] = 0
         words[_DEADLINE] = 0
         words[_TASK] = task
-        words[_BATCH] = batch
+        # Before the batch: whoever sees the new one between two lines must not take its start for that of the last.
         words[_TASK_START] = time.monotonic_ns()
+        words[_BATCH] = batch
 
     def enter(self, index: int, call: int, timeout_ns: int) -> int:
         """An op starts on an item."""

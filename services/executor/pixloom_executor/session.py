@@ -231,6 +231,8 @@ class Session:
                 for answer in self._claims.values():
                     if not answer.done():
                         answer.set_exception(SessionLostError())
+                # What was granted on the stream that ended is found out as lost by the other side.
+                self._given_up.clear()
             if was_up:
                 delay = RECONNECT_MIN_S
             await asyncio.sleep(delay)
