@@ -59,6 +59,15 @@ def test_unreadable_picture_leaves_an_empty_card_and_a_warning() -> None:
     assert "broken.jpg" in ctx.warnings[0]
 
 
+def test_picture_of_many_channels_leaves_an_empty_card_and_a_warning() -> None:
+    shelf = Shelf()
+    channels = pixels("coffee.png").bandjoin(pixels("coffee.png")).bandjoin(pixels("coffee.png"))
+    items = [*_photographs(shelf), shelf.put("satellite.tif", channels.write_to_buffer(".tif"))]
+    ctx = shelf.context()
+    assert contact_sheet(items, ctx=ctx, cell=64).facts["shown"] == 7
+    assert [warning.split(":")[1] for warning in ctx.warnings] == [" satellite.tif is left empty"]
+
+
 def test_no_pictures_give_a_sheet_that_says_so() -> None:
     file = contact_sheet([], ctx=Shelf().context())
     assert (file.facts["shown"], file.facts["total"]) == (0, 0)

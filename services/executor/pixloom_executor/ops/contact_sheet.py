@@ -104,7 +104,7 @@ def contact_sheet(
     - **Colour:** 8-bit sRGB, embedded profiles applied. **Alpha:** over white. **Orientation:** applied.
     - **Captions:** drawn with a built-in font, shortened in the middle. Needs no fonts on the machine.
     - **Size:** fewer pictures are shown if the sheet would pass 65,000 px a side or 120 megapixels.
-    - **Pictures that cannot be opened** leave an empty card and a warning.
+    - **Pictures that cannot be opened or shown**, such as those of eight channels, leave an empty card and a warning.
     - **Gives:** a JPEG, and as facts `shown`, `total`, `columns`, `rows`, `width`, `height`.
     - **Source:** JPEG by libjpeg-turbo, 4:4:4.
     """
@@ -180,13 +180,14 @@ def _cap_px(cell: int) -> float:
 def _picture(ctx: Context, item: Item, cell: int) -> NDArray[np.uint8] | None:
     """Return a picture as RGB of at most `cell` px a side; None, with a warning, if it cannot be opened."""
     import numpy as np
+    import pyvips
 
     try:
         small: Image = thumbnail(ctx.open_image(item), width=cell, height=cell, size="down")
-    except (Outcome, OSError) as error:
+        pixels: NDArray[np.uint8] = pixel_array(flattened(small.vips))
+    except (Outcome, OSError, pyvips.Error) as error:
         ctx.warnings.append(f"agg.contact_sheet: {item.key} is left empty: {error}")
         return None
-    pixels: NDArray[np.uint8] = pixel_array(flattened(small.vips))
     return np.broadcast_to(pixels, (*pixels.shape[:2], 3)) if pixels.shape[2] == 1 else pixels
 
 
