@@ -44,6 +44,24 @@ def test_mixed_types_become_json_text() -> None:
     assert table["v"].to_pylist() == ["1", '"one"', None]
 
 
+@pytest.mark.parametrize(
+    ("value", "text"), [({}, "{}"), ([{}], "[{}]"), ({"a": {}}, '{"a":{}}'), (2**63, "9223372036854775808")]
+)
+def test_what_parquet_has_no_type_for_becomes_json_text(value: Any, text: str) -> None:
+    items = [Item(key="a", attributes={"v": value, "w": [{"x": 1}]}), Item(key="b")]
+    table = pq.read_table(io.BytesIO(_content(manifest(items))))
+    assert table["v"].to_pylist() == [text, None]
+    assert table["w"].to_pylist() == [[{"x": 1}], None]
+
+
+def test_every_attribute_has_a_column_of_its_own() -> None:
+    items = [Item(key="a", attributes={"key": 1, "attr_key": 2, "other": 3})]
+    table = pq.read_table(io.BytesIO(_content(manifest(items))))
+    (row,) = table.to_pylist()
+    assert len(set(table.column_names)) == len(table.column_names)
+    assert (row["key"], row["attr_key"], row["attr_attr_key"], row["other"]) == ("a", 2, 1, 3)
+
+
 def test_json_lines() -> None:
     rows = [json.loads(line) for line in _content(manifest(_items(), format="jsonl")).decode().splitlines()]
     assert [row["key"] for row in rows] == ["a.jpg", "b, \u00e9.jpg"]
@@ -56,6 +74,11 @@ def test_csv() -> None:
     assert [row["ordinal"] for row in rows] == ["0", "1.2"]
     assert rows[0]["parents"] == "p q"
     assert (rows[1]["key"], rows[1]["dark"], rows[1]["tags"]) == ("b, \u00e9.jpg", "true", '["x","y"]')
+
+
+def test_csv_disarms_formulas_in_names_of_columns() -> None:
+    header = _content(manifest([Item(key="a", attributes={"=1+1": 2})], format="csv")).decode().splitlines()[0]
+    assert header.endswith(",'=1+1")
 
 
 def test_csv_disarms_formulas() -> None:

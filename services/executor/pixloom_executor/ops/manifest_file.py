@@ -53,15 +53,15 @@ def manifest(
     """Write one row for every item: the fields of its record, then its attributes by name.
 
     - **Columns:** attributes are columns of their own; one that is called like a field of the record is prefixed
-      `attr_`. An item without an attribute has none there. `ordinal` and `parents` are lists; in CSV they are joined by
+      `attr_`, as often as it takes to be the only one. An item without an attribute has none there. `ordinal` and `parents` are lists; in CSV they are joined by
       `.` and a space, other lists are JSON.
-    - **Types:** in Parquet as given; a column with values of several kinds holds JSON text. In CSV a text that a
+    - **Types:** in Parquet as given; a column with values of several kinds, or such as Parquet does not have (an object
+      without fields, an integer beyond 64 bits with a sign), holds JSON text. In CSV a text that a
       spreadsheet would run as a formula is preceded by an apostrophe.
     - **Gives:** `rows` and `columns` as facts.
     - **Source:** Apache Parquet with zstd; JSON Lines; RFC 4180.
     """
-    names = sorted({name for item in items for name in item.attributes})
-    columns = {name: f"attr_{name}" if name in _FIELDS else name for name in names}
+    columns = _columns(sorted({name for item in items for name in item.attributes}))
     header = [*_FIELDS, *columns.values()]
     match format:
         case "parquet":
@@ -71,6 +71,19 @@ def manifest(
         case "csv":
             data = _csv([_row(item, columns) for item in items], header)
     return File(data, _MEDIA_TYPES[format], {"rows": len(items), "columns": header})
+
+
+def _columns(names: list[str]) -> dict[str, str]:
+    """Return the column of each attribute: its name, prefixed where another column is called so."""
+    columns: dict[str, str] = {}
+    taken = set(names)
+    for name in names:
+        column = name
+        while column in _FIELDS or (column != name and column in taken):
+            column = f"attr_{column}"
+        taken.add(column)
+        columns[name] = column
+    return columns
 
 
 def _row(item: Item, columns: dict[str, str]) -> dict[str, Any]:
@@ -95,15 +108,34 @@ def _parquet(items: list[Item], columns: dict[str, str]) -> bytes:
         **dict.fromkeys(("key", "uri", "sha256", "format", "state", "reason", "detail", "op_digest"), text),
     }
     arrays = [pa.array(list(map(attrgetter(name), items)), type=known[name]) for name in _FIELDS]
-    for name in columns:
-        values = [item.attributes.get(name) for item in items]
-        try:
-            arrays.append(pa.array(values))
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
-            arrays.append(pa.array([None if value is None else _json(value) for value in values], type=text))
+    arrays += [_typed([item.attributes.get(name) for item in items]) for name in columns]
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_arrays(arrays, names=[*_FIELDS, *columns.values()]), sink, compression="zstd")
     return sink.getvalue()
+
+
+def _typed(values: list[Any]) -> Any:
+    """Return a column of the type its values have, of JSON text if there is no such type."""
+    import pyarrow as pa
+
+    try:
+        array = pa.array(values)
+    except (pa.ArrowException, OverflowError):
+        array = None
+    if array is None or _has_empty_struct(array.type):
+        return pa.array([None if value is None else _json(value) for value in values], type=pa.string())
+    return array
+
+
+def _has_empty_struct(kind: Any) -> bool:
+    """Return whether a type cannot be written: Parquet has no object without fields."""
+    import pyarrow as pa
+
+    if pa.types.is_list(kind):
+        return _has_empty_struct(kind.value_type)
+    if pa.types.is_struct(kind):
+        return kind.num_fields == 0 or any(_has_empty_struct(field.type) for field in kind)
+    return False
 
 
 def _json_lines(rows: list[dict[str, Any]]) -> bytes:
@@ -113,7 +145,7 @@ def _json_lines(rows: list[dict[str, Any]]) -> bytes:
 def _csv(rows: list[dict[str, Any]], header: list[str]) -> bytes:
     sink = io.StringIO(newline="")
     writer = csv.writer(sink)
-    writer.writerow(header)
+    writer.writerow([_cell(name, name) for name in header])
     for row in rows:
         writer.writerow([_cell(name, row.get(name)) for name in header])
     return sink.getvalue().encode()
