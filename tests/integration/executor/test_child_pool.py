@@ -298,7 +298,7 @@ def no_free_handles() -> Iterator[None]:
     """Let this process open nothing more."""
     limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     opened: list[int] = []
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, hard))  # noqa: PTH208
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/dev/fd"))) + 1, hard))  # noqa: PTH208
     try:
         with suppress(OSError):
             while True:

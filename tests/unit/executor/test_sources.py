@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -152,3 +153,27 @@ def test_a_pattern_outside_the_roots_is_refused(root: Path) -> None:
     with pytest.raises(Reject) as caught:
         sources.glob(pattern="../*.jpg", ctx=context(root))
     assert caught.value.reason == "OUTSIDE_ROOTS"
+
+
+def test_a_link_to_itself_is_no_file(root: Path) -> None:
+    (root / "loop.jpg").symlink_to(root / "loop.jpg")
+    names = keys(all_of(sources.folder, context(root), path=str(root), follow_symlinks=True))
+    assert "loop.jpg" not in names
+    assert "sub.jpg" in names
+
+
+def test_a_folder_that_is_removed_meanwhile_has_no_files(root: Path) -> None:
+    def wanted(name: bytes) -> bool:
+        shutil.rmtree(root / "sub", ignore_errors=True)  # listed by now, and not yet entered
+        return name.endswith(b".jpg")
+
+    base = os.fsencode(root)
+    walk = sources._Walk(base=base, roots=(base,), recursive=True, follow_symlinks=False)
+    page = sources._page(walk, None, context(root), wanted)
+    assert keys(list(page.items)) == ["b.jpg", "sub.jpg", "é ü#.jpg"]
+
+
+def test_pages_are_few(root: Path) -> None:
+    for number in range(5_000):
+        (root / f"{number}.jpg").touch()
+    assert sources.folder(path=str(root), cursor=None, ctx=context(root)).next_cursor is None
