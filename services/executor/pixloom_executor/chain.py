@@ -40,6 +40,7 @@ __all__ = ["ChainRunner"]
 _OK: Final = job_pb2.ATTEMPT_OUTCOME_OK
 _FAILED: Final = job_pb2.ATTEMPT_OUTCOME_FAILED
 _PARTIAL: Final = job_pb2.ATTEMPT_OUTCOME_PARTIAL
+_LASTING: Final = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 _NO_VERDICTS: Final[Mapping[int, Verdict]] = MappingProxyType({})
 
 
@@ -221,6 +222,8 @@ def _fail(result: pb.TaskResult, error: Exception, calls: Sequence[BoundCall]) -
             retryable = error.wire.retryable or error.reason in ("ENVIRONMENT", "INTERNAL")
         case OSError():
             reason, detail = "READ_ERROR", f"{node}{type(error).__name__}: {error}"
+            # A disk or a network drive may be well again; what is not there, or not allowed, stays so.
+            retryable = not isinstance(error, _LASTING)
         case _:
             reason, detail = "OP_ERROR", f"{node}{type(error).__name__}: {error}"
     for name in ("counts", "output", "rejects", "kept", "retry_indexes", "retry_after", "value_json", "artifact"):
