@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from pixloom.artifacts.media import JSON
 from pixloom.errors import InvalidError
 from pixloom.sdk.op import Dropped, File, Item, Items, Page, Shape
 from pixloom_executor.records import record_to_message, rejected_message
@@ -110,9 +111,19 @@ class WholeRun:
         names = [port.name for port in ports]
         for part in task.inputs:
             if part.value_json:
-                values[part.port if part.port in names else names[0]] = orjson.loads(part.value_json)
+                values[part.port if part.port in names else names[0]] = self._whole_value(orjson.loads(part.value_json))
         values.update(call.values)
         return [values.get(name) for name in call.definition.signature.positional]
+
+    def _whole_value(self, value: Any) -> Any:
+        """Return a value, read from the store if it was too large to travel; the facts about a file stay what they are."""
+        match value:
+            case {"$artifact": {"sha256": str(sha256), "media_type": media_type}} if (
+                len(value) == 1 and media_type == JSON
+            ):
+                return orjson.loads(self._store.get(sha256))
+            case _:
+                return value
 
     def _by_port(self, task: pb.Task, names: list[str]) -> dict[str, list[Item]]:
         slices: dict[str, list[item_pb2.InputSlice]] = {}
@@ -127,6 +138,12 @@ class WholeRun:
 
     def _take(self, call: BoundCall, task: pb.Task, result: Any, outcome: WholeOutcome) -> None:
         if isinstance(result, Page):
+            if result.next_cursor is not None and result.next_cursor in ("", task.cursor):
+                # The pages would begin anew, for ever.
+                raise InvalidError(
+                    f"node {call.node}: {call.definition.ref} says behind the cursor {task.cursor!r} that the next page "
+                    f"begins at {result.next_cursor!r}, which gets nowhere; the last page has None there"
+                )
             for place, item in enumerate(result.items):
                 if not item.ordinal:
                     item.ordinal = (task.first_ordinal + place,)
@@ -157,7 +174,7 @@ class WholeRun:
         if len(value) <= VALUE_BYTES:
             outcome.value_json = value
         else:
-            outcome.artifact = self._store.put(value, "application/json")
+            outcome.artifact = self._store.put(value, JSON)
 
     def _ordered(self, items: Iterable[Item]) -> list[item_pb2.Item]:
         messages = []

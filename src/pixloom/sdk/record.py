@@ -111,7 +111,7 @@ class Page:
 
     Attributes:
         items: The items of the page; ordinals are filled in by the runner.
-        next_cursor: Where the next page begins; None when this is the last one.
+        next_cursor: Where the next page begins, not empty and another place than this one; None when this is the last.
     """
 
     items: Sequence[Item] = ()

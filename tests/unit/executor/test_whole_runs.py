@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
 
 from pixloom.errors import UnavailableError
-from pixloom.sdk.op import Context, Dropped, File, Item, Items, Reject, Retry, definition_of, op
+from pixloom.sdk.op import Context, Dropped, File, Item, Items, Page, Reject, Retry, definition_of, op, source
 from pixloom.v1 import item_pb2, job_pb2, op_pb2
 from tests.unit.executor.tasks import call, item, sliced
 
@@ -28,6 +29,18 @@ def test_a_source_gives_pages_until_its_end(bench: Bench) -> None:
     assert (last.output.count, last.next_cursor, last.end) == (2_000, "", True)
     items = bench.items(last.output)
     assert (list(items[0].ordinal), items[0].key, list(items[-1].ordinal)) == ([10_000], "10000", [11_999])
+
+
+@pytest.mark.parametrize(("cursor", "following"), [("", ""), ("7", "7"), ("7", "")])
+def test_a_source_that_gets_nowhere_fails(bench: Bench, cursor: str, following: str) -> None:
+    @source("source.stuck")
+    def stuck(*, following: str, cursor: str | None = None) -> Page:
+        return Page([Item(key=f"behind {cursor}")], next_cursor=following)
+
+    add(bench, stuck)
+    result = bench.run([call("source.stuck", following=following)], kind=SOURCE, cursor=cursor)
+    assert (result.outcome, result.retryable) == (FAILED, False)
+    assert "the last page has None there" in result.detail
 
 
 def test_an_empty_source_ends_at_once(bench: Bench) -> None:
@@ -111,6 +124,25 @@ def test_a_large_value_is_an_artifact(bench: Bench) -> None:
     assert len(bench.store.get(result.artifact.sha256)) == 65_537
 
 
+def test_a_large_value_reaches_the_next_op_whole(bench: Bench) -> None:
+    @op("value.large")
+    def large(*, size: int) -> str:
+        return "x" * size
+
+    @op("value.length")
+    def length(value: Any) -> int:
+        return len(value)
+
+    add(bench, large)
+    add(bench, length)
+    artifact = bench.run([call("value.large", size=100_000)], kind=VALUE).artifact
+    # As the scheduler hands on what has an artifact; facts are there if it is a file.
+    sent = {"sha256": artifact.sha256, "size_bytes": artifact.size_bytes, "media_type": artifact.media_type}
+    for value, expected in [({"$artifact": sent}, b"100000"), ({"$artifact": sent, "facts": {}}, b"2")]:
+        inputs = [item_pb2.InputSlice(port="value", value_json=orjson.dumps(value))]
+        assert bench.run([call("value.length")], inputs=inputs, kind=VALUE).value_json == expected
+
+
 def test_value_ops_take_their_inputs_from_the_params_and_follow_one_another(bench: Bench) -> None:
     @op("value.scale")
     def scale(value: float, *, by: float) -> float:
@@ -128,7 +160,8 @@ def test_value_ops_take_their_inputs_from_the_params_and_follow_one_another(benc
         (Reject("BAD", "no"), "BAD", False),
         (Retry("BUSY", "later", 3), "BUSY", True),
         (ValueError("odd"), "OP_ERROR", False),
-        (OSError("disk"), "READ_ERROR", False),
+        (OSError(errno.ESTALE, "the network drive is away"), "READ_ERROR", True),
+        (FileNotFoundError("it"), "READ_ERROR", False),
         (UnavailableError("store"), "UNAVAILABLE", True),
     ],
 )
