@@ -120,15 +120,18 @@ class FileStore:
         """Store bytes as they come; see `ArtifactStore.astore`."""
         unfinished = self._unfinished_path()
         digest, first, size = hashlib.sha256(), b"", 0
+        # A list, so that a handle that came after a cancel is closed as well.
+        opened: list[int] = []
         try:
-            handle = await self._tried(self._create, unfinished)
             try:
+                await self._tried(lambda: opened.append(self._create(unfinished)))
                 async for block in in_blocks(chunks):
                     first = first or block[:SNIFF_BYTES]
                     size += len(block)
-                    await self._tried(_write_hashed, handle, block, digest)
+                    await self._tried(_write_hashed, opened[0], block, digest)
             finally:
-                os.close(handle)
+                for handle in opened:
+                    os.close(handle)
             ref = pb.ArtifactRef(sha256=digest.hexdigest(), size_bytes=size, media_type=sniff_media_type(first))
             # Over one that is there already: it has the same bytes, unless a crash of the machine left it torn.
             await self._tried(self._rename, unfinished, self._prefix + cas_key(ref.sha256))
@@ -175,21 +178,17 @@ class FileStore:
             raise self._machine_error("flushed to disk", error) from error
 
     def discard_unfinished(self, *, before_s: float) -> int:
-        """Remove files that writers left behind when they were killed.
-
-        Args:
-            before_s: Only files last changed before this time (seconds since the epoch): younger ones may be alive.
-
-        Returns:
-            Number of files removed.
-        """
+        """Remove what writers left behind; see `ArtifactStore.discard_unfinished`."""
         removed = 0
-        with suppress(FileNotFoundError):
-            for entry in os.scandir(f"{self._prefix}tmp"):
-                with suppress(FileNotFoundError):
-                    if entry.stat().st_mtime < before_s:
-                        os.unlink(entry.path)  # noqa: PTH108
-                        removed += 1
+        try:
+            with suppress(FileNotFoundError), os.scandir(f"{self._prefix}tmp") as entries:
+                for entry in entries:
+                    with suppress(FileNotFoundError):
+                        if entry.stat().st_mtime < before_s:
+                            os.unlink(entry.path)  # noqa: PTH108
+                            removed += 1
+        except OSError as error:
+            raise self._machine_error("removed", error) from error
         return removed
 
     def _open(self, sha256: str) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import secrets
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import obstore
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 __all__ = ["RemoteStore"]
+
+# Each is a way to the bucket and back: one after another, a report with 64 thumbnails would wait for seconds.
+_CHECKS_AT_ONCE: Final = 32
 
 
 class RemoteStore:
@@ -174,10 +178,36 @@ class RemoteStore:
             yield chunk
 
     async def sync(self, digests: Iterable[str]) -> None:
-        """Check that the artifacts are there: a bucket keeps what it has acknowledged."""
-        for sha256 in dict.fromkeys(digests):
-            if await self.ahead(sha256) is None:
-                raise absent(sha256)
+        """Check that the artifacts are there, many at once: a bucket keeps what it has acknowledged."""
+        gate = asyncio.Semaphore(_CHECKS_AT_ONCE)
+        checks = [self._require(sha256, gate) for sha256 in dict.fromkeys(digests)]
+        for found in await asyncio.gather(*checks, return_exceptions=True):
+            if isinstance(found, BaseException):
+                raise found
+
+    async def _require(self, sha256: str, gate: asyncio.Semaphore) -> None:
+        async with gate:
+            try:
+                await obstore.head_async(self._store, cas_key(sha256))
+            except (FileNotFoundError, exceptions.NotFoundError) as error:
+                raise absent(sha256) from error
+            except exceptions.BaseError as error:
+                raise self._unavailable("checked", error) from error
+
+    def discard_unfinished(self, *, before_s: float) -> int:
+        """Remove what writers left behind; see `ArtifactStore.discard_unfinished`."""
+        try:
+            found = [
+                entry["path"]
+                for page in obstore.list(self._store, prefix="tmp")
+                for entry in page
+                if entry["last_modified"].timestamp() < before_s
+            ]
+            if found:
+                obstore.delete(self._store, found)
+        except exceptions.BaseError as error:
+            raise self._unavailable("removed", error) from error
+        return len(found)
 
     def _unavailable(self, action: str, error: Any) -> UnavailableError:
         return UnavailableError(

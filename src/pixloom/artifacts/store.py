@@ -97,6 +97,20 @@ class ArtifactStore(Protocol):
             MachineError: If the disk fails.
         """
 
+    def discard_unfinished(self, *, before_s: float) -> int:
+        """Remove what writers left behind when they were killed.
+
+        Args:
+            before_s: Only what was last written before this time (seconds since the epoch): younger ones may be alive.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            MachineError: If the folder cannot be read or written.
+            UnavailableError: If the object store does not answer.
+        """
+
 
 async def in_blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Yield the same bytes in blocks of at least `CHUNK_BYTES`, the last one aside; chunks come in any size."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+import obstore
 import pytest
 
+from pixloom.artifacts.remote_store import RemoteStore
 from pixloom.artifacts.store import CHUNK_BYTES, ArtifactStore, open_store
 from pixloom.errors import InvalidError, NotFoundError, RangeError
 from pixloom.v1 import item_pb2 as pb
@@ -190,3 +193,19 @@ async def test_upload_that_breaks_off_leaves_nothing_behind(store: ArtifactStore
     assert store.head(hashlib.sha256(bytes(2 * 1024 * 1024)).hexdigest()) is None
     if store.uri.startswith("file:"):
         assert _files_below(Path(unquote(urlsplit(store.uri).path))) == []
+
+
+async def test_what_is_finished_is_never_discarded(store: ArtifactStore) -> None:
+    assert store.discard_unfinished(before_s=time.time() + 60) == 0
+    ref = store.put(b"abc", "text/plain")
+    streamed = await store.astore(_pieces(b"abcdef", 3))
+    assert store.discard_unfinished(before_s=time.time() + 60) == 0
+    assert (store.get(ref.sha256), store.get(streamed.sha256)) == (b"abc", b"abcdef")
+
+
+def test_what_an_upload_left_in_a_bucket_is_discarded() -> None:
+    store = RemoteStore("memory://")
+    obstore.put(store._store, "tmp/left", b"half")
+    assert store.discard_unfinished(before_s=time.time() - 60) == 0
+    assert store.discard_unfinished(before_s=time.time() + 60) == 1
+    assert store.discard_unfinished(before_s=time.time() + 60) == 0

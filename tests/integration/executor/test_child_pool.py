@@ -96,6 +96,18 @@ async def test_built_in_ops_are_announced(tmp_path: Path) -> None:
     assert all(spec.digest for spec in specs)
 
 
+async def test_what_was_never_finished_is_removed_at_the_start(tmp_path: Path) -> None:
+    unfinished = tmp_path / "store" / "tmp"
+    unfinished.mkdir(parents=True)
+    (unfinished / "old").write_bytes(b"half a thumb")
+    os.utime(unfinished / "old", (time.time() - 90_000,) * 2)
+    (unfinished / "young").write_bytes(b"half a thumb")
+    pool = ChildPool(slots=1, settings=settings(tmp_path))
+    await pool.start()
+    await pool.stop()
+    assert os.listdir(unfinished) == ["young"]  # noqa: PTH208
+
+
 async def test_every_task_gets_its_result(pool: ChildPool) -> None:
     batches = [batch([call("debug.noop")], tasks=100) for _ in range(6)]
     for results in await asyncio.gather(*(run(pool, made) for made in batches)):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import structlog
 
 from pixloom.artifacts import open_store
-from pixloom.errors import InternalError
+from pixloom.errors import InternalError, PixloomError
 from pixloom_executor.children.batch_run import BatchRun
 from pixloom_executor.children.fork_client import ForkServer
 from pixloom_executor.children.slot import Slot
@@ -17,11 +20,17 @@ from pixloom_executor.children.slot import Slot
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pixloom.artifacts import ArtifactStore
     from pixloom.graph.catalogue import OpSpec
     from pixloom.v1 import executor_pb2 as pb
     from pixloom_executor.children.settings import ChildSettings
 
 __all__ = ["ChildPool"]
+
+_UNFINISHED_S: Final = 24 * 3600.0
+"""An artifact that nobody has written to for so long will not be finished."""
+
+_log = structlog.get_logger("pixloom.executor.children")
 
 
 class ChildPool:
@@ -72,6 +81,7 @@ class ChildPool:
             MachineError: if processes cannot be started.
         """
         await asyncio.to_thread(_clear, Path(self._settings.scratch_dir))
+        await asyncio.to_thread(_discard_unfinished, self._store)
         specs = await self._fork_server.start()
         self._serving = asyncio.get_running_loop().create_task(self._serve(), name="children")
         self._serving.add_done_callback(self._give_up)
@@ -206,6 +216,17 @@ def _clear(scratch_dir: Path) -> None:
     scratch_dir.mkdir(parents=True, exist_ok=True)
     for folder in scratch_dir.glob("child-*"):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _discard_unfinished(store: ArtifactStore) -> None:
+    """Remove what children never finished because they were killed as they wrote it, here or elsewhere."""
+    try:
+        discarded = store.discard_unfinished(before_s=time.time() - _UNFINISHED_S)
+    except PixloomError as error:
+        _log.warning("unfinished artifacts not discarded", error=str(error))
+    else:
+        if discarded:
+            _log.info("unfinished artifacts discarded", files=discarded)
 
 
 def _close(run: BatchRun) -> None:
