@@ -89,7 +89,7 @@ class Opener:
         if not any(real == root or real.startswith(root.rstrip(b"/") + b"/") for root in self._roots):
             raise Reject("READ_ERROR", "the file lies outside the source roots (PIXLOOM_SOURCE_ROOTS)")
         # Opened by an opener, so that what turns out to be a folder is closed again.
-        with open(real, "rb", opener=_open) as file:  # noqa: PTH123 - names of files are bytes
+        with open(real, "rb", opener=_open) as file:
             size_bytes = os.fstat(file.fileno()).st_size
             check_size_bytes(size_bytes, limits)
             # One byte more tells a file that grows while it is read.
@@ -98,6 +98,6 @@ class Opener:
         return data
 
 
-def _open(path: bytes, flags: int) -> int:
+def _open(path: str | bytes, flags: int) -> int:
     """Open a file without waiting for whoever would write into a pipe."""
     return os.open(path, flags | os.O_NONBLOCK)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pixloom.artifacts import open_store
 from pixloom.sdk.op import Item, Reject
 from pixloom_executor.opening import Opener
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture

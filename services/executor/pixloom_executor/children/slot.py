@@ -186,7 +186,7 @@ class Slot:
                 child.kill()
                 code = await asyncio.shield(self._fork_server.reap(child))
                 await asyncio.to_thread(shutil.rmtree, self._scratch_dir / f"child-{child.pid}", ignore_errors=True)
-            if has_answered or self._killed is not None or read_position(child.page).batch:
+            if has_answered or self._has_worked(child):
                 delay_s = _RESPAWN_S[0]
                 self._after_loss(child, code)
             else:
@@ -278,6 +278,9 @@ class Slot:
         if not run.done.done():
             run.done.set_result(None)
         self._on_room()
+
+    def _has_worked(self, child: ChildProcess) -> bool:
+        return self._killed is not None or read_position(child.page).batch > 0
 
     def _after_failed_start(self, child: ChildProcess, code: int) -> None:
         reason, detail = _cause(code)
