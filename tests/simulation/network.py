@@ -68,6 +68,9 @@ class SimulatedChannel:
         self._process = process
         self._address = address
 
+    async def close(self) -> None:
+        """Close it; the stream on it has ended by then."""
+
     def stream_stream(self, method: str, **options: Any) -> Callable[..., Stream]:
         """Return what opens a stream."""
         del method, options

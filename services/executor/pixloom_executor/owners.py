@@ -4,7 +4,8 @@ An executor holds one session with every replica that it knows of: those of its 
 names. Each replica says which partitions it owns, with the epoch of its ownership, and the highest epoch counts. Claims,
 results and hand-backs go to the owner of their job's partition. Whoever takes a partition over says so on its session,
 and is then told of every lease and every result without acknowledgement that this executor has of that partition. Where
-no owner is known whose session is up, any replica is asked (`WhoOwns`).
+no owner is known whose session is up, any replica is asked (`WhoOwns`); it looks into the database, so its answer counts
+even with a lower epoch: the database was put back to an earlier moment then.
 """
 
 from __future__ import annotations
@@ -99,7 +100,9 @@ class Owners:
         """Take in that a replica owns partitions, and tell it what is held of them."""
         mine = []
         for each in partitions:
-            if each.epoch >= self._owners.get(each.partition, (0, ""))[0]:
+            epoch, address = self._owners.get(each.partition, (0, ""))
+            # A replica never goes back in what it says of itself, unless its database was put back to an earlier moment.
+            if each.epoch >= epoch or address == session.address:
                 self._owners[each.partition] = (each.epoch, session.address)
                 mine.append(each.partition)
         if not mine:
@@ -163,8 +166,9 @@ class Owners:
             if address not in self._sessions:
                 self.replicas([*self._sessions, address])
             session = self._sessions[address]
-            known, _ = self._owners.get(partition, (0, ""))
-            if answer.epoch > known and session.is_up:
+            if session.is_up and self._owners.get(partition) != (answer.epoch, address):
+                # The database was asked, so this holds also where a later epoch was known: it was put back.
+                self._owners.pop(partition, None)
                 self.owned(session, [executor_pb2.OwnedPartition(partition=partition, epoch=answer.epoch)])
 
     async def _ask(self, partition: int) -> executor_pb2.WhoOwnsResponse | None:

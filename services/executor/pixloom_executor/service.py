@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    import grpc
-
     from pixloom.settings import ExecutorSettings
 
 __all__ = ["run_executor"]
@@ -91,13 +89,9 @@ async def run_executor(settings: ExecutorSettings, *, stop: asyncio.Event) -> No
                 open_slots=supervisor.open_slots(),
             )
 
-        channels: list[grpc.aio.Channel] = []
-
         def open_session(address: str, owners: Owners) -> Session:
-            channels.append(aio_channel(address, is_traced=False))
-            return Session(
-                address=address, channel=channels[-1], hello=hello, book=book, listener=supervisor, owners=owners
-            )
+            channel = aio_channel(address, is_traced=False)
+            return Session(address=address, channel=channel, hello=hello, book=book, listener=supervisor, owners=owners)
 
         owners = Owners(configured=settings.scheduler_addresses, open_session=open_session, book=book)
         room = Room(
@@ -134,6 +128,4 @@ async def run_executor(settings: ExecutorSettings, *, stop: asyncio.Event) -> No
                 task.cancel()
             await asyncio.gather(*tasks, *pulls, *ends, return_exceptions=True)
             await children.stop()
-            for channel in channels:
-                await channel.close()
             await connection.close()

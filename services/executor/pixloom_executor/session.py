@@ -7,7 +7,7 @@ up again, leases are announced and reports without acknowledgement sent once mor
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import grpc
 import structlog
@@ -164,10 +164,10 @@ class Session:
         Raises:
             SessionLostError: If it does not answer.
         """
-        try:
-            return await self._stub.WhoOwns(executor_pb2.WhoOwnsRequest(partition=partition), timeout=2)
-        except grpc.aio.AioRpcError as error:
-            raise SessionLostError from error
+        answer: executor_pb2.WhoOwnsResponse = await _answer(
+            self._stub.WhoOwns, executor_pb2.WhoOwnsRequest(partition=partition), timeout_s=2
+        )
+        return answer
 
     def send_give_back(self, message: executor_pb2.GiveBack) -> None:
         """Hand tasks back; if the stream is down they are found out as lost."""
@@ -191,29 +191,33 @@ class Session:
             SessionLostError: If the replica does not answer.
         """
         token = ""
-        try:
-            while True:
-                response = await self._stub.ListInputs(
-                    executor_pb2.ListInputsRequest(
-                        lease_token=lease_token,
-                        job_id=batch.job_id,
-                        generation=batch.generation,
-                        stage=batch.stage,
-                        shard=task.shard,
-                        page_token=token,
-                    ),
-                    timeout=30,
-                )
-                task.inputs.extend(response.inputs)
-                token = response.next_page_token
-                if not token:
-                    task.inputs_paged = False
-                    return
-        except grpc.aio.AioRpcError as error:
-            raise SessionLostError from error
+        while True:
+            response: executor_pb2.ListInputsResponse = await _answer(
+                self._stub.ListInputs,
+                executor_pb2.ListInputsRequest(
+                    lease_token=lease_token,
+                    job_id=batch.job_id,
+                    generation=batch.generation,
+                    stage=batch.stage,
+                    shard=task.shard,
+                    page_token=token,
+                ),
+                timeout_s=30,
+            )
+            task.inputs.extend(response.inputs)
+            token = response.next_page_token
+            if not token:
+                task.inputs_paged = False
+                return
 
     async def run(self) -> None:
-        """Keep the stream open until cancelled."""
+        """Keep the stream open until cancelled, then close the channel."""
+        try:
+            await self._keep_open()
+        finally:
+            await self._channel.close()
+
+    async def _keep_open(self) -> None:
         delay = RECONNECT_MIN_S
         while True:
             try:
@@ -324,6 +328,24 @@ class Session:
                 self._owners.replicas(response.heartbeat_reply.replicas)
             case _:
                 pass
+
+
+async def _answer(method: Callable[..., Any], request: Any, *, timeout_s: float) -> Any:
+    """Make a call beside the stream.
+
+    Raises:
+        SessionLostError: If the replica does not answer.
+    """
+    try:
+        return await method(request, timeout=timeout_s)
+    except (grpc.aio.AioRpcError, grpc.aio.UsageError) as error:
+        raise SessionLostError from error
+    except asyncio.CancelledError as error:
+        # A channel that is closed ends its calls in this way; then nobody cancelled us.
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise SessionLostError from error
 
 
 def _bundle(messages: list[executor_pb2.SessionRequest]) -> executor_pb2.SessionRequest:
