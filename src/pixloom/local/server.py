@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Self
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar
 
 from pixloom.errors import MachineError
 from pixloom.local.directory import DirectoryLock, last_lines, make_private_directory, require_room
 from pixloom.local.processes import end, find, wait_exit
+from pixloom.local.startable import Startable
 
 if TYPE_CHECKING:
     import signal
     import subprocess
     from pathlib import Path
-    from types import TracebackType
 
 __all__ = ["EmbeddedServer", "read_pid_file"]
 
 
-class EmbeddedServer(ABC):
+class EmbeddedServer(Startable):
     """One server in a data directory.
 
     `start` and `stop` may be called again and again; its address stays the same after the first start.
@@ -109,17 +109,6 @@ class EmbeddedServer(ABC):
             await end(process, ask_with=self.crash_with if immediate else self.stop_with, timeout_s=self.stop_s)
         self._forget(process)
         self._lock.release()
-
-    async def __aenter__(self) -> Self:
-        """Start."""
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop."""
-        await self.stop()
 
     @abstractmethod
     def _clean_up(self) -> None:

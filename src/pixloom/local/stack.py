@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from pixloom.errors import InternalError, MachineError, NotFoundError
 from pixloom.local.directory import (
@@ -30,12 +30,12 @@ from pixloom.local.options import LocalStackOptions, PartSpec, Wiring, default_p
 from pixloom.local.partitions import free_partitions
 from pixloom.local.postgres import EmbeddedPostgres
 from pixloom.local.readiness import ask_ready
+from pixloom.local.startable import Startable
 from pixloom.local.supervision import ServicePart, Supervisor, clean_up_records
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
-    from types import TracebackType
 
 __all__ = ["LocalStack"]
 
@@ -45,7 +45,7 @@ _MAX_LOG_BYTES: Final = 10 * 1024 * 1024
 _KEPT_LOGS: Final = 3
 
 
-class LocalStack:
+class LocalStack(Startable):
     """One stack in one data directory.
 
     Attributes:
@@ -178,17 +178,6 @@ class LocalStack:
         self._lock.release()
         if failed:
             raise failed[0]
-
-    async def __aenter__(self) -> Self:
-        """Start."""
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop."""
-        await self.stop()
 
     def _announce(self, line: str) -> None:
         # Whoever read the lines may be gone (`pixloom up | head`); the parts are watched over all the same.
