@@ -17,7 +17,6 @@ from pixloom_scheduler.core.apply import apply
 from pixloom_scheduler.core.changes import JobAccepted
 from pixloom_scheduler.core.generations import carried_change, stages_from
 from pixloom_scheduler.core.model import JobRun
-from pixloom_scheduler.journal import schema
 from pixloom_scheduler.journal.check.database import check_database
 from pixloom_scheduler.journal.inheritance import InheritanceWriter
 from pixloom_scheduler.journal.ownership import Ownership, connect
@@ -27,8 +26,6 @@ from tests.support.core_world import durable_view, stage_view
 from tests.support.scheduler_verbs import CONTEXT, LEASE_S, Scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from pixloom_scheduler.live import LiveJob
@@ -56,29 +53,6 @@ DOCUMENT: dict[str, Any] = {
     "outputs": {"sheet": "sheet"},
 }  # fmt: skip
 PLACES: dict[str, int] = {node["id"]: place for place, node in enumerate(DOCUMENT["nodes"])}
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    made = schema.create_engine(database_url)
-    await schema.upgrade(made)
-    await schema.add_days(made)
-    yield made
-    await made.dispose()
-
-
-@pytest.fixture
-async def tasks() -> AsyncIterator[asyncio.TaskGroup]:
-    async with asyncio.TaskGroup() as group:
-        yield group
-
-
-@pytest.fixture
-async def scheduler(database_url: str, engine: AsyncEngine, tasks: asyncio.TaskGroup) -> AsyncIterator[Scheduler]:
-    made = Scheduler(database_url, engine)
-    await made.start(tasks)
-    yield made
-    await made.stop()
 
 
 def live_of(scheduler: Scheduler, job_id: str) -> LiveJob:

@@ -12,38 +12,13 @@ import pytest
 from pixloom.errors import InvalidError, NotFoundError, StateConflictError, UnavailableError
 from pixloom.v1 import job_pb2
 from pixloom_scheduler.core.events import CancelRequested
-from pixloom_scheduler.journal import finished, schema
+from pixloom_scheduler.journal import finished
 from pixloom_scheduler.journal.finished import FinishedJobs, fence
 from pixloom_scheduler.journal.reader import JobFilter
 from tests.support.scheduler_verbs import CONTEXT, Scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    made = schema.create_engine(database_url)
-    await schema.upgrade(made)
-    await schema.add_days(made)
-    yield made
-    await made.dispose()
-
-
-@pytest.fixture
-async def tasks() -> AsyncIterator[asyncio.TaskGroup]:
-    async with asyncio.TaskGroup() as group:
-        yield group
-
-
-@pytest.fixture
-async def scheduler(database_url: str, engine: AsyncEngine, tasks: asyncio.TaskGroup) -> AsyncIterator[Scheduler]:
-    made = Scheduler(database_url, engine)
-    await made.start(tasks)
-    yield made
-    await made.stop()
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 
 async def test_a_waiting_job_may_lack_params_and_shows_its_nodes(scheduler: Scheduler) -> None:
