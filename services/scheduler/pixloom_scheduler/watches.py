@@ -7,11 +7,11 @@ import contextlib
 from typing import TYPE_CHECKING, Final
 
 from pixloom.errors import UnavailableError
-from pixloom.graph.plan_codec import plan_from_json
 from pixloom.v1 import job_pb2
 from pixloom_scheduler.core.model import JobRun
 from pixloom_scheduler.journal.rows import decode
 from pixloom_scheduler.step import OWNER_CHANGED
+from pixloom_scheduler.stored_plans import plan_of
 from pixloom_scheduler.views import event_view
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Watches:
 
     async def _watch_stored(self, job_id: str, after: int) -> AsyncIterator[job_pb2.WatchJobResponse]:
         stored = await self._reads.stored(job_id)
-        run = JobRun.of(stored.id, stored.partition, plan_from_json(stored.plan))
+        run = JobRun.of(stored.id, stored.partition, await plan_of(stored))
         for event in await self._stored_events(stored.day, job_id, after, run):
             yield job_pb2.WatchJobResponse(event=event)
         snapshot = job_pb2.JobSnapshot(job=self._reads.view_stored(stored), nodes=await self._reads.nodes(job_id))

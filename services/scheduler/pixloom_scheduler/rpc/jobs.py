@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from pixloom.errors import InvalidError, NotFoundError, PixloomError, Problem
-from pixloom.graph.plan_codec import plan_from_json
 from pixloom.telemetry.propagation import inject
 from pixloom.v1 import job_pb2
 from pixloom_scheduler.crash_points import reach
@@ -25,6 +24,7 @@ from pixloom_scheduler.rpc.requests import (
     write_page_token,
 )
 from pixloom_scheduler.rpc.verbs import JobVerbs
+from pixloom_scheduler.stored_plans import plan_of
 from pixloom_scheduler.submission import Submission, body_digest
 from pixloom_scheduler.views import output_view
 
@@ -168,7 +168,7 @@ class Jobs(JobVerbs):
             for node_view in await self._reads.nodes(request.id):
                 if node_view.HasField("result"):
                     response.nodes[node_view.id].CopyFrom(node_view.result)
-            plan = plan_from_json(stored.plan)
+            plan = await plan_of(stored)
             outputs = plan.outputs
         names = [node.plan.id for node in live.run.nodes] if live else [node.id for node in plan.nodes]
         for name, index in outputs.items():
@@ -207,7 +207,7 @@ class Jobs(JobVerbs):
         """List attempts in journal order."""
         del context
         stored = await self._reads.stored(request.id)
-        plan = plan_from_json(stored.plan)
+        plan = await plan_of(stored)
         stage = place = None
         if request.node:
             found = [node for node in plan.nodes if node.id == request.node]

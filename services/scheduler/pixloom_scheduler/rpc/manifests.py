@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pixloom.errors import NotFoundError
-from pixloom.graph.plan_codec import plan_from_json
 from pixloom.v1 import executor_pb2, item_pb2, job_pb2
 from pixloom_scheduler.core.changes import GenerationOpened
 from pixloom_scheduler.journal.rows import decode
 from pixloom_scheduler.live import LiveJob
+from pixloom_scheduler.stored_plans import plan_of
 
 if TYPE_CHECKING:
     from typing import Any
@@ -42,7 +42,7 @@ class ManifestLister:
         Raises:
             NotFoundError: If the job has no such node.
         """
-        plan = plan_from_json(stored.plan)
+        plan = await plan_of(stored)
         found = [index for index, each in enumerate(plan.nodes) if each.id == node]
         if not found:
             raise NotFoundError(f"job {stored.id} has no node {node}")
