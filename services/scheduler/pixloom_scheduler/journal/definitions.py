@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert
@@ -57,6 +57,7 @@ class Definition:
     first_time: datetime
 
 
+_MAX_VERSION: Final = 2**31 - 1
 _VERSION = tables.workflow_version.c
 _WORKFLOW = tables.workflow.c
 _COLUMNS = [
@@ -80,12 +81,14 @@ class Definitions:
         Raises:
             NotFoundError: If there is none.
         """
-        query = select(*_COLUMNS).select_from(_JOIN).where(_VERSION.project == project, _VERSION.name == name)
-        query = query.where(
-            _VERSION.version == version if version else (_VERSION.version == _WORKFLOW.version) & ~_WORKFLOW.deleted
-        )
-        async with reading(self._engine) as connection:
-            row = (await connection.execute(query)).mappings().first()
+        row = None
+        if _may_exist(name, version):
+            query = select(*_COLUMNS).select_from(_JOIN).where(_VERSION.project == project, _VERSION.name == name)
+            query = query.where(
+                _VERSION.version == version if version else (_VERSION.version == _WORKFLOW.version) & ~_WORKFLOW.deleted
+            )
+            async with reading(self._engine) as connection:
+                row = (await connection.execute(query)).mappings().first()
         if row is None:
             what = f"{name} at version {version}" if version else name
             raise NotFoundError(f"there is no workflow {what}; `pixloom workflows list` shows those there are")
@@ -110,6 +113,8 @@ class Definitions:
 
     async def versions(self, project: str, name: str, *, before: int, most: int) -> list[Definition]:
         """Return the versions of a workflow, newest first, below a version (0 means from the newest)."""
+        if not _may_exist(name):
+            return []
         query = select(*_COLUMNS).select_from(_JOIN).where(_VERSION.project == project, _VERSION.name == name)
         if before:
             query = query.where(_VERSION.version < before)
@@ -165,6 +170,8 @@ class Definitions:
             NotFoundError: If there is none.
             VersionConflictError: If it is not at the version the caller named.
         """
+        if not _may_exist(name):
+            raise NotFoundError(f"there is no workflow {name}")
         async with writing(self._engine) as connection:
             current = await self._lock(connection, project, name)
             if current is None or current["deleted"]:
@@ -232,3 +239,8 @@ class Definitions:
                     set_={"spec": statement.excluded.spec, "announce_time": text("clock_timestamp()")},
                 )
             )
+
+
+def _may_exist(name: str, version: int = 0) -> bool:
+    """Return whether there can be such a name and version: the database takes neither NUL nor larger numbers."""
+    return "\0" not in name and version <= _MAX_VERSION
