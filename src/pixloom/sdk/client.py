@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import math
 import threading
 import time
 from pathlib import Path
@@ -102,11 +102,14 @@ class Client(Api, SyncCaller):
         Raises:
             PixloomError: What the server answered, or that it did not.
         """
-        resumption = Resumption(job_id, after_seq=after_seq, give_up_after_s=give_up_after_s)
+        return self._follow(Resumption(job_id, after_seq=after_seq, give_up_after_s=give_up_after_s))
+
+    def _follow(self, resumption: Resumption, *, until: float = math.inf) -> Iterator[Update]:
+        """Yield what happens to a job until it ends, or until a moment by the monotonic clock."""
         watch = job_pb2_grpc.JobServiceStub(self._channel).WatchJob
-        while not resumption.is_over:
+        while not resumption.is_over and (left_s := until - time.monotonic()) > 0:
             failure = None
-            stream: Any = watch(resumption.request())
+            stream: Any = watch(resumption.request(), timeout=left_s if left_s < math.inf else None)
             try:
                 for response in stream:
                     update = resumption.accept(response)
@@ -116,8 +119,8 @@ class Client(Api, SyncCaller):
                 failure = from_rpc_error(error)
             finally:
                 stream.cancel()
-            if not resumption.is_over:
-                self._closed.wait(resumption.delay_after(failure))
+            if not resumption.is_over and time.monotonic() < until:
+                self._closed.wait(min(resumption.delay_after(failure), max(until - time.monotonic(), 0)))
 
     def wait_job(self, job_id: str, *, timeout_s: float | None = None) -> Job:
         """Wait until a job ends and return it.
@@ -132,11 +135,9 @@ class Client(Api, SyncCaller):
         Raises:
             PixloomError: What the server answered, or that it did not.
         """
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        with contextlib.closing(self.watch_job(job_id, after_seq=NO_EVENTS)) as updates:  # type: ignore[type-var]
-            for _ in updates:
-                if deadline is not None and time.monotonic() >= deadline:
-                    break
+        until = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        for _ in self._follow(Resumption(job_id, after_seq=NO_EVENTS), until=until):
+            pass
         return self.get_job(job_id)
 
     def download_artifact(self, sha256: str, *, offset: int = 0, length: int = 0) -> Iterator[bytes]:

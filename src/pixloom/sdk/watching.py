@@ -31,7 +31,7 @@ class Resumption:
         give_up_after_s: Seconds of failures in a row after which the error is passed on.
     """
 
-    def __init__(self, job_id: str, *, after_seq: int, give_up_after_s: float) -> None:
+    def __init__(self, job_id: str, *, after_seq: int, give_up_after_s: float = 60.0) -> None:
         self._job_id = job_id
         self._after_seq = after_seq
         self._give_up_after_s = give_up_after_s
