@@ -39,7 +39,9 @@ def submit(
     param: Annotated[
         list[str] | None, typer.Option("-p", "--param", metavar="NAME=VALUE", help="Param of the run; repeatable.")
     ] = None,
-    version: Annotated[int, typer.Option("--version", help="Version of a stored workflow; 0 is the newest.")] = 0,
+    version: Annotated[
+        int, typer.Option("--version", min=0, max=2**32 - 1, help="Version of a stored workflow; 0 is the newest.")
+    ] = 0,
     name: Annotated[str, typer.Option("--name", help="Name of the job.")] = "",
     tag: Annotated[list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="Tag; repeatable.")] = None,
     priority: Annotated[int | None, typer.Option("--priority", min=0, max=9, help="0 to 9, 9 first.")] = None,

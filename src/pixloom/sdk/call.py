@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overlo
 
 import grpc
 
+from pixloom.errors import InvalidError
 from pixloom.rpc.status import from_rpc_error
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class Unary(Generic[P, R]):
 
         @functools.wraps(self.build)
         def method(*args: P.args, **kwargs: P.kwargs) -> Any:
-            return bound.invoke(self.build(*args, **kwargs))
+            return bound.invoke(_built(self.build, *args, **kwargs))
 
         return method
 
@@ -141,9 +142,21 @@ class Pages(Generic[P, R]):
 
         @functools.wraps(self.build)
         def method(*args: P.args, **kwargs: P.kwargs) -> Any:
-            return walk(functools.partial(build, *args, **kwargs))
+            return walk(functools.partial(_built, build, *args, **kwargs))
 
         return method
+
+
+def _built(build: Callable[..., Call[R]], *args: Any, **kwargs: Any) -> Call[R]:
+    """Return the call that arguments make.
+
+    Raises:
+        InvalidError: If a value of them fits into no message: a number out of range, a text that is no UTF-8.
+    """
+    try:
+        return build(*args, **kwargs)
+    except ValueError as error:
+        raise InvalidError(f"A value of the call cannot be sent: {error}. Give another.") from error
 
 
 def _walk(caller: SyncCaller, build: Callable[..., Call[Page[R]]]) -> Iterator[R]:

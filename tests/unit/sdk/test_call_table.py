@@ -110,3 +110,17 @@ def test_document_without_a_name_cannot_be_applied(document: Any) -> None:
 def test_unknown_state_names_the_known_ones() -> None:
     with pytest.raises(InvalidError, match="RUNNING"):
         job_calls.list_jobs(states=["sleeping"])
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("get_workflow", {"name": "w", "version": -1}),
+        ("list_jobs", {"page_size": 2**40}),
+        ("get_job", {"job_id": "\udcff"}),
+        ("create_job", {"workflow": "w", "tags": {"a": "\ud800"}}),
+    ],
+)
+def test_value_that_fits_into_no_message_is_refused(name: str, given: dict[str, Any]) -> None:
+    with Client("127.0.0.1:9") as client, pytest.raises(InvalidError, match="cannot be sent"):
+        getattr(client, name)(**given)
