@@ -5,6 +5,7 @@ The word `embedded` in the place of an address asks for a stack of one's own eve
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -60,6 +61,12 @@ def _ask(url: str, timeout_s: float) -> str:
         body = error.read()  # 503 while it starts; the body still names the address
     except OSError as error:
         raise UnavailableError(f"No server answers at {url}: {error}. Is `pixloom up` running?") from error
+    except (http.client.InvalidURL, ValueError) as error:
+        raise InvalidError(f"{url!r} is not the address of a server: {error}. Use http://host:port.") from error
+    except http.client.HTTPException as error:
+        raise UnavailableError(
+            f"What answers at {url} does not speak HTTP. If it is the gRPC address, write it as grpc://host:port."
+        ) from error
     try:
         address = json.loads(body)["grpc"]
     except (ValueError, KeyError, TypeError) as error:

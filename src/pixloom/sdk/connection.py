@@ -69,7 +69,8 @@ async def _accepts_connections(address: str) -> bool:
             else:
                 host, _, port = address.rpartition(":")
                 _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-    except (OSError, TimeoutError):
+    except (OSError, UnicodeError):
+        # Also a name that none can be, such as one with an empty part.
         return False
     writer.close()
     with contextlib.suppress(OSError):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -77,3 +78,25 @@ def test_http_server_that_does_not_answer_is_unavailable(answering: tuple[str, l
 
     with pytest.raises(UnavailableError, match="pixloom up"):
         grpc_address(f"http://127.0.0.1:{port}".replace("127.0.0.1", "127.0.0.77"))
+
+
+@pytest.mark.parametrize("given", ["http://host:port", "http://a b:1", "http://x..y:1"])
+def test_http_address_that_is_none_is_refused_with_the_right_form(given: str) -> None:
+    with pytest.raises(InvalidError, match=r"Use http://host:port"):
+        grpc_address(given)
+
+
+def test_grpc_address_that_is_given_as_one_of_http_is_told_apart() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer_as_http2() -> None:
+            peer, _ = server.accept()
+            with peer:
+                peer.recv(4096)
+                peer.sendall(b"\0\0\0\4\0\0\0\0\0")  # the settings frame that every gRPC server begins with
+
+        thread = threading.Thread(target=answer_as_http2)
+        thread.start()
+        with pytest.raises(UnavailableError, match="grpc://host:port"):
+            grpc_address(f"http://127.0.0.1:{server.getsockname()[1]}")
+        thread.join()
