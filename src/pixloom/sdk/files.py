@@ -33,4 +33,6 @@ def saved_to(path: Path) -> Iterator[IO[bytes]]:
             f"{path} cannot be written: {error.strerror or error}. Is there room on the disk?"
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        # What could not even be made, as below a file, cannot be removed either; the error that says so is on its way.
+        with contextlib.suppress(OSError):
+            partial.unlink()
