@@ -130,7 +130,8 @@ class LiveProgress:
         from rich.text import Text
 
         job = snapshot.job
-        title = f"{job.name or job.workflow}  {job.state}  {job.progress:.0f} %"
+        # As text: a name may hold what would be read as markup.
+        title = Text(f"{job.name or job.workflow}  {job.state}  {job.progress:.0f} %", style="table.title")
         table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
         table.add_column("node")
         table.add_column("state")

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
-from pixloom.cli.progress import PlainProgress, Rates
+from pixloom.cli.progress import LiveProgress, PlainProgress, Rates
 from pixloom.resources import ItemCounts, Job, JobError, JobState, Node, NodeState, Snapshot
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def _node(name: str, state: NodeState, *, ok: int = 0, rejected: int = 0, dependencies: tuple[str, ...] = ()) -> Node:
@@ -61,3 +65,13 @@ def test_time_left_is_unknown_while_the_feed_goes_on() -> None:
     rates.of(_node("a", NodeState.RUNNING, dependencies=("feed",)), nodes)
 
     assert rates.of(_node("a", NodeState.RUNNING, ok=5, dependencies=("feed",)), nodes) == (5.0, None)
+
+
+def test_name_that_looks_like_markup_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    snapshot = _snapshot(JobState.RUNNING, _node("a", NodeState.RUNNING))
+    job = snapshot.job.model_copy(update={"name": "[/red] [bold]batch"})
+
+    with LiveProgress(lambda: 0.0, color=False) as progress:
+        progress.show(snapshot.model_copy(update={"job": job}))
+
+    assert "[/red] [bold]batch  RUNNING" in capsys.readouterr().err
