@@ -11,7 +11,7 @@ import contextlib
 import json
 import mimetypes
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from pixloom.resources import OutputKind
 from pixloom.sdk.files import saved_to
@@ -77,8 +77,8 @@ async def _export(client: AsyncClient, job_id: str, output: Output, target: Path
 
 
 async def _export_items(client: AsyncClient, job_id: str, node: str, folder: Path) -> Path | None:
-    records = []
-    taken: set[PurePosixPath] = set()
+    path = folder.with_name(folder.name + ".jsonl")
+    taken: dict[str, int] = {}
     slots = asyncio.Semaphore(_PARALLEL)
 
     async def save(sha256: str, path: Path) -> None:
@@ -87,33 +87,39 @@ async def _export_items(client: AsyncClient, job_id: str, node: str, folder: Pat
         finally:
             slots.release()
 
-    async with asyncio.TaskGroup() as group, contextlib.aclosing(_items(client, job_id, node)) as items:
-        async for item in items:
-            if item.uri is None or not item.uri.startswith("cas:"):
-                records.append(item)
-                continue
-            relative = item_path(item.key, item.format, taken)
-            await slots.acquire()
-            group.create_task(save(item.uri.removeprefix("cas:"), folder / relative))
-    if records:
-        path = folder.with_name(folder.name + ".jsonl")
-        with saved_to(path) as file:
-            file.writelines(item.model_dump_json().encode() + b"\n" for item in records)
-        return path if not taken else folder
-    return folder if taken else None
+    with contextlib.ExitStack() as files:
+        lines: IO[bytes] | None = None
+        try:
+            async with asyncio.TaskGroup() as group, contextlib.aclosing(_items(client, job_id, node)) as items:
+                async for item in items:
+                    if item.uri is not None and item.uri.startswith("cas:"):
+                        relative = item_path(item.key, item.format, taken)
+                        await slots.acquire()
+                        group.create_task(save(item.uri.removeprefix("cas:"), folder / relative))
+                        continue
+                    # Written as they come: there may be more of them than fit into memory.
+                    lines = lines or files.enter_context(saved_to(path))
+                    lines.write(item.model_dump_json().encode() + b"\n")
+        except ExceptionGroup as failures:
+            # Callers know errors, not groups of them, and the first one has ended the others.
+            raise failures.exceptions[0] from failures
+    if taken:
+        return folder
+    return path if lines is not None else None
 
 
 def _items(client: AsyncClient, job_id: str, node: str) -> AsyncGenerator[Item, None]:
     return client.iter_items(job_id, node, states=["OK"], page_size=1000)  # type: ignore[return-value]
 
 
-def item_path(key: str, image_format: str | None, taken: set[PurePosixPath]) -> PurePosixPath:
+def item_path(key: str, image_format: str | None, taken: dict[str, int]) -> PurePosixPath:
     """Return the path of an item's file below the folder of its output, and note it as taken.
 
     Args:
         key: Key of the item, such as `holiday/beach.png`; parts that lead out of the folder are dropped.
         image_format: Format of its bytes; decides the suffix.
-        taken: Paths given out so far.
+        taken: Paths given out so far, without regard to case as some systems compare them, each with the last number
+            that a path was given to differ from it.
     """
     parts = [_safe(part) for part in PurePosixPath(key.replace("\\", "/")).parts if part not in {"/", ".", ".."}]
     path = PurePosixPath(*(parts or ["item"]))
@@ -121,14 +127,19 @@ def item_path(key: str, image_format: str | None, taken: set[PurePosixPath]) -> 
     known = {suffix, ".jpeg", ".tiff"} if suffix in {".jpg", ".tif"} else {suffix}
     if suffix and path.suffix.lower() not in known:
         renamed = path.with_suffix(suffix)
-        path = path.with_name(path.name + suffix) if renamed in taken else renamed
-    number = 2
+        path = path.with_name(path.name + suffix) if _folded(renamed) in taken else renamed
+    number = taken.get(_folded(path), 1)
     free = path
-    while free in taken:
-        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    while _folded(free) in taken:
         number += 1
-    taken.add(free)
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    taken[_folded(path)] = number
+    taken.setdefault(_folded(free), 1)
     return free
+
+
+def _folded(path: PurePosixPath) -> str:
+    return str(path).casefold()
 
 
 def _safe(name: str) -> str:

@@ -208,12 +208,15 @@ def results(
     """Show the outputs of a job, and write them with --out."""
     import asyncio
 
+    from pixloom.cli.destination import require_writable
     from pixloom.cli.ending import print_paths
     from pixloom.cli.export import export_outputs
-    from pixloom.cli.output import print_one, print_table
+    from pixloom.cli.output import print_json, print_one, print_table
     from pixloom.sdk.aio import AsyncClient
 
     options = globals_of(context)
+    if out is not None:
+        require_writable(out)
     with connected(context) as client:
         job_id, address = resolve_job(client, job), client.address
         found = client.get_results(job_id)
@@ -227,7 +230,12 @@ def results(
     async def export() -> None:
         assert out is not None  # noqa: S101 - for the type checker
         async with AsyncClient(address) as asynchronous:
-            print_paths(await export_outputs(asynchronous, job_id, found, out / job_id))
+            paths = await export_outputs(asynchronous, job_id, found, out / job_id)
+        if options.output is OutputFormat.TABLE:
+            print_paths(paths)
+        else:
+            files = {output: str(path) for output, path in paths.items()}
+            print_json({"files": files}, lines=options.output is OutputFormat.JSONL)
 
     if out is None:
         print_one(found, options, show)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
 
+from tests.support.command_line import Said, pixloom
 from tests.support.engine import Engine, running_engine
 
 if TYPE_CHECKING:
@@ -29,45 +25,10 @@ SPEC = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What a command said.
-
-    Attributes:
-        code: Its exit code.
-        out: Its standard output.
-        err: Its standard error stream.
-    """
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
     async with running_engine(tmp_path_factory.mktemp("engine")) as made:
         yield made
-
-
-async def pixloom(engine: Engine, *words: str) -> Said:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PIXLOOM_")}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "pixloom.cli",
-        *words,
-        env={**environment, "PIXLOOM_SERVER": engine.stack.grpc_address},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(60):
-        out, err = await process.communicate()
-    return Said(process.returncode or 0, out.decode(), err.decode())
 
 
 async def waiting(engine: Engine, **more: Any) -> str:
