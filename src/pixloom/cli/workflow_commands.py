@@ -89,7 +89,7 @@ def plan(
 ) -> None:
     """Show what a run would do: stages, counts and time, without running it."""
     from pixloom.cli.arguments import parse_assignments
-    from pixloom.cli.documents import checked, document_for, load_document
+    from pixloom.cli.documents import catalogue_of, checked, document_for, load_document
     from pixloom.cli.output import duration_text, print_one, print_table
     from pixloom.cli.sources import count_source_items
 
@@ -98,6 +98,8 @@ def plan(
     if _answers(context):
         with connected(context) as client:
             document = document_for(client, workflow)
+            if document is not None:
+                document = checked(document, catalogue_of(client), name=workflow).document
             counted = document if document is not None else client.get_workflow(workflow).spec
             found = client.plan_workflow(
                 workflow if document is None else None,
@@ -232,7 +234,7 @@ def list_workflows(context: typer.Context) -> None:
 def get_workflow(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="Name of a workflow.")],
-    version: Annotated[int, typer.Option("--version", help="Version; 0 is the newest.")] = 0,
+    version: Annotated[int, typer.Option("--version", min=0, max=2**32 - 1, help="Version; 0 is the newest.")] = 0,
 ) -> None:
     """Show the document of a workflow."""
     from pixloom.cli.output import print_json, print_one
