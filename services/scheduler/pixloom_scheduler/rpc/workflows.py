@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from pixloom.errors import InvalidError, Problem
+from pixloom.errors import InvalidError, NotFoundError, Problem
 from pixloom.graph.document import parse_json
 from pixloom.graph.summaries import StageSummary, stage_summaries
 from pixloom.graph.validation import ValidationResult, validate
@@ -190,6 +190,8 @@ class Workflows(workflow_pb2_grpc.WorkflowServiceServicer):
         size = page_size(request.page_size)
         before = min(read_page_number(request.page_token), _MAX_VERSION)
         found = await self._definitions.versions(PROJECT, request.name, before=before, most=size + 1)
+        if not found and not before:
+            raise NotFoundError(f"there is no workflow {request.name}; `pixloom workflows list` shows those there are")
         token = write_page_token(str(found[size - 1].version)) if len(found) > size else ""
         views = [_view(definition, with_spec=False) for definition in found[:size]]
         return workflow_pb2.ListWorkflowVersionsResponse(versions=views, next_page_token=token)
