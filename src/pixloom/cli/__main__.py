@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -32,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from pixloom.cli.app import app
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What a terminal of another encoding cannot show is escaped, as on the error stream.
+        sys.stdout.reconfigure(errors="backslashreplace")
     words = global_options_first(sys.argv[1:] if arguments is None else arguments)
     try:
         code = get_command(app).main(args=words or ["--help"], prog_name="pixloom", standalone_mode=False)

@@ -25,7 +25,9 @@ _WIDE = 10_000
 
 def print_json(value: Any, *, lines: bool = False) -> None:
     """Print a JSON value: indented, or on one line."""
-    put(json.dumps(value, ensure_ascii=False, indent=None if lines else 2))
+    # Escapes of JSON where the stream would have to use others.
+    takes_all = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    put(json.dumps(value, ensure_ascii=not takes_all, indent=None if lines else 2))
 
 
 def print_one(entry: BaseModel, options: Globals, show: Callable[[], None]) -> None:
