@@ -62,7 +62,7 @@ def up(
     from pixloom.local.up import up as run_up
     from pixloom.sdk.own_ops import own_op_specs
 
-    if executors != "auto" and not executors.isdigit():
+    if executors != "auto" and not (executors.isascii() and executors.isdigit()):
         raise InvalidError(f"--executors is {executors!r}; use a number or auto.")
     if workflows is not None and not workflows.is_dir():
         raise InvalidError(f"There is no folder {workflows} for --workflows.")
