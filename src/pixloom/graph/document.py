@@ -190,7 +190,7 @@ def _decode(data: bytes) -> str:
 
 def _checked(value: Any, *, max_values: int | None = None) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _refusal(Problem("", "a workflow document is one JSON object", "NOT_AN_OBJECT"))
+        raise _refusal(Problem("", "this must be one JSON object, in braces", "NOT_AN_OBJECT"))
     if problems := check_values(value, max_values=max_values):
         raise _refusal(*in_document_order(problems, value))
     return value

@@ -78,7 +78,7 @@ def validate(document: Any, catalogue: Catalogue) -> ValidationResult:
         catalogue: The ops it may use.
     """
     if not isinstance(document, dict):
-        problem = Problem("", "a workflow document is one JSON object", "NOT_AN_OBJECT")
+        problem = Problem("", "this must be one JSON object, in braces", "NOT_AN_OBJECT")
         return ValidationResult(None, (problem,), (), "", {})
     problems = check_values(document)
     canonical = b"" if problems else canonical_json(document)

@@ -37,6 +37,7 @@ MAX_TEXT: Final = 1024
 MOST_WAIT_S: Final = 60.0
 _NOT_OURS: Final = "page_token is not one that this list gave; leave it out to begin at the first page"
 _MOST_DIGITS: Final = 18
+_REASONS: Final = {"params": "INVALID_PARAMS"}
 
 
 def read_json(data: bytes, what: str) -> dict[str, Any]:
@@ -50,7 +51,10 @@ def read_json(data: bytes, what: str) -> dict[str, Any]:
     try:
         return parse_json(data)
     except InvalidError as error:
-        raise InvalidError(f"{what}: {error.message}", reason=error.reason, problems=error.problems) from error
+        # Only one of the fields is a workflow document.
+        is_reason_kept = what == "spec" or error.reason == "TOO_LARGE"
+        reason = error.reason if is_reason_kept else _REASONS.get(what, "INVALID_ARGUMENT")
+        raise InvalidError(f"{what}: {error.message}", reason=reason, problems=error.problems) from error
 
 
 def read_text(value: str, what: str, *, most: int = MAX_TEXT) -> str:
@@ -133,5 +137,12 @@ def read_page_number(token: str) -> int:
 
 
 def state_names(states: Iterable[job_pb2.JobState.ValueType]) -> tuple[str, ...]:
-    """Return job states as they stand in the database."""
+    """Return job states as they stand in the database.
+
+    Raises:
+        InvalidError: If one is not known here: gRPC lets any number pass.
+    """
+    known = job_pb2.JobState.values()
+    if unknown := [state for state in states if state not in known]:
+        raise InvalidError(f"there is no state {unknown[0]}; the states are numbered {min(known)} to {max(known)}")
     return tuple(job_pb2.JobState.Name(state).removeprefix("JOB_STATE_") for state in states)
