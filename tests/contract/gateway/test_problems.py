@@ -148,3 +148,21 @@ async def test_document_larger_than_its_limit_is_refused(http: Any) -> None:
     document = json.dumps({"name": "w", "description": "x" * (4 * 2**20)}).encode()
     answer = await http.post("/api/v1/workflows", content=document)
     assert (answer.status_code, answer.json()["reason"]) == (413, "TOO_LARGE")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "schedules"),
+        ("POST", "hooks"),
+        ("DELETE", "keys/k1"),
+        ("POST", "callbacks/t1"),
+        ("GET", "jobs/j1/trace"),
+        ("GET", "jobs/j1/nodes/a/logs"),
+        ("POST", "jobs/j1/nodes/a:approve"),
+    ],
+)
+async def test_what_is_not_built_says_so(http: Any, method: str, path: str) -> None:
+    answer = await http.request(method, f"/api/v1/{path}")
+    assert (answer.status_code, answer.json()["reason"]) == (501, "NOT_SUPPORTED")
+    assert "not built yet" in answer.json()["detail"]

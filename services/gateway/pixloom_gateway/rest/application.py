@@ -20,6 +20,7 @@ from pixloom_gateway.rest.probes import probe_routes
 from pixloom_gateway.rest.problems import install_problem_handlers
 from pixloom_gateway.rest.results import result_routes
 from pixloom_gateway.rest.two_step import two_step_routes
+from pixloom_gateway.rest.unbuilt import unbuilt_routes
 from pixloom_gateway.rest.verbs import verb_routes
 from pixloom_gateway.rest.workflows import workflow_routes, workflow_verbs
 
@@ -58,6 +59,7 @@ def build_routes(context: RouteContext, *, readiness: ReadinessCheck, metrics: G
         event_routes(context),
         artifact_routes(context),
         catalogue_routes(context),
+        unbuilt_routes(),
     ):
         api.include_router(routes)
     app.include_router(api)

@@ -52,8 +52,8 @@ class JobBody(_Body):
     tags: dict[str, str] = Field(default_factory=dict, description="Tags, added to those of the document.")
     metadata: dict[str, Any] | None = Field(default=None, description="Merged into the metadata of the document.")
     priority: int | None = Field(default=None, ge=0, le=9, description="0 to 9, 9 first; 5 if not given.")
-    external_id: str = Field(default="", max_length=1024, description="Your own id for it.")
-    name: str = Field(default="", max_length=1024, description="Name of the job; the workflow's if not given.")
+    external_id: str = Field(default="", max_length=256, description="Your own id for it.")
+    name: str = Field(default="", max_length=256, description="Name of the job; the workflow's if not given.")
     start: bool = Field(default=True, description="Whether to start it at once.")
 
 
@@ -117,7 +117,7 @@ class TriggerBody(_Body):
 class CancelFilter(_Body):
     """Which jobs; all that have not ended if nothing is given."""
 
-    workflow: str = Field(default="", max_length=1024, description="Only jobs of this workflow.")
+    workflow: str = Field(default="", max_length=128, description="Only jobs of this workflow.")
     tags: dict[str, str] = Field(default_factory=dict, description="Only jobs with all of these tags.")
     states: list[str] = Field(
         default_factory=list, description="Only jobs in these states, of those that have not ended."
