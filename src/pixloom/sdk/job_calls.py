@@ -194,7 +194,7 @@ def list_items(
     page_size: int = 0,
     page_token: str = "",
 ) -> Call[Page[Item]]:
-    """List the items of a node in the order of the collection.
+    """List the items of a node in the order in which their tasks ended; `ordinal` is the place in the collection.
 
     Args:
         job_id: Id of the job.

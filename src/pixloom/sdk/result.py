@@ -24,7 +24,7 @@ class Reader(Protocol):
         """Return the bytes of an artifact."""
 
     def iter_items(self, job_id: str, node: str) -> Iterator[Item]:
-        """Yield the items of a node in order."""
+        """Yield the items of a node in the order in which their tasks ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class ArtifactResult:
 
 @dataclass(frozen=True, slots=True)
 class CollectionResult:
-    """The items that a node gave; iterate over it to get them.
+    """The items that a node gave; iterate over it to get them, in the order in which their tasks ended.
 
     Attributes:
         job_id: Id of the job.

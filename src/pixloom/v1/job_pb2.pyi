@@ -1900,7 +1900,9 @@ class ListItemsResponse(_message.Message):
     """Token of the next page; empty at the end."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[_item_pb2.Item]:
-        """The items by ordinal within each shard, shards in the order of the collection."""
+        """The items, tasks in the order in which they ended, within a task first those that passed; `ordinal` is the place of
+        an item in the collection.
+        """
 
     def __init__(
         self,
@@ -2074,7 +2076,7 @@ class ListManifestsResponse(_message.Message):
     """Token of the next page; empty at the end."""
     @_builtins.property
     def manifests(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeManifest]:
-        """The manifests in the order of the collection."""
+        """The manifests in the order in which their tasks ended."""
 
     def __init__(
         self,

@@ -61,7 +61,7 @@ def result_routes(context: RouteContext) -> APIRouter:
         page_size: PageSize = 100,
         page_token: str = "",
     ) -> Response:
-        """List the items that were at a node, with what became of them there."""
+        """List the items that were at a node, with what became of them there, in the order in which tasks ended."""
         answer = await context.items.list_items(
             job_pb2.ListItemsRequest(
                 id=job_id,
