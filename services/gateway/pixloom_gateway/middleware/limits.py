@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from pixloom.errors import DeadlineError, InvalidError
 from pixloom.graph.limits import MAX_DOCUMENT_BYTES
+from pixloom_gateway.rest.preferences import preferred_wait_s
 from pixloom_gateway.uploads import MAX_UPLOAD_BYTES
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class RequestLimits:
 
     Attributes:
         max_bytes: Most bytes of the body.
-        timeout_s: Most seconds until the answer begins.
+        timeout_s: Most seconds until the answer begins, besides those that the caller prefers to wait.
     """
 
     max_bytes: int
@@ -51,7 +52,8 @@ class LimitsMiddleware:
             await self._app(scope, receive, send)
             return
         limits = self._upload if scope["path"] == _UPLOAD_PATH else self._default
-        length = dict(scope["headers"]).get(b"content-length", b"")
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"")
         if length.isdigit() and int(length) > limits.max_bytes:
             raise _too_large(limits.max_bytes)
         received = 0
@@ -65,8 +67,9 @@ class LimitsMiddleware:
                     raise _too_large(limits.max_bytes)
             return message
 
+        timeout_s = limits.timeout_s + preferred_wait_s(headers.get(b"prefer", b"").decode("latin-1"))
         try:
-            async with asyncio.timeout(limits.timeout_s) as timeout:
+            async with asyncio.timeout(timeout_s) as timeout:
 
                 async def send_begun(message: Message) -> None:
                     # Streams last as long as they last.
@@ -79,7 +82,7 @@ class LimitsMiddleware:
             if not timeout.expired():
                 raise
             raise DeadlineError(
-                f"The request took longer than {limits.timeout_s:g} s; try again.", retry_after_s=1.0
+                f"The request took longer than {timeout_s:g} s; try again.", retry_after_s=1.0
             ) from error
 
 

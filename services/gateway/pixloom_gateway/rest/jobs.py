@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request
@@ -15,6 +14,7 @@ from pixloom.errors import InvalidError, Problem
 from pixloom.resources import Job, JobState, Page
 from pixloom.v1 import job_pb2
 from pixloom_gateway.rest.bodies import JobBody, JobPatch, document_body, json_bytes, read_body
+from pixloom_gateway.rest.preferences import preferred_wait_s
 from pixloom_gateway.rest.replies import PROBLEMS, page_of, problems, reply
 from pixloom_gateway.rest.workflows import PageSize
 from pixloom_gateway.upstream import methods
@@ -22,7 +22,7 @@ from pixloom_gateway.upstream import methods
 if TYPE_CHECKING:
     from pixloom_gateway.rest.context import RouteContext
 
-__all__ = ["IdempotencyKey", "JobId", "accepted", "job_routes", "preferred_wait_s", "states_of"]
+__all__ = ["IdempotencyKey", "JobId", "accepted", "job_routes", "states_of"]
 
 JobId = Annotated[str, Path(alias="id", max_length=256, description="Id of the job.")]
 IdempotencyKey = Annotated[
@@ -36,8 +36,6 @@ Prefer = Annotated[
         description="`wait=10` answers once the job has ended, or after 10 seconds if it has not (RFC 7240); at most 60.",
     ),
 ]
-_MOST_WAIT_S = 60
-_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?=$|[,;])", re.IGNORECASE)
 _MISSING = "there is no job 0198c5…; `pixloom list` shows those there are"
 _ENDED = "job 0198c5… is COMPLETED: it is not possible to change the priority of it now"
 _RUNNING = "job 0198c5… is RUNNING: it is not possible to delete it now; cancel it first"
@@ -131,12 +129,6 @@ def job_routes(context: RouteContext) -> APIRouter:
         return Response(status_code=204)
 
     return routes
-
-
-def preferred_wait_s(prefer: str | None) -> int:
-    """Return for how many seconds a `Prefer` header asks to wait; 0 if for none. What is not understood is ignored."""
-    found = _WAIT.search(prefer or "")
-    return min(int(found[1]), _MOST_WAIT_S) if found else 0
 
 
 def accepted(job: job_pb2.Job, *, wait_s: int = 0) -> Response:
