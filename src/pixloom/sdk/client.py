@@ -107,7 +107,10 @@ class Client(Api, SyncCaller):
     def _follow(self, resumption: Resumption, *, until: float = math.inf) -> Iterator[Update]:
         """Yield what happens to a job until it ends, or until a moment by the monotonic clock."""
         watch = job_pb2_grpc.JobServiceStub(self._channel).WatchJob
-        while not resumption.is_over and (left_s := until - time.monotonic()) > 0:
+        while not resumption.is_over:
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                return
             failure = None
             stream: Any = watch(resumption.request(), timeout=left_s if left_s < math.inf else None)
             try:
@@ -119,8 +122,9 @@ class Client(Api, SyncCaller):
                 failure = from_rpc_error(error)
             finally:
                 stream.cancel()
-            if not resumption.is_over and time.monotonic() < until:
-                self._closed.wait(min(resumption.delay_after(failure), max(until - time.monotonic(), 0)))
+            left_s = until - time.monotonic()
+            if not resumption.is_over and left_s > 0:
+                self._closed.wait(min(resumption.delay_after(failure), left_s))
 
     def wait_job(self, job_id: str, *, timeout_s: float | None = None) -> Job:
         """Wait until a job ends and return it.
