@@ -122,9 +122,8 @@ class Client(Api, SyncCaller):
                 failure = from_rpc_error(error)
             finally:
                 stream.cancel()
-            left_s = until - time.monotonic()
-            if not resumption.is_over and left_s > 0:
-                self._closed.wait(min(resumption.delay_after(failure), left_s))
+            if not resumption.is_over:
+                self._closed.wait(min(resumption.delay_after(failure), max(until - time.monotonic(), 0)))
 
     def wait_job(self, job_id: str, *, timeout_s: float | None = None) -> Job:
         """Wait until a job ends and return it.
