@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import socket
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -28,6 +27,7 @@ from pixloom.local.directory import (
 from pixloom.local.nats import EmbeddedNats
 from pixloom.local.options import LocalStackOptions, PartSpec, Wiring, default_parts
 from pixloom.local.partitions import free_partitions
+from pixloom.local.ports import HeldPorts
 from pixloom.local.postgres import EmbeddedPostgres
 from pixloom.local.readiness import ask_ready
 from pixloom.local.startable import Startable
@@ -76,6 +76,7 @@ class LocalStack(Startable):
         self._logs = self._dir / "logs"
         self._lock = DirectoryLock(self._dir / "up.lock", what="pixloom up")
         self._wiring: Wiring | None = None
+        self._ports = HeldPorts()
         self._supervisors: dict[str, Supervisor] = {}
 
     @property
@@ -156,7 +157,7 @@ class LocalStack(Startable):
             # The servers have limits of their own; making a cluster takes long on a slow disk.
             database_url, nats_url = await self._start_servers()
             deadline = time.monotonic() + self.options.ready_timeout_s
-            self._wiring = _wire(self.options, database_url=database_url, nats_url=nats_url)
+            self._wiring = self._wire(database_url=database_url, nats_url=nats_url)
             await self._start_services(self._wiring)
             await self._wait_ready(
                 deadline,
@@ -175,6 +176,7 @@ class LocalStack(Startable):
         for names in _stop_order(list(supervisors)):
             results = await asyncio.gather(*(supervisors[name].stop() for name in names), return_exceptions=True)
             failed += [result for result in results if isinstance(result, BaseException)]
+        self._ports.release()
         self._lock.release()
         if failed:
             raise failed[0]
@@ -226,6 +228,13 @@ class LocalStack(Startable):
             if isinstance(result, BaseException):
                 raise result
         return self.options.database_url or postgres.url, self.options.nats_url or nats.url
+
+    def _wire(self, *, database_url: str, nats_url: str) -> Wiring:
+        """Choose the ports that were left open, and keep them for the parts as long as the stack is there."""
+        wanted = (self.options.http_port, self.options.grpc_port, *([0] * self.options.schedulers))
+        free = iter(self._ports.take(wanted.count(0)))
+        http, grpc, *schedulers = (port or next(free) for port in wanted)
+        return Wiring(database_url, nats_url, scheduler_ports=tuple(schedulers), http_port=http, grpc_port=grpc)
 
     async def _start_services(self, wiring: Wiring) -> None:
         for spec in self._make_parts(self.options, wiring):
@@ -290,21 +299,6 @@ class LocalStack(Startable):
                         log.with_suffix(f".log.{number}").rename(log.with_suffix(f".log.{number + 1}"))
                 log.rename(log.with_suffix(".log.1"))
         return log
-
-
-def _wire(options: LocalStackOptions, *, database_url: str, nats_url: str) -> Wiring:
-    """Choose the ports that were left open; all at once, so that none is chosen twice."""
-    with contextlib.ExitStack() as held:
-        ports = []
-        for wanted in (options.http_port, options.grpc_port, *([0] * options.schedulers)):
-            if wanted:
-                ports.append(wanted)
-                continue
-            probe = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            probe.bind(("127.0.0.1", 0))
-            ports.append(probe.getsockname()[1])
-    http, grpc, *schedulers = ports
-    return Wiring(database_url, nats_url, scheduler_ports=tuple(schedulers), http_port=http, grpc_port=grpc)
 
 
 def _stop_order(names: list[str]) -> list[list[str]]:

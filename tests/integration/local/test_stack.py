@@ -108,6 +108,27 @@ async def test_a_killed_part_is_started_again_under_its_address(tmp_path: Path, 
         await (await nats.connect(before.nats_url)).close()
 
 
+if sys.platform == "linux":  # elsewhere nobody can listen beside a socket that holds a port
+
+    async def test_the_port_of_a_part_that_is_down_is_given_to_nobody_else(tmp_path: Path) -> None:
+        def all_asleep(options: LocalStackOptions, wiring: Wiring) -> Sequence[PartSpec]:
+            gateway = part("gateway", "gateway", str(wiring.http_port))
+            return (part("scheduler", "sleeper"), gateway)  # the sleeper listens nowhere, as one that starts
+
+        async with LocalStack(options_in(tmp_path), make_parts=all_asleep) as stack:
+            ports = [*stack.wiring.scheduler_ports, stack.wiring.grpc_port]
+            await stack.stop_part("gateway")
+            for port in (*ports, stack.wiring.http_port):
+                # Bound as a program is that asks for any port; it would be given this one, were it free.
+                with socket.socket() as other, pytest.raises(OSError, match="in use"):
+                    other.bind(("127.0.0.1", port))
+            await stack.start_part("gateway")
+            await stack.wait_ready()
+        for port in ports:
+            with socket.socket() as other:
+                other.bind(("127.0.0.1", port))
+
+
 async def test_parts_are_watched_over_when_nobody_reads_the_lines(tmp_path: Path) -> None:
     def gone(line: str) -> None:
         raise BrokenPipeError(line)
