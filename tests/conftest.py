@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from pixloom.local.nats import EmbeddedNats
 from pixloom.local.postgres import EmbeddedPostgres
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterator
+
+# How long an example takes is no property of what is tested: another process may have the core meanwhile.
+settings.register_profile("pixloom", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("pixloom")
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
