@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Any, cast
 from pixloom.graph.plan import StageKind
 from pixloom.sdk.watching import NO_EVENTS
 from pixloom.v1 import job_pb2
+from pixloom_scheduler import watches
 from pixloom_scheduler.core.events import CancelRequested
-from pixloom_scheduler.watches import REFRESH_S, SNAPSHOT_EVERY_S, Watches
+from pixloom_scheduler.watches import SNAPSHOT_EVERY_S, Watches
 from tests.support.live_jobs import happen, live_job
 
 if TYPE_CHECKING:
+    import pytest
+
     from pixloom_scheduler.live import LiveJob
+
+HANGING_S = 60
 
 SHAPE: list[tuple[StageKind, list[int]]] = [(StageKind.WHOLE, [])]
 
@@ -46,13 +51,18 @@ def commit(live: LiveJob) -> None:
     live.announce()
 
 
-def watches(live: LiveJob) -> Watches:
+def watching(live: LiveJob) -> Watches:
     nothing = cast("Any", None)
     return Watches(reads=cast("Any", Reads(live)), reader=nothing, clock=nothing)
 
 
 def watch(live: LiveJob, *, after: int = 0) -> Any:
-    return watches(live).watch(live.header.id, after)
+    return watching(live).watch(live.header.id, after)
+
+
+def never_shown_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a job without news not be shown again: whatever is shown is shown as there is news."""
+    monkeypatch.setattr(watches, "REFRESH_S", 3600.0)
 
 
 async def next_snapshot(updates: Any) -> job_pb2.JobSnapshot:
@@ -62,11 +72,14 @@ async def next_snapshot(updates: Any) -> job_pb2.JobSnapshot:
             return cast("job_pb2.JobSnapshot", update.snapshot)
 
 
-async def test_what_happens_right_after_a_snapshot_is_shown_by_the_next_though_nothing_follows() -> None:
+async def test_what_happens_right_after_a_snapshot_is_shown_by_the_next_though_nothing_follows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    never_shown_again(monkeypatch)
     live = live_job(1, SHAPE)
     commit(live)
     updates = watch(live)
-    async with asyncio.timeout(REFRESH_S / 2):
+    async with asyncio.timeout(HANGING_S):
         before = await next_snapshot(updates)
         live.run.seq += 1
         commit(live)
@@ -78,23 +91,27 @@ async def test_a_job_without_news_is_shown_again_after_a_while() -> None:
     live = live_job(1, SHAPE)
     commit(live)
     updates = watch(live)
-    async with asyncio.timeout(3 * REFRESH_S):
+    async with asyncio.timeout(HANGING_S):
         assert (await next_snapshot(updates)).job.seq == (await next_snapshot(updates)).job.seq
 
 
-async def test_who_wants_no_events_is_shown_snapshots_alone() -> None:
+async def test_who_wants_no_events_is_shown_snapshots_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    never_shown_again(monkeypatch)
     live = live_job(1, SHAPE)
     commit(live)
     updates = watch(live, after=NO_EVENTS)
     happen(live, CancelRequested("enough", now=True))
     commit(live)
-    async with asyncio.timeout(REFRESH_S):
+    async with asyncio.timeout(HANGING_S):
         seen = [update.WhichOneof("update") async for update in updates]
     assert len(live.events) > 1
     assert set(seen) == {"snapshot"}
 
 
-async def test_an_end_is_not_shown_before_it_is_durable_and_the_loop_goes_on_meanwhile() -> None:
+async def test_an_end_is_not_shown_before_it_is_durable_and_the_loop_goes_on_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    never_shown_again(monkeypatch)
     live = live_job(1, SHAPE)
     commit(live)
     updates = watch(live)
@@ -105,14 +122,14 @@ async def test_an_end_is_not_shown_before_it_is_durable_and_the_loop_goes_on_mea
     await asyncio.sleep(0.3)
     assert not waiting.done()
     commit(live)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(HANGING_S):
         assert (await waiting).job.seq == live.run.seq
 
 
 async def test_who_waits_for_an_end_waits_until_it_is_durable() -> None:
     live = live_job(1, SHAPE)
     commit(live)
-    waiting = asyncio.ensure_future(watches(live).until_ended(live, wait_s=60))
+    waiting = asyncio.ensure_future(watching(live).until_ended(live, wait_s=60))
     happen(live, CancelRequested("enough", now=True))
     live.announce()
     await asyncio.sleep(0.1)
@@ -125,14 +142,14 @@ async def test_who_waits_for_an_end_waits_until_it_is_durable() -> None:
 async def test_who_waits_for_an_end_is_told_when_the_job_went_elsewhere_or_the_time_is_up() -> None:
     live = live_job(1, SHAPE)
     commit(live)
-    waiting = asyncio.ensure_future(watches(live).until_ended(live, wait_s=60))
+    waiting = asyncio.ensure_future(watching(live).until_ended(live, wait_s=60))
     await asyncio.sleep(0)
     live.is_gone = True
     live.announce()
     other = live_job(2, SHAPE)
     async with asyncio.timeout(60):
         await waiting
-        await watches(other).until_ended(other, wait_s=0.01)
+        await watching(other).until_ended(other, wait_s=0.01)
 
 
 async def test_a_snapshot_shows_nothing_that_is_not_durable() -> None:
