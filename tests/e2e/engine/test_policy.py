@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.engine import Engine, node_of
+from tests.support.gate import Gate
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pixloom.resources import Node
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("engine-policy")]
@@ -55,14 +58,16 @@ async def test_invalid_input_of_a_source_is_not_tried_again(engine: Engine) -> N
     assert (job.error.node, job.error.reason) == ("photos", attempt.reason)
 
 
-async def test_lost_attempts_do_not_count_against_the_retry_policy(engine: Engine) -> None:
-    job = await engine.submit(numbers(1), step("debug.sleep", params={"seconds": 2}, retry={"max_attempts": 1}))
+async def test_lost_attempts_do_not_count_against_the_retry_policy(engine: Engine, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    job = await engine.submit(numbers(1), gate.node("step", retry={"max_attempts": 1}))
     await engine.until(job.id, lambda snapshot: node_of(snapshot, "step").state == "RUNNING")
     pids = {executor.pid for executor in await engine.until_executors(lambda found: len(found) == 2)}
     names = {engine.stack.pid(name): name for name in ("executor-1", "executor-2")}
     for name in names.values():
         # One of them has it, and nobody says which.
         await engine.stack.wait_replaced(name, engine.stack.kill(name))
+    gate.open()
     ended = await engine.finish(job.id)
     assert set(names) == pids
     assert (ended.state, ended.items.ok) == ("COMPLETED", 1)
@@ -229,15 +234,17 @@ async def test_values_of_nodes_keep_their_types_in_params(engine: Engine) -> Non
     assert results.nodes["third"].value == {"given": "all: 3"}
 
 
-async def test_the_authors_estimate_is_shown_and_used(engine: Engine) -> None:
+async def test_the_authors_estimate_is_shown_and_used(engine: Engine, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
     job = await engine.submit(
         numbers(2),
-        step("debug.sleep", params={"seconds": 1}, fuse=False),
+        gate.node("step", fuse=False),
         {"id": "later", "op": "debug.noop", "dependencies": ["step"], "estimated_duration_s": 500},
     )
     snapshot = await engine.until(job.id, lambda snapshot: node_of(snapshot, "step").state == "RUNNING")
     assert node_of(snapshot, "later").estimated_duration_s == 500
     assert snapshot.job.estimated_duration_s is not None
     assert 500 <= snapshot.job.estimated_duration_s < 600
+    gate.open()
     await engine.finish(job.id)
     assert (await engine.node(job.id, "later")).estimated_duration_s == 500
