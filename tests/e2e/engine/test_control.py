@@ -94,6 +94,8 @@ async def test_plain_pause_lets_running_tasks_finish_and_starts_no_other(engine:
     await engine.client.pause_job(job.id)
     gate.open()
     await until_busy(engine, 0)
+    # Executors say that they are free as soon as they are: what they have done may not be durable yet.
+    await engine.until(job.id, lambda snapshot: node_of(snapshot, "wait").tasks.done == 2)
     attempts = await engine.attempts(job.id, "wait")
     assert [attempt.outcome for attempt in attempts] == ["OK", "OK"]
     node = await engine.node(job.id, "wait")
