@@ -17,9 +17,11 @@ from pixloom.rpc.channel import aio_channel
 from pixloom.v1 import executor_pb2 as pb
 from pixloom.v1 import job_pb2, job_pb2_grpc
 from tests.support.bare_executor import BareExecutor, succeeded
+from tests.support.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
     from pixloom.resources import Job
     from tests.support.engine import Engine
@@ -157,8 +159,8 @@ async def test_what_was_handed_over_on_a_stream_that_nobody_read_goes_out_again_
     assert [(attempt.number, attempt.outcome) for attempt in attempts] == [(1, "OK")]
 
 
-async def chain(engine: Engine, *, steps: int = 8, seconds: float = 0.2) -> Job:
-    """Submit a job whose nodes end one after the other."""
+async def chain(engine: Engine, *, steps: int = 8, seconds: float = 0.2, gate: Gate | None = None) -> Job:
+    """Submit a job whose nodes end one after the other; the last of them waits at the gate, if there is one."""
     nodes: list[dict[str, Any]] = [{"id": "n0", "op": "debug.range", "params": {"count": 1}}]
     nodes += [
         {
@@ -170,6 +172,8 @@ async def chain(engine: Engine, *, steps: int = 8, seconds: float = 0.2) -> Job:
         }
         for number in range(1, steps + 1)
     ]
+    if gate is not None:
+        nodes[-1] = gate.node(f"n{steps}", behind=f"n{steps - 1}", fuse=False)
     return await engine.submit(*nodes)
 
 
@@ -236,8 +240,9 @@ class Watcher:
                 self.take(update.seq)
 
 
-async def test_watchers_miss_and_repeat_nothing_when_the_scheduler_is_killed(engine: Engine) -> None:
-    job = await chain(engine)
+async def test_watchers_miss_and_repeat_nothing_when_the_scheduler_is_killed(engine: Engine, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    job = await chain(engine, gate=gate)
     scheduler, browser, client = watchers = (Watcher(), Watcher(), Watcher())
     async with asyncio.timeout(90), asyncio.TaskGroup() as tasks:
         tasks.create_task(scheduler.watch_scheduler(engine, job))
@@ -246,6 +251,7 @@ async def test_watchers_miss_and_repeat_nothing_when_the_scheduler_is_killed(eng
         for watcher in watchers:
             await watcher.begun.wait()
         await engine.stack.wait_replaced("scheduler", engine.stack.kill("scheduler"))
+        gate.open()
     assert scheduler.breaks > 0
     assert (await engine.finish(job.id)).state == "COMPLETED"
     events = await engine.events(job.id)
