@@ -68,7 +68,7 @@ def test_job_is_created_with_what_was_given(channel: Any, client: Client, thread
     created = thread.submit(client.create_job, "thumbs", params={"width": 3}, tags={"a": "b"}, priority=0)
     request = _answer(channel, _JOBS["CreateJob"], job_pb2.CreateJobResponse(job=_RUNNING))
 
-    assert created.result(5).state is JobState.RUNNING
+    assert created.result(60).state is JobState.RUNNING
     assert (request.workflow, request.params_json, dict(request.tags)) == ("thumbs", b'{"width":3}', {"a": "b"})
     assert (request.HasField("priority"), request.start) == (True, True)
     assert request.request_id
@@ -81,7 +81,7 @@ def test_error_of_the_server_is_raised_as_its_class(channel: Any, client: Client
     _answer(channel, _JOBS["GetJob"], None, code=grpc.StatusCode.NOT_FOUND, details="no", trailers=trailers)
 
     with pytest.raises(NotFoundError, match=r"There is no job j1\.") as raised:
-        found.result(5)
+        found.result(60)
     assert raised.value.problems == (Problem("/id", "unknown", "UNKNOWN"),)
 
 
@@ -91,7 +91,7 @@ def test_iterating_asks_for_page_after_page(channel: Any, client: Client, thread
     last = workflow_pb2.ListWorkflowsResponse(workflows=[workflow_pb2.Workflow(name="b")])
     requests = [_answer(channel, _WORKFLOWS["ListWorkflows"], page) for page in (first, last)]
 
-    assert names.result(5) == ["a", "b"]
+    assert names.result(60) == ["a", "b"]
     assert [(request.page_size, request.page_token) for request in requests] == [(1, ""), (1, "t")]
 
 
@@ -110,7 +110,7 @@ def test_watch_resumes_behind_the_last_event_after_a_broken_stream(
     _, first, stream = channel.take_unary_stream(_JOBS["WatchJob"])
     stream.send_initial_metadata(())
     stream.send_response(job_pb2.WatchJobResponse(event=job_pb2.JobEvent(seq=4, type="job_started")))
-    assert arrived.wait(5)
+    assert arrived.wait(60)
     stream.terminate((), grpc.StatusCode.UNAVAILABLE, "gone")
     _, second, stream = channel.take_unary_stream(_JOBS["WatchJob"])
     stream.send_initial_metadata(())
@@ -118,7 +118,7 @@ def test_watch_resumes_behind_the_last_event_after_a_broken_stream(
     stream.send_response(job_pb2.WatchJobResponse(snapshot=job_pb2.JobSnapshot(job=_ENDED)))
     stream.terminate((), grpc.StatusCode.OK, "")
 
-    watching.result(5)
+    watching.result(60)
     assert (first.after_seq, second.after_seq) == (0, 4)
     assert [update.seq for update in seen if isinstance(update, Event)] == [4, 5]
     assert isinstance(seen[-1], Snapshot)
@@ -131,7 +131,7 @@ def test_watch_of_an_unknown_job_fails_at_once(channel: Any, client: Client, thr
     stream.terminate((), grpc.StatusCode.NOT_FOUND, "no such job")
 
     with pytest.raises(NotFoundError):
-        updates.result(5)
+        updates.result(60)
 
 
 def test_watch_gives_up_when_nobody_answers(channel: Any, client: Client, thread: ThreadPoolExecutor) -> None:
@@ -141,7 +141,7 @@ def test_watch_gives_up_when_nobody_answers(channel: Any, client: Client, thread
     stream.terminate((), grpc.StatusCode.UNAVAILABLE, "gone")
 
     with pytest.raises(UnavailableError):
-        updates.result(5)
+        updates.result(60)
 
 
 def test_waiting_ends_with_the_final_snapshot_and_returns_the_job(
@@ -154,7 +154,7 @@ def test_waiting_ends_with_the_final_snapshot_and_returns_the_job(
     stream.terminate((), grpc.StatusCode.OK, "")
     _answer(channel, _JOBS["GetJob"], job_pb2.GetJobResponse(job=_ENDED))
 
-    assert ended.result(5).state is JobState.COMPLETED
+    assert ended.result(60).state is JobState.COMPLETED
     assert request.after_seq == 2**63 - 1
 
 
@@ -166,7 +166,7 @@ def test_artifact_is_saved_whole(channel: Any, client: Client, thread: ThreadPoo
         stream.send_response(artifact_pb2.DownloadArtifactResponse(data=data))
     stream.terminate((), grpc.StatusCode.OK, "")
 
-    assert saved.result(5).read_bytes() == b"onetwo"
+    assert saved.result(60).read_bytes() == b"onetwo"
     assert request.sha256 == "0" * 64
 
 
@@ -180,7 +180,7 @@ def test_download_that_breaks_leaves_no_file(
     stream.terminate((), grpc.StatusCode.UNAVAILABLE, "gone")
 
     with pytest.raises(UnavailableError):
-        saved.result(5)
+        saved.result(60)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -195,7 +195,7 @@ def test_file_is_uploaded_in_pieces(channel: Any, client: Client, thread: Thread
     artifact = item_pb2.ArtifactRef(sha256="1" * 64, size_bytes=300_000, media_type="image/png")
     rpc.terminate(artifact_pb2.UploadArtifactResponse(artifact=artifact), (), grpc.StatusCode.OK, "")
 
-    assert stored.result(5).sha256 == "1" * 64
+    assert stored.result(60).sha256 == "1" * 64
     assert sizes == [262_144, 37_856]
 
 
@@ -242,19 +242,19 @@ def test_a_verb_sends_what_was_given_and_returns_the_job(
     steered = thread.submit(call, client)
     response = getattr(job_pb2, f"{rpc}Response")(job=_RUNNING)
     assert _answer(channel, _JOBS[rpc], response) == expected
-    assert steered.result(5).state is JobState.RUNNING
+    assert steered.result(60).state is JobState.RUNNING
 
 
 def test_delete_and_cancel_all_return_no_job(channel: Any, client: Client, thread: ThreadPoolExecutor) -> None:
     deleted = thread.submit(client.delete_job, "j1", allow_missing=True)
     request = _answer(channel, _JOBS["DeleteJob"], job_pb2.DeleteJobResponse())
     assert request == job_pb2.DeleteJobRequest(id="j1", allow_missing=True)
-    assert deleted.result(5) is None
+    assert deleted.result(60) is None
 
     cancelled = thread.submit(client.cancel_all_jobs, workflow="w", states=["paused"], now=True)
     request = _answer(channel, _JOBS["CancelAllJobs"], job_pb2.CancelAllJobsResponse(cancelled=7))
     assert request == job_pb2.CancelAllJobsRequest(workflow="w", states=[job_pb2.JOB_STATE_PAUSED], now=True)
-    assert cancelled.result(5) == 7
+    assert cancelled.result(60) == 7
 
 
 def test_a_state_that_does_not_fit_is_named(channel: Any, client: Client, thread: ThreadPoolExecutor) -> None:
@@ -265,5 +265,5 @@ def test_a_state_that_does_not_fit_is_named(channel: Any, client: Client, thread
     paused = thread.submit(client.pause_job, "j1")
     _answer(channel, _JOBS["PauseJob"], None, code=grpc.StatusCode.FAILED_PRECONDITION, details="no", trailers=trailers)
     with pytest.raises(StateConflictError, match="COMPLETED") as raised:
-        paused.result(5)
+        paused.result(60)
     assert raised.value.metadata["state"] == "COMPLETED"

@@ -179,7 +179,7 @@ async def test_every_field_of_a_job_is_true_all_along(engine: Engine, gate: Path
 
     await asyncio.to_thread(gate.touch)
     ended = await engine.finish(given.id)
-    await asyncio.wait_for(watching, 10)
+    await asyncio.wait_for(watching, 60)
     assert progress == sorted(progress)
     assert progress[-1] == 100
     assert totals == sorted(totals)

@@ -61,7 +61,7 @@ async def test_schedulers_and_executors_meet_at_advertised_addresses(tmp_path: P
             direct = [f"127.0.0.1:{port}" for port in engine.stack.wiring.scheduler_ports]
             async with AsyncClient(direct[0]) as one, AsyncClient(direct[1]) as other:
                 # Executors were told of the first alone: they come to the second by its proxy.
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     while len(await other.list_executors()) < 2:  # noqa: ASYNC110 - nothing tells of it
                         await asyncio.sleep(0.05)
                 nodes = [{"id": "numbers", "op": "debug.range", "params": {"count": 5}}]
