@@ -35,31 +35,43 @@ class Scheduler(executor_pb2_grpc.ExecutorServiceServicer):
 
     def __init__(self) -> None:
         self.cancel: pb.CancelTasks | None = None
-        self.work: asyncio.Queue[pb.Assignment] = asyncio.Queue()
+        self.answers: asyncio.Queue[pb.SessionResponse] = asyncio.Queue()
         self.heard: asyncio.Queue[pb.SessionRequest] = asyncio.Queue()
 
     async def Session(
         self, request_iterator: AsyncIterator[pb.SessionRequest], context: Any
     ) -> AsyncIterator[pb.SessionResponse]:
         del context
-        async for together in request_iterator:
+        reading = asyncio.create_task(self._read(request_iterator))
+        try:
+            while True:
+                yield await self.answers.get()
+        finally:
+            reading.cancel()
+
+    async def _read(self, requests: AsyncIterator[pb.SessionRequest]) -> None:
+        async for together in requests:
             for request in unbundled(together):
                 match request.WhichOneof("message"):
                     case "hello":
                         welcome = pb.Welcome(incarnation="i", owned=[pb.OwnedPartition(partition=0, epoch=1)])
-                        welcome.heartbeat_interval.FromMilliseconds(300)
-                        yield pb.SessionResponse(welcome=welcome)
+                        # An executor that misses a few replies opens another stream: none of it is to happen here.
+                        welcome.heartbeat_interval.FromSeconds(60)
+                        self.answers.put_nowait(pb.SessionResponse(welcome=welcome))
                     case "heartbeat":
-                        yield pb.SessionResponse(heartbeat_reply=pb.HeartbeatReply())
-                        while not self.work.empty():
-                            yield self._together(pb.SessionResponse(assignment=self.work.get_nowait()))
+                        self.answers.put_nowait(pb.SessionResponse(heartbeat_reply=pb.HeartbeatReply()))
                     case "claim":
                         grant = pb.Grant(
                             claim_id=request.claim.claim_id, lease_token=b"t", tasks=list(request.claim.tasks)
                         )
-                        yield self._together(pb.SessionResponse(grant=grant))
+                        self.answers.put_nowait(self._together(pb.SessionResponse(grant=grant)))
                     case "report" | "give_back":
                         self.heard.put_nowait(request)
+
+    def hand_over(self, batch: pb.LeaseBatch) -> None:
+        """Hand a batch over."""
+        assignment = pb.Assignment(lease_token=b"t", batch=batch)
+        self.answers.put_nowait(self._together(pb.SessionResponse(assignment=assignment)))
 
     def _together(self, answer: pb.SessionResponse) -> pb.SessionResponse:
         answers = [answer]
@@ -130,7 +142,7 @@ async def taken(supervisor: Supervisor, nats: EmbeddedNats, *, is_cut_off: bool 
         subject = connection.new_inbox()
         subscription = await connection.subscribe(subject)
         await connection.publish(subject, batch.SerializeToString(), reply=connection.new_inbox())
-        message = await subscription.next_msg(timeout=10)
+        message = await subscription.next_msg(timeout=60)
         if is_cut_off:
             await connection.close()
         await supervisor.take(message)
@@ -147,7 +159,7 @@ async def test_work_that_is_halted_as_it_is_granted_is_handed_back_and_never_run
     async with asyncio.timeout(60):
         heard = await scheduler[0].heard.get()
     assert heard.give_back == pb.GiveBack(lease_token=b"t", job_id=JOB, generation=1, stage=1, shards=[0, 1, 2])
-    assert await supervisor.flush(5)
+    assert await supervisor.flush(60)
 
 
 async def test_what_was_granted_as_the_queue_went_away_is_handed_back(
@@ -182,9 +194,9 @@ async def test_what_is_halted_elsewhere_stops_nothing_here(
 
 
 async def handed_over(scheduler: Scheduler, batch: pb.LeaseBatch) -> pb.SessionRequest:
-    """Hand a batch over, with the next heartbeat, and return what the executor says of it."""
-    scheduler.work.put_nowait(pb.Assignment(lease_token=b"t", batch=batch))
-    async with asyncio.timeout(20):
+    """Hand a batch over and return what the executor says of it."""
+    scheduler.hand_over(batch)
+    async with asyncio.timeout(60):
         return await scheduler.heard.get()
 
 
@@ -204,7 +216,7 @@ async def test_what_is_halted_as_it_is_handed_over_goes_back_and_is_never_run(
     scheduler[0].cancel = pb.CancelTasks(job_id=JOB, generation=1, now=now)
     heard = await handed_over(scheduler[0], three_tasks())
     assert heard.give_back.shards == [0, 1, 2]
-    assert await supervisor.flush(5)
+    assert await supervisor.flush(60)
 
 
 async def test_what_cannot_be_run_here_goes_back(supervisor: Supervisor, scheduler: tuple[Scheduler, str]) -> None:
@@ -213,4 +225,4 @@ async def test_what_cannot_be_run_here_goes_back(supervisor: Supervisor, schedul
     supervisor.drain()
     heard = await handed_over(scheduler[0], three_tasks())
     assert heard.give_back.shards == [0, 1, 2]
-    assert await supervisor.flush(5)
+    assert await supervisor.flush(60)
