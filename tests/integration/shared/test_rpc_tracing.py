@@ -116,12 +116,12 @@ async def _call(channel: grpc.aio.Channel, method: str) -> bytes:
     path = f"/{SERVICE}/{method}"
     any_channel: Any = channel
     if method == "Unary":
-        return bytes(await any_channel.unary_unary(path)(b"ab", timeout=10))
+        return bytes(await any_channel.unary_unary(path)(b"ab", timeout=60))
     if method == "Upload":
-        return bytes(await any_channel.stream_unary(path)(_requests(), timeout=10))
+        return bytes(await any_channel.stream_unary(path)(_requests(), timeout=60))
     if method == "Chat":
-        return b"".join([part async for part in any_channel.stream_stream(path)(_requests(), timeout=10)])
-    return b"".join([part async for part in any_channel.unary_stream(path)(b"ab", timeout=10)])
+        return b"".join([part async for part in any_channel.stream_stream(path)(_requests(), timeout=60)])
+    return b"".join([part async for part in any_channel.unary_stream(path)(b"ab", timeout=60)])
 
 
 def _context_of(span: ReadableSpan) -> trace.SpanContext:
@@ -170,7 +170,7 @@ async def test_calls_without_a_caller_begin_traces_of_their_own(channel: grpc.ai
 async def test_trailers_name_the_trace(channel: grpc.aio.Channel, provider: TracerProvider) -> None:
     any_channel: Any = channel
     with provider.get_tracer("test").start_as_current_span("caller") as caller:
-        call = any_channel.unary_unary(f"/{SERVICE}/Unary")(b"x", timeout=10)
+        call = any_channel.unary_unary(f"/{SERVICE}/Unary")(b"x", timeout=60)
         await call
     assert dict(await call.trailing_metadata())["x-trace-id"] == f"{caller.get_span_context().trace_id:032x}"
 
@@ -184,7 +184,7 @@ async def test_failed_call_has_its_code_and_is_an_error_of_the_server_only_if_it
 ) -> None:
     any_channel: Any = channel
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await any_channel.unary_unary(f"/{SERVICE}/Unary")(request_, timeout=10)
+        await any_channel.unary_unary(f"/{SERVICE}/Unary")(request_, timeout=60)
     assert caught.value.code() is code
     server = await span_log.wait_for(f"{SERVICE}/Unary", "SERVER")
     client = await span_log.wait_for(f"{SERVICE}/Unary", "CLIENT")
@@ -199,16 +199,16 @@ async def test_cancelled_call_ends_both_spans_and_reaches_the_handler(
 ) -> None:
     any_channel: Any = channel
     open_call = any_channel.unary_unary if method == "Unary" else any_channel.unary_stream
-    call = open_call(f"/{SERVICE}/{method}")(b"hang", timeout=30)
+    call = open_call(f"/{SERVICE}/{method}")(b"hang", timeout=60)
     if method == "Download":
         assert await call.read() == b"hang"
     else:
         waiting = asyncio.ensure_future(call.code())
-    await asyncio.wait_for(echo.begun.wait(), 10)
+    await asyncio.wait_for(echo.begun.wait(), 60)
     assert call.cancel()
     server = await span_log.wait_for(f"{SERVICE}/{method}", "SERVER")
     client = await span_log.wait_for(f"{SERVICE}/{method}", "CLIENT")
-    await asyncio.wait_for(echo.cancelled.wait(), 10)
+    await asyncio.wait_for(echo.cancelled.wait(), 60)
     if method == "Unary":
         assert await waiting is grpc.StatusCode.CANCELLED
     assert server.attributes["rpc.grpc.status_code"] == client.attributes["rpc.grpc.status_code"] == 1
@@ -220,9 +220,9 @@ async def test_client_that_leaves_a_flood_unread_ends_the_span_once(
 ) -> None:
     # The handler is then stuck in sending, outside its generator, which gRPC abandons.
     any_channel: Any = channel
-    call = any_channel.unary_stream(f"/{SERVICE}/Download")(b"flood", timeout=30)
+    call = any_channel.unary_stream(f"/{SERVICE}/Download")(b"flood", timeout=60)
     assert await call.read() == b"flood"
-    await asyncio.wait_for(echo.begun.wait(), 10)
+    await asyncio.wait_for(echo.begun.wait(), 60)
     call.cancel()
     server = await span_log.wait_for(f"{SERVICE}/Download", "SERVER")
     await span_log.wait_for(f"{SERVICE}/Download", "CLIENT")
@@ -234,8 +234,10 @@ async def test_client_that_leaves_a_flood_unread_ends_the_span_once(
 
 async def test_client_that_runs_out_of_time_ends_both_spans(channel: grpc.aio.Channel, span_log: Any) -> None:
     any_channel: Any = channel
+    await channel.channel_ready()  # what the time runs out for is the call
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await any_channel.unary_unary(f"/{SERVICE}/Unary")(b"hang", timeout=0.2)
+        # Time enough for the call to reach the handler, without which there is no span of the server.
+        await any_channel.unary_unary(f"/{SERVICE}/Unary")(b"hang", timeout=1.5)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     client = await span_log.wait_for(f"{SERVICE}/Unary", "CLIENT")
     assert client.attributes["rpc.grpc.status_code"] == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
@@ -244,14 +246,14 @@ async def test_client_that_runs_out_of_time_ends_both_spans(channel: grpc.aio.Ch
 
 async def test_session_of_an_executor_has_no_span(channel: grpc.aio.Channel, span_log: Any) -> None:
     any_channel: Any = channel
-    call = any_channel.stream_stream("/pixloom.v1.ExecutorService/Session")(_requests(), timeout=10)
+    call = any_channel.stream_stream("/pixloom.v1.ExecutorService/Session")(_requests(), timeout=60)
     assert b"".join([part async for part in call]) == b"ab"
     assert [span.name for span in span_log.spans] == ["inside"]
 
 
 async def test_writing_client_style_is_traced_as_well(channel: grpc.aio.Channel, span_log: Any) -> None:
     any_channel: Any = channel
-    call = any_channel.stream_stream(f"/{SERVICE}/Chat")(timeout=10)
+    call = any_channel.stream_stream(f"/{SERVICE}/Chat")(timeout=60)
     for part in (b"1", b"2"):
         await call.write(part)
         assert await call.read() == part
@@ -271,10 +273,10 @@ async def test_sync_client_passes_its_trace_on(serve: Serve, echo: Echo, span_lo
             any_channel: Any = blocking
             path = f"/{SERVICE}"
             answers = [
-                bytes(any_channel.unary_unary(f"{path}/Unary")(b"1", timeout=10)),
-                *any_channel.unary_stream(f"{path}/Download")(b"2", timeout=10),
-                bytes(any_channel.stream_unary(f"{path}/Upload")(iter([b"3"]), timeout=10)),
-                *any_channel.stream_stream(f"{path}/Chat")(iter([b"4"]), timeout=10),
+                bytes(any_channel.unary_unary(f"{path}/Unary")(b"1", timeout=60)),
+                *any_channel.unary_stream(f"{path}/Download")(b"2", timeout=60),
+                bytes(any_channel.stream_unary(f"{path}/Upload")(iter([b"3"]), timeout=60)),
+                *any_channel.stream_stream(f"{path}/Chat")(iter([b"4"]), timeout=60),
             ]
             return b"".join(answers)
 
