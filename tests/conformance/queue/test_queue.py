@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pixloom.local.nats import EmbeddedNats
 
 NOW, BULK = subject("cpu", "now"), subject("cpu", "bulk")
-WAIT_S = 5.0
+WAIT_S = 60.0
 SHORT_S = 0.3
 
 

@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.timeout(60)
-
 
 class Stream:
     """Reads server-sent events from an open response."""
@@ -26,7 +24,7 @@ class Stream:
     async def event(self) -> Any:
         """Return id, kind and data of the next event, passing over comments and the retry line."""
         while True:
-            lines = await asyncio.wait_for(self.block(), 10)
+            lines = await asyncio.wait_for(self.block(), 60)
             if lines is None:
                 return None
             fields = dict(line.split(": ", 1) for line in lines if not line.startswith(":"))
@@ -99,7 +97,7 @@ async def test_silence_is_filled_with_comments(http: Any) -> None:
         stream = Stream(response)
         await stream.event()
         await stream.event()
-        assert await asyncio.wait_for(stream.block(), 10) == [": heartbeat"]
+        assert await asyncio.wait_for(stream.block(), 60) == [": heartbeat"]
 
 
 async def test_watch_ends_when_the_client_leaves(http: Any, peer: Any) -> None:
@@ -107,7 +105,7 @@ async def test_watch_ends_when_the_client_leaves(http: Any, peer: Any) -> None:
     async with watch(http, job_id) as response:
         await Stream(response).event()
         assert peer.jobs.watchers == 1
-    await asyncio.wait_for(peer.jobs.idle.wait(), 10)
+    await asyncio.wait_for(peer.jobs.idle.wait(), 60)
 
 
 async def test_stream_goes_on_over_a_restart_of_the_scheduler(

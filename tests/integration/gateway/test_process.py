@@ -29,7 +29,7 @@ async def start(tmp_path: Any, **environ: Any) -> Any:
 
 async def line_with(process: Any, event: Any) -> Any:
     while True:
-        line = orjson.loads(await asyncio.wait_for(process.stderr.readline(), 30))
+        line = orjson.loads(await asyncio.wait_for(process.stderr.readline(), 60))
         if line["event"] == event:
             return line
 
@@ -54,7 +54,7 @@ async def test_process_serves_until_sigterm_and_ends_with_0(tmp_path: Any, peer:
 
 async def test_process_refuses_the_network_and_ends_with_2(tmp_path: Any) -> None:
     process = await start(tmp_path, PIXLOOM_GATEWAY_HTTP_LISTEN="0.0.0.0:7300")
-    _, errors = await asyncio.wait_for(process.communicate(), 30)
+    _, errors = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 2
     assert b"PIXLOOM_GATEWAY_HTTP_LISTEN" in errors
     assert b"loopback" in errors
@@ -62,7 +62,7 @@ async def test_process_refuses_the_network_and_ends_with_2(tmp_path: Any) -> Non
 
 async def test_process_names_a_setting_that_is_not_valid(tmp_path: Any) -> None:
     process = await start(tmp_path, PIXLOOM_LOG_FORMAT="purple")
-    _, errors = await asyncio.wait_for(process.communicate(), 30)
+    _, errors = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 2
     assert b"PIXLOOM_LOG_FORMAT" in errors
     assert b"Traceback" not in errors

@@ -22,7 +22,7 @@ async def channel(gateway: Any) -> Any:
 async def test_calls_are_passed_on_with_metadata_and_deadline(channel: Any, peer: Any) -> None:
     stub = job_pb2_grpc.JobServiceStub(channel)
     request = job_pb2.CreateJobRequest(workflow="w", params_json=b'{"a": 1}', request_id="r")
-    call = stub.CreateJob(request, metadata=(("x-custom", "1"), ("x-data-bin", b"\x00\xff")), timeout=5)
+    call = stub.CreateJob(request, metadata=(("x-custom", "1"), ("x-data-bin", b"\x00\xff")), timeout=60)
     answer = await call
     assert answer.job.workflow == "w"
     assert peer.jobs.seen_requests == [request]
@@ -70,7 +70,7 @@ async def test_watch_of_a_client_that_leaves_is_ended(channel: Any, peer: Any) -
     call = stub.WatchJob(job_pb2.WatchJobRequest(id=job_id))
     await call.read()
     call.cancel()
-    await asyncio.wait_for(peer.jobs.idle.wait(), 10)
+    await asyncio.wait_for(peer.jobs.idle.wait(), 60)
 
 
 async def test_unknown_job_keeps_its_details(channel: Any) -> None:

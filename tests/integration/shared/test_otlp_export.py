@@ -76,7 +76,7 @@ async def test_call_between_two_services_arrives_as_one_trace(receiver: Receiver
     await server.start()
     with gateway.get_tracer("t").start_as_current_span("request") as request:
         async with aio_channel(address, tracer_provider=gateway) as channel:
-            await op_pb2_grpc.OpServiceStub(channel).ListOps(op_pb2.ListOpsRequest(), timeout=10)
+            await op_pb2_grpc.OpServiceStub(channel).ListOps(op_pb2.ListOpsRequest(), timeout=60)
     trace_id = request.get_span_context().trace_id
     emit_span(
         names.SPAN_JOB,

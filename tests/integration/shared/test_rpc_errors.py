@@ -92,7 +92,7 @@ async def test_every_reason_arrives_as_the_error_that_was_raised(address: str, r
     no_retries = [("grpc.enable_retries", 0)]
     async with aio_channel(address, options=no_retries) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await op_pb2_grpc.OpServiceStub(channel).GetOp(op_pb2.GetOpRequest(name=reason), timeout=10)
+            await op_pb2_grpc.OpServiceStub(channel).GetOp(op_pb2.GetOpRequest(name=reason), timeout=60)
     assert caught.value.code().name == REASONS[reason].grpc_code
     assert _facts(from_rpc_error(caught.value)) == _facts(expected)
 
@@ -100,7 +100,7 @@ async def test_every_reason_arrives_as_the_error_that_was_raised(address: str, r
         with sync_channel(address, options=no_retries) as blocking:
             stub: Any = op_pb2_grpc.OpServiceStub(blocking)
             with pytest.raises(grpc.RpcError) as raised:
-                stub.GetOp(op_pb2.GetOpRequest(name=reason), timeout=10)
+                stub.GetOp(op_pb2.GetOpRequest(name=reason), timeout=60)
             return from_rpc_error(raised.value)
 
     assert _facts(await asyncio.to_thread(call)) == _facts(expected)
@@ -123,7 +123,7 @@ async def test_error_while_the_client_streams(address: str) -> None:
 
     async with aio_channel(address) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await artifact_pb2_grpc.ArtifactServiceStub(channel).UploadArtifact(chunks(), timeout=10)
+            await artifact_pb2_grpc.ArtifactServiceStub(channel).UploadArtifact(chunks(), timeout=60)
     assert from_rpc_error(caught.value).reason == "TOO_LARGE"
 
 
@@ -132,7 +132,7 @@ async def test_text_of_an_unexpected_error_never_leaves_the_service(
 ) -> None:
     async with aio_channel(address) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await op_pb2_grpc.OpServiceStub(channel).GetOp(op_pb2.GetOpRequest(name="crash"), timeout=10)
+            await op_pb2_grpc.OpServiceStub(channel).GetOp(op_pb2.GetOpRequest(name="crash"), timeout=60)
     error = from_rpc_error(caught.value)
     assert (type(error), error.reason) == (InternalError, "INTERNAL")
     trace_id = dict(caught.value.trailing_metadata())["x-trace-id"]
@@ -145,7 +145,7 @@ async def test_text_of_an_unexpected_error_never_leaves_the_service(
 async def test_idempotent_call_is_repeated_until_the_service_is_back(address: str, ops: Ops) -> None:
     ops.failures = 2
     async with aio_channel(address) as channel:
-        response = await op_pb2_grpc.OpServiceStub(channel).GetOp(op_pb2.GetOpRequest(name="flaky"), timeout=10)
+        response = await op_pb2_grpc.OpServiceStub(channel).GetOp(op_pb2.GetOpRequest(name="flaky"), timeout=60)
     assert (response.op.name, ops.calls) == ("done", 3)
 
 
@@ -153,7 +153,7 @@ async def test_time_to_come_back_arrives(address: str, ops: Ops) -> None:
     ops.error = UnavailableError("Later.", retry_after_s=1.5)
     async with aio_channel(address, options=[("grpc.enable_retries", 0)]) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await op_pb2_grpc.OpServiceStub(channel).GetOp(op_pb2.GetOpRequest(name="crash"), timeout=10)
+            await op_pb2_grpc.OpServiceStub(channel).GetOp(op_pb2.GetOpRequest(name="crash"), timeout=60)
     assert from_rpc_error(caught.value).retry_after_s == 1.5
 
 
@@ -165,7 +165,7 @@ async def test_worst_case_of_problems_still_arrives_at_a_client_with_default_opt
     async with grpc.aio.insecure_channel(address) as channel:
         for _ in range(20):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await op_pb2_grpc.OpServiceStub(channel).GetOp(op_pb2.GetOpRequest(name="crash"), timeout=10)
+                await op_pb2_grpc.OpServiceStub(channel).GetOp(op_pb2.GetOpRequest(name="crash"), timeout=60)
             error = from_rpc_error(caught.value)
             assert error.reason == "INVALID_WORKFLOW"
             assert error.problems == MANY[: len(error.problems)]
@@ -185,7 +185,7 @@ async def test_hundreds_of_problems_arrive_between_our_own_parts(
     async with aio_channel(address) as channel:
         for _ in range(20):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await op_pb2_grpc.OpServiceStub(channel).GetOp(op_pb2.GetOpRequest(name="crash"), timeout=10)
+                await op_pb2_grpc.OpServiceStub(channel).GetOp(op_pb2.GetOpRequest(name="crash"), timeout=60)
             assert len(from_rpc_error(caught.value).problems) > 300
     await server.stop(None)
 
@@ -193,7 +193,7 @@ async def test_hundreds_of_problems_arrive_between_our_own_parts(
 async def test_peer_that_is_not_there_is_unavailable(socket_folder: Path) -> None:
     async with aio_channel(f"unix:{socket_folder}/none", options=[("grpc.enable_retries", 0)]) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await op_pb2_grpc.OpServiceStub(channel).ListOps(op_pb2.ListOpsRequest(), timeout=10)
+            await op_pb2_grpc.OpServiceStub(channel).ListOps(op_pb2.ListOpsRequest(), timeout=60)
     error = from_rpc_error(caught.value)
     assert (type(error), error.metadata) == (UnavailableError, {"grpc_code": "UNAVAILABLE"})
 
@@ -201,7 +201,7 @@ async def test_peer_that_is_not_there_is_unavailable(socket_folder: Path) -> Non
 async def test_method_that_is_not_there_is_not_supported(address: str) -> None:
     async with aio_channel(address) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await cast("Any", channel).unary_unary("/pixloom.v1.OpService/Nothing")(b"", timeout=10)
+            await cast("Any", channel).unary_unary("/pixloom.v1.OpService/Nothing")(b"", timeout=60)
     assert from_rpc_error(caught.value).reason == "NOT_SUPPORTED"
 
 

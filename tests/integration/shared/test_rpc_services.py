@@ -43,16 +43,16 @@ async def test_server_is_not_serving_until_it_is_told_so_and_shows_its_services(
         stub: Any = health_pb2_grpc.HealthStub(channel)
         for name in ("", NAME):
             assert (
-                await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=10)
+                await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=60)
             ).status == states.NOT_SERVING
             await health.set(name, states.SERVING)
-            assert (await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=10)).status == states.SERVING
+            assert (await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=60)).status == states.SERVING
 
         async def ask() -> Any:
             yield reflection_pb2.ServerReflectionRequest(list_services="")
 
         reflection: Any = reflection_pb2_grpc.ServerReflectionStub(cast("Any", channel))
-        async for answer in reflection.ServerReflectionInfo(ask(), timeout=10):
+        async for answer in reflection.ServerReflectionInfo(ask(), timeout=60):
             assert {entry.name for entry in answer.list_services_response.service} == {
                 NAME,
                 "grpc.health.v1.Health",
@@ -67,7 +67,7 @@ async def test_messages_of_several_megabytes_pass(
 ) -> None:
     address = await serve(lambda server: op_pb2_grpc.add_OpServiceServicer_to_server(Ops(), server))
     async with aio_channel(address) as channel:
-        response = await op_pb2_grpc.OpServiceStub(channel).ListOps(op_pb2.ListOpsRequest(), timeout=20)
+        response = await op_pb2_grpc.OpServiceStub(channel).ListOps(op_pb2.ListOpsRequest(), timeout=60)
     assert len(response.ops[0].documentation) == 6_000_000
 
 
