@@ -42,15 +42,20 @@ def sleeps(tasks: int) -> pb.LeaseBatch:
 async def test_an_urgent_batch_goes_ahead_of_one_that_has_begun(pool: ChildPool) -> None:
     order: list[str] = []
     results: list[pb.TaskResult] = []
+    has_begun = asyncio.Event()
+
+    def deliver(result: pb.TaskResult) -> None:
+        results.append(result)
+        has_begun.set()
 
     async def long(name: str) -> None:
-        await pool.run(sleeps(60), results.append)
+        await pool.run(sleeps(60), deliver)
         order.append(name)
 
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         group.create_task(long("begun"))
         group.create_task(long("sent ahead"))
-        await asyncio.sleep(5 * TASK_S)
+        await has_begun.wait()
         await pool.run(sleeps(1), results.append, urgent=True)
         order.append("urgent")
         ended_before = len(results) - 1
@@ -97,9 +102,15 @@ async def test_urgent_batches_one_after_another_starve_nobody(pool: ChildPool) -
 
 async def test_a_batch_that_made_way_can_be_ended(pool: ChildPool) -> None:
     results: list[pb.TaskResult] = []
+    has_begun = asyncio.Event()
+
+    def deliver(result: pb.TaskResult) -> None:
+        results.append(result)
+        has_begun.set()
+
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
-        long = group.create_task(pool.run(sleeps(200), results.append))
-        await asyncio.sleep(2 * TASK_S)
+        long = group.create_task(pool.run(sleeps(200), deliver))
+        await has_begun.wait()
         urgent = group.create_task(pool.run(sleeps(3), lambda _: None, urgent=True))
         await asyncio.sleep(TASK_S)
         pool.end(lambda batch: len(batch.tasks) == 200)
