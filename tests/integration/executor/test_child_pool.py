@@ -149,6 +149,7 @@ async def test_a_crash_that_does_not_come_again_costs_nothing(tmp_path: Path) ->
 
 FLAKY = """
 import os
+import time
 from pathlib import Path
 from pixloom.sdk.op import Item, op
 
@@ -157,6 +158,13 @@ def crash_once(item: Item, *, marker: str) -> None:
     if item.ordinal == (2,) and not Path(marker).exists():
         Path(marker).touch()
         os._exit(1)
+
+@op
+def pass_gate(item: Item, *, gate: str) -> None:
+    if item.ordinal > (0,):
+        Path(gate + "-reached").touch()
+        while not Path(gate).exists():
+            time.sleep(0.01)
 
 @op
 async def shout(item: Item, *, suffix: str = "!") -> dict:
@@ -234,22 +242,21 @@ async def test_a_running_batch_is_ended_at_once(pool: ChildPool) -> None:
     assert [result.outcome for result in await other] == [OK] * 2
 
 
-async def test_tasks_that_have_not_started_are_ended_without_a_kill(pool: ChildPool) -> None:
-    results: list[pb.TaskResult] = []
-    first = asyncio.Event()
-
-    def deliver(result: pb.TaskResult) -> None:
-        results.append(result)
-        first.set()
-
-    made = batch([call("debug.sleep", seconds=0.5)], tasks=50)
-    running = asyncio.create_task(pool.run(made, deliver))
-    await first.wait()
-    pool.end(lambda _: True, running=False)
-    await running
-    outcomes = [result.outcome for result in results]
-    assert outcomes.count(OK) in (1, 2, 3)
-    assert outcomes.count(OK) + outcomes.count(CANCELLED) == 50
+async def test_tasks_that_have_not_started_are_ended_without_a_kill(tmp_path: Path) -> None:
+    (tmp_path / "flaky_ops.py").write_text(FLAKY)
+    gate, reached = tmp_path / "gate", tmp_path / "gate-reached"
+    pool = await imported(tmp_path, "flaky_ops")
+    try:
+        running = asyncio.create_task(run(pool, batch([call("user.pass_gate", gate=str(gate))], tasks=50)))
+        async with asyncio.timeout(60):
+            while not reached.exists():  # noqa: ASYNC110 - files tell nobody
+                await asyncio.sleep(0.01)
+        pool.end(lambda _: True, running=False)
+        gate.touch()
+        # The one it was on is finished, and no other is begun.
+        assert [result.outcome for result in await running] == 2 * [OK] + 48 * [CANCELLED]
+    finally:
+        await pool.stop()
 
 
 async def test_a_batch_that_waits_is_ended_too(tmp_path: Path) -> None:
