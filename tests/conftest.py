@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from pixloom.local.nats import EmbeddedNats
+from pixloom.local.ports import HeldPorts
 from pixloom.local.postgres import EmbeddedPostgres
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ async def fresh_nats(nats: EmbeddedNats) -> EmbeddedNats:
 
 
 @pytest.fixture
-def unused_port() -> int:
-    """A TCP port of 127.0.0.1 on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def unused_port() -> Iterator[int]:
+    """A TCP port of 127.0.0.1 on which nobody listens, and that is given to nobody else while the test runs."""
+    ports = HeldPorts()
+    yield from ports.take(1)
+    ports.release()
