@@ -258,7 +258,7 @@ async def test_the_check_locks_no_writer_out(database, database_url):
     checking = asyncio.create_task(keep_checking())
     try:
         for number in range(20):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 await database.execute(
                     f"CREATE TABLE pixloom.journal_far_{number} PARTITION OF pixloom.journal "
                     f"FOR VALUES FROM ('{2100 + number}-01-01') TO ('{2100 + number}-01-02')"
