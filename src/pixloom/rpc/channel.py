@@ -41,7 +41,9 @@ def _options(more: Sequence[tuple[str, Any]]) -> tuple[tuple[str, Any], ...]:
         "grpc.http2.max_pings_without_data": 0,
         # A peer that restarts is back within a second or two.
         "grpc.initial_reconnect_backoff_ms": 100,
-        "grpc.min_reconnect_backoff_ms": 100,
+        # By this name gRPC knows how long an attempt to connect may take. A peer that does not get the processor must
+        # not seem to be away: of calls that are not repeated, each would fail.
+        "grpc.min_reconnect_backoff_ms": 2_000,
         "grpc.max_reconnect_backoff_ms": 2_000,
         # Everything is on loopback: a proxy of the environment would only be in the way.
         "grpc.enable_http_proxy": 0,

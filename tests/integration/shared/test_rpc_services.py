@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from pixloom.rpc.channel import aio_channel
 from pixloom.rpc.server import build_server, listen, publish_services
 from pixloom.v1 import op_pb2, op_pb2_grpc
+from tests.faults.proxy import FaultProxy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -75,4 +76,23 @@ async def test_messages_of_several_megabytes_pass(
 async def test_port_zero_takes_a_free_port(address: str, provider: TracerProvider) -> None:
     server = build_server(tracer_provider=provider)
     assert listen(server, address) > 1024
+    await server.stop(None)
+
+
+@pytest.mark.parametrize("retries", [0, 1], ids=["without retries", "with retries"])
+async def test_a_server_that_does_not_get_the_processor_is_waited_for_and_not_given_up(
+    retries: int, provider: TracerProvider
+) -> None:
+    server = build_server(tracer_provider=provider)
+    op_pb2_grpc.add_OpServiceServicer_to_server(Ops(), server)
+    port = listen(server, "127.0.0.1:0")
+    await server.start()
+    async with FaultProxy() as proxy:
+        proxy.aim(("127.0.0.1", port))
+        # What the server sends first comes late; until then the client is not connected.
+        proxy.latency_s = 0.3
+        options = (("grpc.enable_retries", retries),)
+        async with aio_channel(f"127.0.0.1:{proxy.port}", options=options, tracer_provider=provider) as channel:
+            await op_pb2_grpc.OpServiceStub(channel).GetOp(op_pb2.GetOpRequest(), timeout=60)
+        assert proxy.connections == 1
     await server.stop(None)
