@@ -15,14 +15,13 @@ import structlog
 
 from pixloom.opcodec import op_to_proto
 from pixloom.queue import LANES, connect_queue
-from pixloom.rpc.channel import aio_channel
 from pixloom.v1 import executor_pb2
 from pixloom_executor.children.pool import ChildPool
 from pixloom_executor.children.settings import ChildSettings
 from pixloom_executor.leases import LeaseBook
 from pixloom_executor.owners import Owners
 from pixloom_executor.puller import Puller, Room
-from pixloom_executor.session import Session
+from pixloom_executor.session import Session, session_channel
 from pixloom_executor.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ async def run_executor(settings: ExecutorSettings, *, stop: asyncio.Event) -> No
             )
 
         def open_session(address: str, owners: Owners) -> Session:
-            channel = aio_channel(address, is_traced=False)
+            channel = session_channel(address)
             return Session(address=address, channel=channel, hello=hello, book=book, listener=supervisor, owners=owners)
 
         owners = Owners(configured=settings.scheduler_addresses, open_session=open_session, book=book)

@@ -13,6 +13,7 @@ import grpc
 import structlog
 
 from pixloom.rpc.bundles import bundled, unbundled
+from pixloom.rpc.channel import aio_channel
 from pixloom.v1 import executor_pb2, executor_pb2_grpc
 
 if TYPE_CHECKING:
@@ -20,14 +21,19 @@ if TYPE_CHECKING:
 
     from pixloom_executor.leases import LeaseBook
 
-__all__ = ["Session", "SessionListener", "SessionLostError"]
+__all__ = ["Session", "SessionListener", "SessionLostError", "session_channel"]
 
 MISSED_HEARTBEATS: Final = 2
 PUNCTUAL_S: Final = 0.25
 """Lateness of a timer that may happen to anybody; what goes beyond it was kept from this process."""
 
 RECONNECT_MIN_S: Final = 0.1
-RECONNECT_MAX_S: Final = 1.0
+RECONNECT_MAX_S: Final = 0.5
+"""Longest wait before the stream, and the connection below it, is tried again.
+
+A scheduler that was started again waits 2 s for what executors hold before it offers that once more. It may have been
+away for long: both waits together must be over well before.
+"""
 
 Outbox: TypeAlias = "asyncio.Queue[executor_pb2.SessionRequest | None]"
 """What is to be sent; None ends it."""
@@ -82,6 +88,13 @@ class SessionListener(Protocol):
 
     def is_draining(self) -> bool:
         """Return whether nothing new is taken."""
+
+
+def session_channel(address: str) -> grpc.aio.Channel:
+    """Open a channel for a session with the replica at an address; it is back soon after the replica is."""
+    return aio_channel(
+        address, options=(("grpc.max_reconnect_backoff_ms", int(RECONNECT_MAX_S * 1000)),), is_traced=False
+    )
 
 
 class Session:
