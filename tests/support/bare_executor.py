@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
+import grpc
 import nats
 
 from pixloom.graph.builtin import builtin_catalogue
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["BareExecutor", "succeeded"]
 
 OPS = [op_to_proto(op) for op in builtin_catalogue()]
+HEARTBEAT_S = 1.0
+"""Without heartbeats an executor is given up after five seconds, which a test may take on a busy machine."""
 
 
 class BareExecutor:
@@ -42,22 +46,36 @@ class BareExecutor:
         self._call: Any = executor_pb2_grpc.ExecutorServiceStub(self._channel).Session()
         self._claims = 0
         self._answers: deque[pb.SessionResponse] = deque()
+        self._writing = asyncio.Lock()
+        self._beating: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         hello = pb.Hello(executor_id=self.identity, pools=[self._pool], slots=1, ops=OPS, open_slots=self._open_slots)
         await self.send(hello=hello)
         await self.answer("welcome")
+        self._beating = asyncio.create_task(self._beat())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.wait([self._beating])
         self._call.cancel()
         await self._channel.close()
 
+    async def _beat(self) -> None:
+        # A test that reads the stream to its end finds out by itself that it has ended.
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            while True:
+                await asyncio.sleep(HEARTBEAT_S)
+                await self.send(heartbeat=pb.Heartbeat(open_slots=self._open_slots))
+
     async def send(self, **message: Any) -> None:
         """Send one message."""
-        await self._call.write(pb.SessionRequest(**message))
+        async with self._writing:
+            await self._call.write(pb.SessionRequest(**message))
 
     async def answer(self, kind: str) -> Any:
         """Return the next answer of a kind; others are passed over."""
