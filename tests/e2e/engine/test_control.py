@@ -318,13 +318,17 @@ async def test_only_started_jobs_are_paused_and_resumed(engine: Engine) -> None:
     assert (await engine.client.cancel_job(job.id)).state == "CANCELLED"
 
 
-async def test_a_cancelled_job_is_recovered_and_does_only_what_was_not_done(engine: Engine) -> None:
-    job = await engine.submit(*sleeping(0.3, count=12))
-    await engine.until(job.id, lambda snapshot: node_of(snapshot, "wait").items.ok >= 2)
+async def test_a_cancelled_job_is_recovered_and_does_only_what_was_not_done(engine: Engine, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    job = await engine.submit(
+        {"id": "numbers", "op": "debug.range", "params": {"count": 12}}, gate.node("wait", free=2)
+    )
+    await engine.until(job.id, lambda snapshot: node_of(snapshot, "wait").items.ok == 2)
     await engine.client.cancel_job(job.id, now=True)
     before = {attempt.task.rpartition(".")[2] for attempt in await engine.attempts(job.id, "wait")}
     assert (await engine.client.recover_job(job.id)).generation == 2
     assert (await engine.client.recover_job(job.id)).generation == 2  # taken up already
+    gate.open()
     ended = await engine.finish(job.id)
     assert (ended.state, ended.items.ok, ended.generation, ended.recovery_attempts) == ("COMPLETED", 12, 2, 1)
     again = [attempt for attempt in await engine.attempts(job.id, "wait") if attempt.generation == 2]

@@ -10,6 +10,7 @@ import pyvips
 
 from pixloom.errors import InvalidError, StateConflictError
 from tests.support.engine import Engine, running_engine
+from tests.support.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -28,7 +29,9 @@ async def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine(tmp_path_factory: pytest.TempPathFactory, shelf: Path) -> AsyncIterator[Engine]:
-    async with running_engine(tmp_path_factory.mktemp("engine"), source_roots=[shelf]) as made:
+    async with running_engine(
+        tmp_path_factory.mktemp("engine"), source_roots=[shelf], imports=["tests.support.user_ops"]
+    ) as made:
         yield made
 
 
@@ -142,11 +145,15 @@ async def test_rejected_items_are_retried_alone_by_reason(engine: Engine, shelf:
     assert len((await ordinals(engine, job.id, "valid"))["OK"]) == PHOTOS
 
 
-async def test_a_cancelled_job_recovers_from_a_node_on_although_the_scheduler_was_killed(engine: Engine) -> None:
+async def test_a_cancelled_job_recovers_from_a_node_on_although_the_scheduler_was_killed(
+    engine: Engine, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path)
     nodes = (
         {"id": "numbers", "op": "debug.range", "params": {"count": 40}},
         {"id": "first", "op": "debug.noop", "inputs": {"items": "numbers"}, "shard_size": 4, "fuse": False},
-        {"id": "wait", "op": "debug.sleep", "inputs": {"items": "first"}, "params": {"seconds": 0.05}, "shard_size": 1},
+        # Behind all of `first`, so that its items come in their order, and those that pass before those that wait.
+        gate.node("wait", behind="first", free=12, dependencies=["first"]),
         {"id": "all", "op": "agg.manifest", "inputs": {"items": "wait"}},
     )
     job = await engine.submit(*nodes)
@@ -156,6 +163,7 @@ async def test_a_cancelled_job_recovers_from_a_node_on_although_the_scheduler_wa
     await engine.stack.wait_replaced("scheduler", engine.stack.kill("scheduler"))
     await engine.stack.wait_ready()
 
+    gate.open()
     answer = await engine.http.post(f"/api/v1/jobs/{job.id}:recover", json={"from": "first"})
     assert answer.status_code == 200, answer.text
     again = await engine.finish(job.id)

@@ -117,7 +117,7 @@ async def test_live_job_is_read_watched_and_commanded_at_the_scheduler_that_does
     await level(engine, database)
     nodes = [
         {"id": "numbers", "op": "debug.range", "params": {"count": 50}},
-        {"id": "wait", "op": "debug.sleep", "inputs": {"items": "numbers"}, "params": {"seconds": 0.2}, "shard_size": 1},
+        {"id": "wait", "op": "debug.sleep", "inputs": {"items": "numbers"}, "params": {"seconds": 600}, "timeout_s": 900},
     ]  # fmt: skip
     first, second = direct
     job = await first.create_job(spec={"name": "test", "nodes": nodes}, tags={"a": "b"})
