@@ -90,6 +90,8 @@ def _op(op: OpSpec) -> list[str]:
         facts.append("not deterministic: its results are never reused")
     if op.external_effect:
         facts.append("changes something outside Pixloom")
+    if op.expands:
+        facts.append("may make several items of one: a stage ends behind it")
     return [f"### {op.name}@{op.version}", op.documentation, " · ".join(facts), _params(op)]
 
 

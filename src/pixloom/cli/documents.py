@@ -99,6 +99,7 @@ def catalogue_of(client: Client) -> Catalogue:
                 pool=op.pool,
                 deterministic=op.deterministic,
                 external_effect=op.external_effect,
+                expands=op.expands,
             )
         )
     return builtin_catalogue().merged(specs)

@@ -317,6 +317,7 @@ def _ops(context: typer.Context) -> list[Op]:
             pool=spec.pool,
             deterministic=spec.deterministic,
             external_effect=spec.external_effect,
+            expands=spec.expands,
             cost_hint_s=spec.cost_hint_s,
             default_timeout_s=spec.default_timeout_s,
             digest=spec.digest,
@@ -333,6 +334,9 @@ def _show_op(op: Op, *, color: bool) -> None:
     put(f"{op.name}: {op.kind} op in pool {op.pool}, gives {op.output}")
     put()
     put(op.documentation or op.summary)
+    if op.expands:
+        put()
+        put("It may make several items of one, so a stage ends behind it.")
     if op.inputs:
         put()
         ports = [(port.name, port.type, "no" if port.optional else "yes") for port in op.inputs]

@@ -64,6 +64,7 @@ class OpSpec:
         pool: Pool of executors that serve it.
         deterministic: Whether equal inputs and params always give equal outputs.
         external_effect: Whether it changes something outside, so that it never runs ahead and is never fused.
+        expands: Whether it may make several items of one, so that a stage ends behind it.
         cost_hint_s: Expected seconds an item (or a run) until a cost has been measured.
         default_timeout_s: Time limit an item (or a run) if the workflow gives none.
         digest: Digest of the code and codecs that decide its output.
@@ -80,6 +81,7 @@ class OpSpec:
     pool: str = "cpu"
     deterministic: bool = True
     external_effect: bool = False
+    expands: bool = False
     cost_hint_s: float = 0.01
     default_timeout_s: float = 60.0
     digest: str = ""

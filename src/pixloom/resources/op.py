@@ -45,6 +45,7 @@ class Op(Resource):
         pool: Pool of executors that serve it.
         deterministic: Whether equal inputs and params always give equal outputs.
         external_effect: Whether it changes something outside Pixloom.
+        expands: Whether it may make several items of one, so that a stage ends behind it.
         cost_hint_s: Expected seconds an item or a run, until they have been measured.
         default_timeout_s: Time limit an item or a run if the workflow gives none.
         digest: Digest of the codecs and code that decide its output.
@@ -60,6 +61,7 @@ class Op(Resource):
     pool: str = "cpu"
     deterministic: bool = True
     external_effect: bool = False
+    expands: bool = False
     cost_hint_s: float | None = None
     default_timeout_s: float | None = None
     digest: str = ""
@@ -78,6 +80,7 @@ class Op(Resource):
             pool=pb.pool,
             deterministic=pb.deterministic,
             external_effect=pb.external_effect,
+            expands=pb.expands,
             cost_hint_s=seconds_of(pb, "cost_hint"),
             default_timeout_s=seconds_of(pb, "default_timeout"),
             digest=pb.digest,

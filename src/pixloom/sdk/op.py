@@ -151,6 +151,7 @@ class OpDefinition:
             pool=self.pool,
             deterministic=self.deterministic,
             external_effect=self.external_effect,
+            expands=self.signature.expands,
             cost_hint_s=self.cost_hint_s,
             default_timeout_s=self.timeout_s,
             digest=self._digest(),

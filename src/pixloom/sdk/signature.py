@@ -9,6 +9,9 @@
 | none, or anything else | JSON, `File` | value | JSON values |
 
 An item op whose parameter allows `None` runs without input as well: once, giving a value.
+
+An op over records whose return annotation allows a list *expands*: it may make several items of one. So may one that
+says nothing of what it returns.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, MutableSequence, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -48,6 +51,9 @@ _KINDS = {
     Shape.SOURCE: OpKind.SOURCE,
 }
 
+# What a list is as well, besides what names it or `tuple`.
+_WIDER = frozenset({Collection, Iterable, MutableSequence, Sequence, object})
+
 # Names that op modules may import for type checkers only.
 _NAMES: dict[str, Any] = {
     "Annotated": Annotated,
@@ -76,6 +82,7 @@ class Signature:
         context: Name of the parameter that takes the context; None if it wants none.
         cursor: Whether it takes a cursor.
         output: What it gives.
+        expands: Whether it may make several items of one.
     """
 
     shape: Shape
@@ -85,6 +92,7 @@ class Signature:
     context: str | None
     cursor: bool
     output: PortType
+    expands: bool
 
     @property
     def kind(self) -> OpKind:
@@ -135,6 +143,7 @@ def derive_signature(function: Callable[..., Any]) -> Signature:
         context=context,
         cursor=cursor,
         output=_output_of(shape, returned),
+        expands=shape is Shape.RECORD and _may_be_several(returned),
     )
 
 
@@ -190,6 +199,19 @@ def _output_of(shape: Shape, returned: Any) -> PortType:
 def _is_items(annotation: Any) -> bool:
     origin = get_origin(annotation)
     return origin in (list, Sequence, tuple) and Item in get_args(annotation)
+
+
+def _may_be_several(annotation: Any) -> bool:
+    """Tell whether a value with this annotation may be a list or a tuple; one that says nothing definite may be."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _may_be_several(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        return any(_may_be_several(part) for part in get_args(annotation))
+    kind = origin or annotation
+    if kind is Any or not isinstance(kind, type):
+        return True
+    return issubclass(kind, (list, tuple)) or kind in _WIDER
 
 
 def _without_none(annotation: Any) -> Any:

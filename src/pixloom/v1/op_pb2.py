@@ -25,29 +25,29 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13pixloom/v1/op.proto\x12\npixloom.v1\x1a\x1egoogle/protobuf/duration.proto\"J\n\x04Port\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x04type\x18\x02 \x01(\x0e\x32\x14.pixloom.v1.PortType\x12\x10\n\x08optional\x18\x03 \x01(\x08\"\xf0\x02\n\x02Op\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x04kind\x18\x02 \x01(\x0e\x32\x12.pixloom.v1.OpKind\x12\x0f\n\x07summary\x18\x03 \x01(\t\x12\x15\n\rdocumentation\x18\x04 \x01(\t\x12\x1a\n\x12params_schema_json\x18\x05 \x01(\x0c\x12 \n\x06inputs\x18\x06 \x03(\x0b\x32\x10.pixloom.v1.Port\x12$\n\x06output\x18\x07 \x01(\x0e\x32\x14.pixloom.v1.PortType\x12\x0c\n\x04pool\x18\x08 \x01(\t\x12\x15\n\rdeterministic\x18\t \x01(\x08\x12\x17\n\x0f\x65xternal_effect\x18\n \x01(\x08\x12,\n\tcost_hint\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x64igest\x18\x0c \x01(\t\x12\x32\n\x0f\x64\x65\x66\x61ult_timeout\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\"\x1c\n\x0cGetOpRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"+\n\rGetOpResponse\x12\x1a\n\x02op\x18\x01 \x01(\x0b\x32\x0e.pixloom.v1.Op\"\x10\n\x0eListOpsRequest\".\n\x0fListOpsResponse\x12\x1b\n\x03ops\x18\x01 \x03(\x0b\x32\x0e.pixloom.v1.Op*r\n\x06OpKind\x12\x17\n\x13OP_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eOP_KIND_SOURCE\x10\x01\x12\x10\n\x0cOP_KIND_ITEM\x10\x02\x12\x16\n\x12OP_KIND_COLLECTION\x10\x03\x12\x11\n\rOP_KIND_VALUE\x10\x04*z\n\x08PortType\x12\x19\n\x15PORT_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0fPORT_TYPE_IMAGE\x10\x01\x12\x14\n\x10PORT_TYPE_RECORD\x10\x02\x12\x13\n\x0fPORT_TYPE_TABLE\x10\x03\x12\x13\n\x0fPORT_TYPE_VALUE\x10\x04\x32\x8d\x01\n\tOpService\x12<\n\x05GetOp\x12\x18.pixloom.v1.GetOpRequest\x1a\x19.pixloom.v1.GetOpResponse\x12\x42\n\x07ListOps\x12\x1a.pixloom.v1.ListOpsRequest\x1a\x1b.pixloom.v1.ListOpsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13pixloom/v1/op.proto\x12\npixloom.v1\x1a\x1egoogle/protobuf/duration.proto\"J\n\x04Port\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x04type\x18\x02 \x01(\x0e\x32\x14.pixloom.v1.PortType\x12\x10\n\x08optional\x18\x03 \x01(\x08\"\x81\x03\n\x02Op\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x04kind\x18\x02 \x01(\x0e\x32\x12.pixloom.v1.OpKind\x12\x0f\n\x07summary\x18\x03 \x01(\t\x12\x15\n\rdocumentation\x18\x04 \x01(\t\x12\x1a\n\x12params_schema_json\x18\x05 \x01(\x0c\x12 \n\x06inputs\x18\x06 \x03(\x0b\x32\x10.pixloom.v1.Port\x12$\n\x06output\x18\x07 \x01(\x0e\x32\x14.pixloom.v1.PortType\x12\x0c\n\x04pool\x18\x08 \x01(\t\x12\x15\n\rdeterministic\x18\t \x01(\x08\x12\x17\n\x0f\x65xternal_effect\x18\n \x01(\x08\x12,\n\tcost_hint\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x64igest\x18\x0c \x01(\t\x12\x32\n\x0f\x64\x65\x66\x61ult_timeout\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x65xpands\x18\x0e \x01(\x08\"\x1c\n\x0cGetOpRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"+\n\rGetOpResponse\x12\x1a\n\x02op\x18\x01 \x01(\x0b\x32\x0e.pixloom.v1.Op\"\x10\n\x0eListOpsRequest\".\n\x0fListOpsResponse\x12\x1b\n\x03ops\x18\x01 \x03(\x0b\x32\x0e.pixloom.v1.Op*r\n\x06OpKind\x12\x17\n\x13OP_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eOP_KIND_SOURCE\x10\x01\x12\x10\n\x0cOP_KIND_ITEM\x10\x02\x12\x16\n\x12OP_KIND_COLLECTION\x10\x03\x12\x11\n\rOP_KIND_VALUE\x10\x04*z\n\x08PortType\x12\x19\n\x15PORT_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0fPORT_TYPE_IMAGE\x10\x01\x12\x14\n\x10PORT_TYPE_RECORD\x10\x02\x12\x13\n\x0fPORT_TYPE_TABLE\x10\x03\x12\x13\n\x0fPORT_TYPE_VALUE\x10\x04\x32\x8d\x01\n\tOpService\x12<\n\x05GetOp\x12\x18.pixloom.v1.GetOpRequest\x1a\x19.pixloom.v1.GetOpResponse\x12\x42\n\x07ListOps\x12\x1a.pixloom.v1.ListOpsRequest\x1a\x1b.pixloom.v1.ListOpsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pixloom.v1.op_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OPKIND']._serialized_start=655
-  _globals['_OPKIND']._serialized_end=769
-  _globals['_PORTTYPE']._serialized_start=771
-  _globals['_PORTTYPE']._serialized_end=893
+  _globals['_OPKIND']._serialized_start=672
+  _globals['_OPKIND']._serialized_end=786
+  _globals['_PORTTYPE']._serialized_start=788
+  _globals['_PORTTYPE']._serialized_end=910
   _globals['_PORT']._serialized_start=67
   _globals['_PORT']._serialized_end=141
   _globals['_OP']._serialized_start=144
-  _globals['_OP']._serialized_end=512
-  _globals['_GETOPREQUEST']._serialized_start=514
-  _globals['_GETOPREQUEST']._serialized_end=542
-  _globals['_GETOPRESPONSE']._serialized_start=544
-  _globals['_GETOPRESPONSE']._serialized_end=587
-  _globals['_LISTOPSREQUEST']._serialized_start=589
-  _globals['_LISTOPSREQUEST']._serialized_end=605
-  _globals['_LISTOPSRESPONSE']._serialized_start=607
-  _globals['_LISTOPSRESPONSE']._serialized_end=653
-  _globals['_OPSERVICE']._serialized_start=896
-  _globals['_OPSERVICE']._serialized_end=1037
+  _globals['_OP']._serialized_end=529
+  _globals['_GETOPREQUEST']._serialized_start=531
+  _globals['_GETOPREQUEST']._serialized_end=559
+  _globals['_GETOPRESPONSE']._serialized_start=561
+  _globals['_GETOPRESPONSE']._serialized_end=604
+  _globals['_LISTOPSREQUEST']._serialized_start=606
+  _globals['_LISTOPSREQUEST']._serialized_end=622
+  _globals['_LISTOPSRESPONSE']._serialized_start=624
+  _globals['_LISTOPSRESPONSE']._serialized_end=670
+  _globals['_OPSERVICE']._serialized_start=913
+  _globals['_OPSERVICE']._serialized_end=1054
 # @@protoc_insertion_point(module_scope)

@@ -133,6 +133,7 @@ class Op(_message.Message):
     COST_HINT_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     DEFAULT_TIMEOUT_FIELD_NUMBER: _builtins.int
+    EXPANDS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name with version, such as image.thumbnail@1."""
     kind: Global___OpKind.ValueType
@@ -153,6 +154,10 @@ class Op(_message.Message):
     """Whether it changes something outside Pixloom, so that it must not run ahead nor be fused."""
     digest: _builtins.str
     """Digest of the codecs and code that decide its output."""
+    expands: _builtins.bool
+    """Whether it may make several items of one, so that a stage ends behind it. Executors older than this field do not say
+    so of any op.
+    """
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Port]:
         """Inputs in order; empty for sources."""
@@ -181,10 +186,11 @@ class Op(_message.Message):
         cost_hint: _duration_pb2.Duration | None = ...,
         digest: _builtins.str = ...,
         default_timeout: _duration_pb2.Duration | None = ...,
+        expands: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cost_hint", b"cost_hint", "default_timeout", b"default_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_hint", b"cost_hint", "default_timeout", b"default_timeout", "deterministic", b"deterministic", "digest", b"digest", "documentation", b"documentation", "external_effect", b"external_effect", "inputs", b"inputs", "kind", b"kind", "name", b"name", "output", b"output", "params_schema_json", b"params_schema_json", "pool", b"pool", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_hint", b"cost_hint", "default_timeout", b"default_timeout", "deterministic", b"deterministic", "digest", b"digest", "documentation", b"documentation", "expands", b"expands", "external_effect", b"external_effect", "inputs", b"inputs", "kind", b"kind", "name", b"name", "output", b"output", "params_schema_json", b"params_schema_json", "pool", b"pool", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -59,6 +60,55 @@ def test_an_op_over_lists_of_items_is_a_collection_op(annotation: Any, output: A
     gather.__annotations__ = {"items": list[Item], "return": annotation}
     spec = spec_of(op("agg.gather")(gather))
     assert (spec.kind, spec.output, spec.inputs[0].name) == (OpKind.COLLECTION, output, "items")
+
+
+@pytest.mark.parametrize(
+    ("annotation", "expands"),
+    [
+        (list[Item], True),
+        (list[Item] | None, True),
+        (Item | list[Item], True),
+        (Annotated[list[Item], "tiles"], True),
+        (tuple[Item, ...], True),
+        (Sequence[Item], True),
+        (Iterable[Item], True),
+        (list, True),
+        (Any, True),
+        (object, True),
+        ("list[Item]", True),
+        ("Sequence[Item] | None", True),
+        (Item, False),
+        (Item | None, False),
+        (None, False),
+        (dict, False),
+        (dict[str, list[int]], False),
+        (Mapping[str, Any], False),
+        ("Item | dict[str, Any] | None", False),
+    ],
+)
+def test_an_op_over_records_expands_if_its_annotation_allows_a_list(annotation: Any, expands: Any) -> None:
+    def cut(item: Any): ...
+
+    cut.__annotations__ = {"item": Item, "return": annotation}
+    assert spec_of(op("tiles.cut")(cut)).expands is expands
+
+
+def test_an_op_over_records_that_does_not_say_what_it_returns_may_expand() -> None:
+    def cut(item: Item): ...
+
+    assert spec_of(op("tiles.cut")(cut)).expands
+
+
+def test_only_ops_over_records_expand() -> None:
+    def gather(items: list[Item]) -> list[Item]:
+        return items
+
+    def look(image: Image): ...
+
+    def add(value: int) -> list[int]:
+        return [value]
+
+    assert [spec_of(op("a.b")(function)).expands for function in (gather, look, add)] == [False] * 3
 
 
 def test_several_lists_are_several_ports() -> None:

@@ -56,6 +56,7 @@ def small_catalogue() -> Catalogue:
                 inputs=items,
                 output=PortType.RECORD,
             ),
+            item_op("tiles.cut", schema(), inputs=items, output=PortType.RECORD, expands=True),
             item_op(
                 "image.compare",
                 inputs=(Port("images", PortType.IMAGE), Port("threshold", PortType.VALUE)),

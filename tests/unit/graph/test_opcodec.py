@@ -17,6 +17,15 @@ def test_every_op_survives_the_wire(catalogue: Catalogue) -> None:
     assert ops == [op_from_proto(op_pb2.Op.FromString(op_to_proto(op).SerializeToString())) for op in ops]
 
 
+def test_an_op_of_an_executor_that_says_nothing_of_it_does_not_expand(catalogue: Catalogue) -> None:
+    op = catalogue.get("tiles.cut")
+    assert op is not None
+    wire = op_to_proto(op)
+    assert op_from_proto(wire).expands
+    wire.ClearField("expands")
+    assert not op_from_proto(wire).expands
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
