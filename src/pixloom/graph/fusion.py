@@ -122,6 +122,9 @@ def _what_would_be_lost(step: Step, before: Step, head: Step) -> str:
         return "external effect"
     if before.op.external_effect:
         return f"external effect of {before.spec.id}"
+    if before.op.expands:
+        # What it makes is then in a manifest: spread over executors, tried again and isolated item by item.
+        return f"{before.spec.id} may make several items of one"
     if len(before.feeds) > 1:
         return f"{before.spec.id} is read by {len(before.feeds)} nodes"
     if step.spec.shard_size is not None and step.spec.shard_size != head.spec.shard_size:

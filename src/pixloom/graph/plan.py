@@ -82,6 +82,7 @@ class NodePlan:
         estimated_duration_s: The author's estimate; None if not given.
         limits: Limits on images it opens: max_pixels, max_bytes, max_frames, memory_mb.
         cost_s: Expected seconds an item (or a run), until a cost has been measured.
+        expands: Whether its op may make several items of one; in plans older than this field nobody says.
     """
 
     id: str
@@ -101,6 +102,7 @@ class NodePlan:
     estimated_duration_s: float | None = None
     limits: dict[str, int] = field(default_factory=dict)
     cost_s: float = 0.01
+    expands: bool = True
 
 
 @dataclass(frozen=True, slots=True)

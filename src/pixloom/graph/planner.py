@@ -295,4 +295,5 @@ def _node_plan(
         estimated_duration_s=spec.estimated_duration_s,
         limits=spec.limits.model_dump(exclude_none=True) if spec.limits is not None else {},
         cost_s=op.cost_hint_s,
+        expands=op.expands,
     )

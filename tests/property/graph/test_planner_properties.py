@@ -24,7 +24,7 @@ from pixloom.graph.cycles import find_cycles, topological_order
 from tests.unit.graph.small_catalogue import small_catalogue
 
 CATALOGUE: Catalogue = small_catalogue()
-ITEM_OPS = ("check.decode", "infer.label", "store.copy", "debug.noop", "flow.filter")
+ITEM_OPS = ("check.decode", "infer.label", "store.copy", "debug.noop", "flow.filter", "tiles.cut")
 PARAMS: dict[str, dict[str, Any]] = {
     "store.copy": {"dest": "${params.where}"},
     "flow.filter": {"where": "item.width > 1"},
@@ -131,6 +131,7 @@ def test_fused_nodes_lose_nothing(document: dict[str, Any]) -> None:
             assert after.get("fuse", True)
             assert not op_before.external_effect
             assert not op_after.external_effect
+            assert not op_before.expands
             assert after.get("shard_size", stage.shard_size) == stage.shard_size
 
 

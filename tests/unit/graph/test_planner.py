@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 
 from pixloom.errors import InvalidError
@@ -91,6 +92,24 @@ def test_external_effect_is_never_fused(catalogue: Catalogue) -> None:
     copy = {"id": "copy", "op": "store.copy", "inputs": {"images": "a"}, "params": {"dest": "x"}}
     plan = planned(catalogue, decode("a", "photos"), copy, decode("b", "copy"))
     assert stages(plan) == [["photos"], ["a"], ["copy"], ["b"]]
+
+
+def test_a_stage_ends_behind_an_op_that_may_make_several_items_of_one(catalogue: Catalogue) -> None:
+    cut = {"id": "cut", "op": "tiles.cut", "inputs": {"items": "a"}}
+    plan = planned(catalogue, decode("a", "photos"), cut, decode("b", "cut"), decode("c", "b"))
+    assert stages(plan) == [["photos"], ["a", "cut"], ["b", "c"]]
+    assert plan.stages[2].boundary == "cut may make several items of one"
+    assert [node.expands for node in plan.nodes] == [False, False, True, False, False]
+
+
+def test_a_plan_that_does_not_say_which_ops_expand_can_still_be_read(catalogue: Catalogue) -> None:
+    plan = planned(catalogue, decode("a", "photos"), decode("b", "a"))
+    stored = orjson.loads(plan_to_json(plan))
+    for node in stored["nodes"]:
+        del node["expands"]
+    read = plan_from_json(orjson.dumps(stored))
+    assert read.stages == plan.stages
+    assert all(node.expands for node in read.nodes)
 
 
 def test_kept_and_named_nodes_inside_a_stage_are_delivered(catalogue: Catalogue) -> None:
