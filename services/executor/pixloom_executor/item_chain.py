@@ -3,6 +3,13 @@
 The bytes are opened when the first op wants pixels, and decoded when it touches them. From then on pixels stay in
 memory from op to op. Whatever an op may see is the same as if every op were a stage of its own: while pixels differ
 from any file the record names no bytes, also when they come from an intermediate that the stage before has stored.
+
+An op decides neither the place of the item it is given nor that of items it makes of it: an item keeps its ordinal, and
+what was made of it is numbered below. So what is rejected is found again in what the task has read.
+
+A stage ends behind an op that may make several items of one. What it makes of an item passes as a whole, or the item
+itself is rejected. Jobs whose plan was made when such an op could be followed by others, or by the word of an executor
+that does not say which ops expand, still run their stages as they were cut: each item made takes its own way.
 """
 
 from __future__ import annotations
@@ -150,12 +157,16 @@ class ItemChain:
         while True:
             call = calls[number]
             self._current = flow
+            ordinal = flow.record.ordinal
             try:
                 followers = self._step(call, flow)
+                flow.record.ordinal = ordinal
                 if call.deliver and number + 1 < len(calls):
-                    kept = [record_to_message(self._delivered(branch)) for branch in followers or (flow,)]
+                    passing = [flow] if followers is None else followers
+                    kept = [record_to_message(self._delivered(branch)) for branch in passing]
                     outcome.kept.extend((number, item) for item in kept)
             except Exception as error:  # noqa: BLE001 - whatever a user's op raises is about this item alone
+                flow.record.ordinal = ordinal
                 self._refuse(call, flow.record, error, outcome)
                 outcome.spent.append((number, enter(index, number, call.timeout_ns) - started))
                 return
@@ -163,19 +174,15 @@ class ItemChain:
             ended = enter(index, min(number, len(calls) - 1), calls[min(number, len(calls) - 1)].timeout_ns)
             outcome.spent.append((call.number, ended - started))
             flow.record.duration_ms += (ended - started) / 1e6
+            if number == len(calls):
+                self._finish(call, flow, followers, outcome)
+                return
             if followers is not None:
                 outcome.passed.extend([call.number] * len(followers))
                 for branch in followers:
-                    if number < len(calls):
-                        self._run_from(number, branch, index, outcome)
-                    else:
-                        self._finish(call, branch, outcome)
+                    self._run_from(number, branch, index, outcome)
                 return
             started = ended
-            if number == len(calls):
-                if self._finish(call, flow, outcome):
-                    outcome.passed.append(call.number)
-                return
             outcome.passed.append(call.number)
 
     def _step(self, call: BoundCall, flow: _Flow) -> list[_Flow] | None:
@@ -215,6 +222,8 @@ class ItemChain:
     def _step_record(self, call: BoundCall, flow: _Flow) -> list[_Flow] | None:
         record = flow.record
         uri, sha256 = record.uri, record.sha256
+        # The record is the op's to change; what is made of the item goes by what it was.
+        before = replace(record) if call.definition.signature.expands else None
         result = call.function(record, **call.kwargs)
         if result is None:
             return None
@@ -227,18 +236,12 @@ class ItemChain:
                 # The op names other bytes: they are opened anew.
                 flow.image, flow.stored, flow.changed = None, None, False
             return None
-        if isinstance(result, (list, tuple)) and all(isinstance(part, Item) for part in result):
-            return [self._branch(flow, part, place, (uri, sha256)) for place, part in enumerate(result)]
+        if isinstance(result, (list, tuple)):
+            if before is None:
+                raise Reject("OP_ERROR", _undeclared(call, result))
+            if all(isinstance(part, Item) for part in result):
+                return [_branch(flow, before, part, place) for place, part in enumerate(result)]
         raise TypeError(f"{call.definition.ref} returned {type(result).__name__} where an item was expected")
-
-    def _branch(self, flow: _Flow, record: Item, place: int, before: tuple[str, str]) -> _Flow:
-        ordinal = flow.record.ordinal
-        made = record.copy()
-        if made.ordinal in ((), ordinal):
-            made.ordinal = (*ordinal, place)
-        if made.uri and (made.uri, made.sha256) != before:
-            return _Flow(made)
-        return _Flow(made, flow.image, flow.stored, flow.changed)
 
     def _image(self, flow: _Flow, call: BoundCall) -> Image:
         if flow.image is None:
@@ -251,18 +254,35 @@ class ItemChain:
                 flow.image = self._opener.open_image(kept, call.limits)
         return flow.image
 
-    def _finish(self, call: BoundCall, flow: _Flow, outcome: ItemOutcome) -> bool:
-        """Store what is left of a flow behind the last op; whether it passed."""
+    def _finish(self, call: BoundCall, flow: _Flow, followers: list[_Flow] | None, outcome: ItemOutcome) -> None:
+        """Store what is left behind the last op: all that was made of an item, or nothing of it."""
+        leaves_file = call.deliver and not call.feeds_pixels
+        passing = [flow] if followers is None else followers
+        kept: list[tuple[int, item_pb2.Item]] = []
+        outputs: list[item_pb2.Item] = []
         try:
-            if call.deliver and call.feeds_pixels:
-                outcome.kept.append((call.number, record_to_message(self._delivered(flow))))
-            leaves_file = call.deliver and not call.feeds_pixels
-            record = self._delivered(flow) if leaves_file else self._between_stages(flow)
-            outcome.outputs.append(record_to_message(record))
+            if followers and not leaves_file:
+                self._store_shared(flow, followers)
+            for branch in passing:
+                if call.deliver and call.feeds_pixels:
+                    kept.append((call.number, record_to_message(self._delivered(branch))))
+                record = self._delivered(branch) if leaves_file else self._between_stages(branch)
+                outputs.append(record_to_message(record))
         except Reject as error:
             self._refuse(call, flow.record, error, outcome)
-            return False
-        return True
+            return
+        outcome.kept += kept
+        outcome.outputs += outputs
+        outcome.passed.extend([call.number] * len(passing))
+
+    def _store_shared(self, flow: _Flow, followers: list[_Flow]) -> None:
+        """Store pixels that were changed once for all items that have them, however many were made."""
+        if not flow.changed or flow.image is None or all(branch.image is not flow.image for branch in followers):
+            return
+        record = store_intermediate(flow.image, flow.record, self._store)
+        for branch in followers:
+            if branch.image is flow.image:
+                branch.stored, branch.changed = (record.uri, record.sha256, record.size_bytes), False
 
     def _delivered(self, flow: _Flow) -> Item:
         if not flow.changed and flow.stored is None:
@@ -327,6 +347,26 @@ class ItemChain:
 
 
 _DIGESTS_KEPT: Final = 4096
+
+
+def _branch(flow: _Flow, before: Item, record: Item, place: int) -> _Flow:
+    """Return the flow of an item that an op made of another, which was `before` and still has the pixels of `flow`."""
+    ordinal = (*before.ordinal, place)
+    if not record.uri:
+        # It names no bytes of its own, so it has those of the item it was made of, and all that is said of them.
+        made = replace(before, key=record.key, ordinal=ordinal, attributes=dict(record.attributes))
+    else:
+        made = replace(record, ordinal=ordinal, attributes=dict(record.attributes))
+        if (made.uri, made.sha256) != (before.uri, before.sha256):
+            return _Flow(made)
+    return _Flow(made, flow.image, flow.stored, flow.changed)
+
+
+def _undeclared(call: BoundCall, result: Sequence[Any]) -> str:
+    return (
+        f"{call.definition.ref} returned a {type(result).__name__} of {len(result)}, and its return annotation says that "
+        "it makes no list; write `-> list[Item]`"
+    )
 
 
 def _is_same(one: Item, other: Item) -> bool:

@@ -12,6 +12,7 @@ import pyvips
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pixloom.sdk.op import Item, definition_of, op
 from pixloom.v1 import executor_pb2 as pb
 from pixloom.v1 import item_pb2
 from tests.unit.executor.tasks import Bench, call, file_item
@@ -38,7 +39,15 @@ OPS = st.one_of(
             ("flow.filter", {"condition": "item.width > 10"}),
         ]
     ),
+    st.builds(lambda into: ("test.parts", {"into": into}), st.integers(0, 3)),
 )
+
+
+@op("test.parts")
+def parts(item: Item, *, into: int) -> list[Item]:
+    """Make several items of one, the last of them from nothing."""
+    named = [item.with_attributes({f"part {number}": True}) for number in range(into - 1)]
+    return [*named, Item(key=f"{item.key}-last")] if into else []
 
 
 @cache
@@ -67,6 +76,7 @@ def photos() -> dict[str, bytes]:
 @cache
 def bench() -> Bench:
     made = Bench(Path(tempfile.mkdtemp(prefix="fusion-")))
+    made.registry.add(definition_of(parts))
     for name, data in photos().items():
         made.photo(name, data)
     return made

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import orjson
@@ -72,9 +74,29 @@ def split(item: Item) -> list[Item]:
     return [item.with_attributes({"part": part}) for part in range(item.ordinal[-1])]
 
 
+@op("test.renumber")
+def renumber(item: Item) -> list[Item]:
+    item.ordinal = (99,)
+    return [replace(item, ordinal=(7,)), Item(key="made", ordinal=(3, 1)), item]
+
+
+@op("test.spoil")
+def spoil(item: Item, *, at: int) -> list[Item]:
+    parts = [item.with_attributes({"part": part}) for part in range(3)]
+    item.ordinal = (99,)
+    if item.key == f"item-{at}":
+        parts[1].attributes["lock"] = threading.Lock()
+    return parts
+
+
+@op("test.sly")
+def sly(item: Item) -> Item:
+    return cast("Item", (item, item))
+
+
 @pytest.fixture
 def bench(bench: Bench) -> Bench:
-    for function in (mirror, same, measure, see, decide, split):
+    for function in (mirror, same, measure, see, decide, split, renumber, spoil, sly):
         add(bench, function)
     return bench
 
@@ -136,6 +158,64 @@ def test_one_item_may_become_several_or_none(bench: Bench) -> None:
     outputs = bench.items(result.output)
     assert [list(entry.ordinal) for entry in outputs] == [[2, 0], [2, 1], [3, 0], [3, 1], [3, 2]]
     assert [orjson.loads(entry.attributes_json)["part"] for entry in outputs] == [0, 1, 0, 1, 2]
+
+
+def test_an_op_decides_no_ordinal(bench: Bench) -> None:
+    result = bench.run([call("test.renumber")], item(4), item(5))
+    outputs = bench.items(result.output)
+    assert [list(entry.ordinal) for entry in outputs] == [[4, 0], [4, 1], [4, 2], [5, 0], [5, 1], [5, 2]]
+
+
+def test_what_is_made_of_an_item_passes_as_a_whole_or_the_item_is_rejected(bench: Bench) -> None:
+    for deliver in (False, True):
+        result = bench.run(
+            [call("debug.noop", "a"), call("test.spoil", "n", at=1, deliver=deliver)], *map(item, range(3))
+        )
+        assert [list(entry.ordinal) for entry in bench.items(result.output)] == [
+            [parent, part] for parent in (0, 2) for part in range(3)
+        ]
+        rejects = bench.items(result.rejects)
+        assert [(list(entry.ordinal), entry.key, entry.reason, entry.node) for entry in rejects] == [
+            ([1], "item-1", "BAD_ATTRIBUTES", "n")
+        ]
+        before, split = result.counts
+        assert (before.ok, split.ok, dict(split.rejected)) == (3, 6, {"BAD_ATTRIBUTES": 1})
+
+
+def test_an_item_of_which_a_part_cannot_be_stored_ends_the_task_where_the_workflow_wants_that(bench: Bench) -> None:
+    result = bench.run([call("test.spoil", "n", at=1, on_error=pb.ON_ERROR_FAIL)], *map(item, range(3)))
+    assert (result.outcome, result.reason) == (FAILED, "BAD_ATTRIBUTES")
+    assert "item-1" in result.detail
+
+
+def test_a_list_that_the_annotation_does_not_tell_of_is_refused_with_what_to_write(bench: Bench) -> None:
+    result = bench.run([call("test.sly", "n")], item(0))
+    reject = bench.items(result.rejects)[0]
+    assert (list(reject.ordinal), reject.reason, result.counts[0].ok) == ([0], "OP_ERROR", 0)
+    assert reject.detail == (
+        "test.sly@1 returned a tuple of 2, and its return annotation says that it makes no list; write `-> list[Item]`"
+    )
+
+
+def test_pixels_that_all_made_items_share_are_stored_once(bench: Bench) -> None:
+    path = bench.photo("a.jpg", jpeg())
+    mirrored = bench.items(bench.run([call("test.mirror")], file_item(3, path)).output)[0]
+    bench.runner.take_digests()
+    result = bench.run([call("test.mirror"), call("test.split")], file_item(3, path))
+    outputs = bench.items(result.output)
+    assert [(entry.intermediate, entry.sha256, list(entry.parents)) for entry in outputs] == [
+        (True, mirrored.sha256, list(mirrored.parents))
+    ] * 3
+    assert bench.runner.take_digests() == {mirrored.sha256}
+
+
+def test_a_made_item_that_names_no_bytes_has_those_of_the_item_it_was_made_of(bench: Bench) -> None:
+    path = bench.photo("a.jpg", jpeg())
+    seen = bench.items(bench.run([call("test.same")], file_item(0, path)).output)[0]
+    made = bench.items(bench.run([call("test.renumber")], seen).output)[1]
+    assert (made.key, made.uri, made.sha256, made.size_bytes) == ("made", seen.uri, seen.sha256, seen.size_bytes)
+    behind = bench.run([call("test.mirror")], made)
+    assert bench.items(behind.output)[0].width == 64
 
 
 def test_unchanged_pixels_keep_their_place_and_fill_the_record(bench: Bench) -> None:
