@@ -103,7 +103,9 @@ class RejectFinder:
             index_of = {tuple(item.ordinal): index for index, item in enumerate(given)}
             chosen: list[tuple[int, int, int, str]] = []
             for number, (ordinal, place, reason) in enumerate(refused):
-                # An item that an op made of another is not among what the task read: it cannot be tried alone.
+                # A stage ends behind an op that may make several items of one, so what is rejected is among what the task
+                # read. Not so in a plan that was made before that rule, or by the word of an executor that does not say
+                # which ops expand: an item made inside the stage cannot be tried alone and is left as it is.
                 index = index_of.get(ordinal)
                 if place < 0 or index is None or number in taken:
                     continue

@@ -78,7 +78,7 @@ class JobAudit:
         partition: Its partition.
         plan: Its plan.
         project: Its project.
-        counted: Ops of which it is known that an item gives at most one item, `name@version`.
+        counted: Ops that make one item of one at most, whatever an old plan says, `name@version`.
         report: Takes the violations.
     """
 

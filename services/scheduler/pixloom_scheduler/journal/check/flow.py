@@ -36,13 +36,13 @@ def expected_cuts(run: JobRun, stage: StageRun, change: AttemptEnded) -> tuple[t
 def check_flow(run: JobRun, stage: StageRun, counted: AbstractSet[str]) -> Iterator[str]:
     """Yield where a mapped stage that COMPLETED counts more or fewer items than it was given.
 
-    An op of a user's own may make several items of one, and nobody but its executor knows how many: behind such an op
-    the count begins anew.
+    An op that may make several items of one gives as many as its executor says, so behind it the count begins anew. The
+    next stage, which begins there, must be given exactly these.
 
     Args:
         run: The job, with the stage ended.
         stage: The stage.
-        counted: Ops of which it is known that an item gives at most one item.
+        counted: Ops that make one item of one at most, although a plan that is older than the flag does not say so.
     """
     nodes = [run.nodes[node] for node in stage.plan.nodes]
     if stage.plan.kind is not StageKind.MAPPED or any(node.state is not NodeState.COMPLETED for node in nodes):
@@ -50,7 +50,7 @@ def check_flow(run: JobRun, stage: StageRun, counted: AbstractSet[str]) -> Itera
     given = sum(run.stages[edge.producer].items_out for edge in stage.plan.inputs)
     for node in nodes:
         after = node.ok + node.filtered + node.rejected
-        if after != given and node.plan.op in counted:
+        if after != given and (not node.plan.expands or node.plan.op in counted):
             yield (
                 f"node {node.plan.id} was given {given} items and counts {after}: {node.ok} ok, "
                 f"{node.filtered} filtered, {node.rejected} rejected"
