@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from pixloom.sdk.op import Context, Filtered, Image, Item, Reject, Retry, op
 
 __all__ = [
     "add",
+    "admit",
     "busy",
     "count_items",
     "darken",
@@ -24,6 +26,7 @@ __all__ = [
     "publish",
     "refuse",
     "require",
+    "split",
     "total",
     "wait_for",
 ]
@@ -112,6 +115,24 @@ def wait_for(item: Item, *, path: str) -> None:
     """Let an item pass once there is a file."""
     while not os.path.exists(path):  # noqa: PTH110 - asked again and again
         time.sleep(0.02)
+
+
+@op("tests.split")
+def split(item: Item, *, into: int, whole: str = "") -> list[Item]:
+    """Make several items of one; while there is no file `whole`, the last part of item 1 cannot be stored."""
+    parts = [replace(item, key=f"{item.key}-{part}", attributes={"part": part}) for part in range(into)]
+    if whole and item.key == "1" and not Path(whole).exists():
+        parts[-1].attributes["part"] = object()
+    return parts
+
+
+@op("tests.admit", deterministic=False)
+def admit(item: Item, *, path: str, late: list[str], log: str) -> None:
+    """Reject the items named `late` while there is no file; write the name of every item it is called for to a log."""
+    with Path(log).open("a") as file:
+        file.write(f"{item.key}\n")
+    if item.key in late and not Path(path).exists():
+        raise Reject("LATE", f"there is no {path}")
 
 
 @op("tests.require", deterministic=False)
