@@ -22,7 +22,8 @@ class Item:
 
     Attributes:
         key: Stable name within the job, such as the path below the source folder.
-        ordinal: Place in its collection, compared element by element; the runner fills it in when empty.
+        ordinal: Place in its collection, compared element by element; the runner fills it in when empty. An item op
+            cannot change it, and what it makes of an item is numbered below that of the item.
         uri: Where its bytes are: `file:///…` or `cas:<sha256>`; empty without bytes or while pixels are in memory.
         sha256: SHA-256 of the bytes at `uri`; empty while they have not been read.
         size_bytes: Length of the bytes at `uri`; 0 while unknown.
