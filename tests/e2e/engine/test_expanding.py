@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +75,17 @@ async def test_rejected_parts_of_an_item_are_retried_and_no_others(engine: Engin
     assert {attempt.generation for attempt in await engine.attempts(job.id, "split")} == {1}
     results = await engine.client.get_results(job.id)
     assert results.nodes["count"].value == {"count": 20}
+
+
+async def test_an_op_that_makes_several_items_of_one_says_so_at_every_door(engine: Engine) -> None:
+    ops = {op.name: op.expands for op in await engine.client.list_ops()}
+    assert (ops["tests.split@1"], ops["tests.admit@1"], ops["debug.noop@1"]) == (True, False, False)
+    answer = await engine.http.get("/api/v1/ops/tests.split")
+    assert answer.json()["expands"] is True
+    command = (sys.executable, "-m", "pixloom.cli", "--server", engine.stack.grpc_address, "ops", "show", "tests.split")
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    shown, _ = await process.communicate()
+    assert "may make several items of one" in shown.decode()
 
 
 async def test_a_part_that_takes_its_process_down_costs_only_itself(engine: Engine) -> None:
