@@ -7,6 +7,8 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
+import orjson
 import pytest
 
 if TYPE_CHECKING:
@@ -32,6 +34,21 @@ async def counts(engine: Engine, job_id: str, name: str) -> tuple[int, int, int]
     found = (node.items.ok, node.items.filtered, node.items.rejected)
     assert found == (states["OK"], states["FILTERED"], states["REJECTED"])
     return found
+
+
+async def store_fused(engine: Engine, job_id: str) -> None:
+    """Give a job of three stages the plan of a planner that fuses whatever is behind an op that expands."""
+    connection = await asyncpg.connect(engine.stack.wiring.database_url)
+    try:
+        plan = orjson.loads(await connection.fetchval("SELECT plan FROM pixloom.job WHERE id = $1", job_id))
+        for node in plan["nodes"]:
+            del node["expands"]
+            node["stage"] = min(node["stage"], 1)
+        last = plan["stages"].pop()
+        plan["stages"][-1]["nodes"] += last["nodes"]
+        await connection.execute("UPDATE pixloom.job SET plan = $2 WHERE id = $1", job_id, orjson.dumps(plan))
+    finally:
+        await connection.close()
 
 
 async def test_rejected_parts_of_an_item_are_retried_and_no_others(engine: Engine, tmp_path: Path) -> None:
@@ -101,6 +118,40 @@ async def test_a_part_that_takes_its_process_down_costs_only_itself(engine: Engi
     assert await counts(engine, job.id, "after") == (7, 0, 0)
     rejected = [(item.key, item.reason) for item in await engine.items(job.id, "crash") if item.reason]
     assert rejected == [("0-3", "CRASHED")]
+
+
+async def test_a_job_whose_stored_plan_has_such_an_op_inside_a_stage_runs_as_it_was_cut(
+    engine: Engine, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    job = await engine.submit(
+        numbers(3),
+        step("tests.split", "split", behind="numbers", params={"into": 4}),
+        step(
+            "tests.admit",
+            "admit",
+            behind="split",
+            params={"path": str(tmp_path / "open"), "late": ["1-2"], "log": str(log)},
+        ),
+        start=False,
+    )
+    await store_fused(engine, job.id)
+    await engine.stack.wait_replaced("scheduler", engine.stack.kill("scheduler"))
+    await engine.stack.wait_ready()
+    await engine.client.start_job(job.id)
+    ended = await engine.finish(job.id)
+    assert (ended.state, ended.items.ok, ended.items.rejected) == ("COMPLETED", 11, 1)
+    stages = {attempt.task for name in ("split", "admit") for attempt in await engine.attempts(job.id, name)}
+    assert len(stages) == 1
+    nodes = {node.id: (node.items.ok, node.items.rejected) for node in await engine.nodes(job.id)}
+    assert nodes == {"numbers": (3, 0), "split": (12, 0), "admit": (11, 1)}
+
+    # What was rejected is not among what its task read, so it stays as it is.
+    (tmp_path / "open").touch()
+    await engine.client.retry_job(job.id)
+    again = await engine.finish(job.id)
+    assert (again.state, again.generation, again.items.ok, again.items.rejected) == ("COMPLETED", 2, 11, 1)
+    assert sorted(log.read_text().split()) == [f"{number}-{part}" for number in range(3) for part in range(4)]
 
 
 async def test_an_item_of_which_a_part_cannot_be_stored_is_rejected_and_retried_itself(
