@@ -41,6 +41,11 @@ class LiveJob:
     is_gone: bool = False
     lease_watch: float = 0.0
 
+    def forget_unwritten(self) -> None:
+        """Forget what was made for a transaction that did not happen."""
+        self.pending.clear()
+        self.node_records.clear()
+
     def announce(self) -> None:
         """Wake everybody who waits for news."""
         news, self.news = self.news, asyncio.Event()

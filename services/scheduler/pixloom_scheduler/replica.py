@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import traceback
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -298,9 +297,7 @@ class Replica:
             work.done.set_exception(error)
             return
         except Exception as error:
-            # As short as it can be: of a deep recursion a whole account would outlast the lease.
-            where = "".join(traceback.format_exception(error, limit=-4))
-            self._log.error("event_not_applied", job=work.job_id, what=type(work.event).__name__, where=where)
+            self._log.error("event_not_applied", **work.account_of(error))
             raise BadRowError(f"{type(error).__name__} in job {work.job_id}") from error
         _, all_changes = step.touched.setdefault(work.job_id, (live, []))
         all_changes.extend(changes)
@@ -370,7 +367,7 @@ class Replica:
             for live in [work.live for work in own_works if work.new is not None and work.live is not None]:
                 run = live.run
                 live.run = type(run).of(job_id, run.partition, run.plan, priority=run.priority)
-                live.pending.clear()
+                live.forget_unwritten()
             try:
                 for work in own_works:
                     if not work.done.done():
@@ -432,7 +429,7 @@ class Replica:
         # Sessions know leases by number, so that a number must not come to mean another lease.
         loaded.run.next_lease = old.run.next_lease
         old.header, old.run, old.committed_seq = loaded.header, loaded.run, loaded.run.seq
-        old.pending.clear()
+        old.forget_unwritten()
         self.jobs[job_id] = old
         keep_leases(old, leases)
         # Last, as a stage whose lease was kept is released, and its other tasks are to be offered.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -84,6 +85,12 @@ class Work:
         """Tell whoever waits that it does not fit the job's state."""
         detail = f"job {self.job_id} is {error.state}: it is not possible to {error.wanted} it now"
         self.done.set_exception(StateConflictError(detail, metadata={"state": str(error.state)}))
+
+    def account_of(self, error: Exception) -> dict[str, str]:
+        """Return what a log says of an error while the event was worked out."""
+        # As short as it can be: of a deep recursion a whole account would outlast the lease.
+        where = "".join(traceback.format_exception(error, limit=-4))
+        return {"job": self.job_id, "what": type(self.event).__name__, "where": where}
 
 
 @dataclass(slots=True)

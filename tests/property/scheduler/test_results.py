@@ -41,7 +41,10 @@ def ordinary(draw: st.DrawFn) -> pb.TaskResult:
 def altered(draw: st.DrawFn) -> pb.TaskResult:
     """An ordinary result with anything else about it."""
     result = draw(ordinary())
-    for name in draw(st.sets(st.sampled_from(["outcome", "start_time", "end_time", "counts", "output"]), max_size=2)):
+    left_out: Any = draw(
+        st.sets(st.sampled_from(["outcome", "start_time", "end_time", "counts", "output"]), max_size=2)
+    )
+    for name in left_out:
         result.ClearField(name)
     if draw(st.booleans()):
         result.outcome = draw(st.sampled_from(OUTCOMES))

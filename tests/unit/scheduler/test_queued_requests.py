@@ -27,7 +27,7 @@ async def world():
     replica, journal, _ = make(SteppingClock())
     anything: Any = None
     submissions = Submissions(
-        replica=replica, definitions=anything, reader=anything, catalogue=anything, clock=anything, new_id=anything
+        replica=replica, definitions=anything, reader=anything, planning=anything, clock=anything, new_id=anything
     )
     task = asyncio.create_task(replica.run())
     yield submissions, journal
