@@ -51,12 +51,9 @@ if TYPE_CHECKING:
 __all__ = ["Effects", "JobLoader", "Replica"]
 
 MAX_ROWS: Final = 5000
-STEP_S: Final = 0.008
-"""Time after which a step takes no further event, so that the loop stays free for streams and lease renewals."""
-
+STEP_S: Final = 0.008  # a step takes no further event then, so that the loop is free for streams and lease renewals
 MAX_QUEUE: Final = 20_000
-KEEP_ENDED: Final = 512
-"""Ended jobs kept in memory for those who are about to ask for them."""
+KEEP_ENDED: Final = 512  # ended jobs, in memory for those who are about to ask for them
 
 
 class Replica:

@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pixloom.graph.plan import StageKind
 from pixloom.v1 import executor_pb2 as pb
 from pixloom.v1 import job_pb2
 from pixloom_scheduler.core.model import ShardTable
@@ -20,7 +21,7 @@ REASONS = st.dictionaries(st.sampled_from(["BLURRED", "NOT_AN_IMAGE"]), st.integ
 def stage_of(nodes: int) -> Any:
     shards = ShardTable()
     shards.extend(0, 0, 40, 10)
-    return SimpleNamespace(plan=SimpleNamespace(nodes=tuple(range(nodes))), shards=shards)
+    return SimpleNamespace(plan=SimpleNamespace(nodes=tuple(range(nodes)), kind=StageKind.MAPPED), shards=shards)
 
 
 @st.composite
