@@ -307,7 +307,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "who lost a partition has its old jobs when it comes back",
-        SCHEDULER + "replica:Replica._drop",
+        SCHEDULER + "replica:Replica._let_go",
         "del self.jobs[live.header.id]",
         "pass",
         {"replicas": 2, "scheduler_freeze": 0.3, "scheduler_leave": 0.3, "child_fail": 0.2},
