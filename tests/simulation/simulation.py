@@ -78,13 +78,13 @@ def _quiet_logs(lines: list[str]) -> Iterator[None]:
         structlog.configure(**before)
 
 
-def run_seed(seed: int, *, is_verbose: bool = False, faults: Faults | None = None) -> Outcome:
-    """Run one seed and return what became of it."""
+def run_seed(seed: int, *, is_verbose: bool = False, faults: Faults | None = None, storm_s: float = STORM_S) -> Outcome:
+    """Run one seed, with a storm of so many seconds, and return what became of it."""
     loop = VirtualLoop()
     gc.disable()
     with _quiet_logs([]):
         try:
-            return loop.run_until_complete(_run(seed, is_verbose=is_verbose, faults=faults))
+            return loop.run_until_complete(_run(seed, is_verbose=is_verbose, faults=faults, storm_s=storm_s))
         finally:
             _close(loop)
             gc.enable()
@@ -103,7 +103,7 @@ def _close(loop: VirtualLoop) -> None:
     loop.close()
 
 
-async def _run(seed: int, *, is_verbose: bool, faults: Faults | None) -> Outcome:
+async def _run(seed: int, *, is_verbose: bool, faults: Faults | None, storm_s: float) -> Outcome:
     world = World(seed, is_verbose=is_verbose)
     world.loop.set_exception_handler(lambda _, context: _unexpected(world, context))
     database = SimulatedDatabase(world)
@@ -116,7 +116,7 @@ async def _run(seed: int, *, is_verbose: bool, faults: Faults | None) -> Outcome
     world.every_50_steps.append(lambda: invariants.look(storm.serving()))
     world.every_50_steps.append(storm.look)
     client = Client(world, database, storm.serving)
-    scenario = asyncio.create_task(_play(world, storm, client, invariants))
+    scenario = asyncio.create_task(_play(world, storm, client, invariants, storm_s=storm_s))
     stopped = asyncio.create_task(world.stopped())
     try:
         await asyncio.wait([scenario, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -147,10 +147,10 @@ def _unexpected(world: World, context: dict[str, Any]) -> None:
     world.violate("nothing fails unseen", f"{context.get('message')}: {error!r} {text}")
 
 
-async def _play(world: World, storm: Storm, client: Client, invariants: Invariants) -> None:
+async def _play(world: World, storm: Storm, client: Client, invariants: Invariants, *, storm_s: float) -> None:
     storm.start()
     client.start(world.rng.randint(2, 6), commands=storm.faults.commands)
-    await asyncio.sleep(STORM_S)
+    await asyncio.sleep(storm_s)
     storm.count_ended()
     await storm.calm_down()
     end = world.loop.time() + CALM_S
