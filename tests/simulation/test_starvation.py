@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-
-import pytest
+from typing import TYPE_CHECKING
 
 import tests.simulation.faults
 from tests.simulation.faults import Faults
 from tests.simulation.mutants import Mutant, planted
 from tests.simulation.simulation import Outcome, run_seed
+
+if TYPE_CHECKING:
+    import pytest
 
 STEP_S = 0.07
 """Time that each callback takes: what a scheduler does in a few milliseconds takes it some seconds."""
