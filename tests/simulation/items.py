@@ -40,13 +40,17 @@ def page_items(job: str, stage: int, page: int) -> list[str]:
 
 def manifest_of(ids: Iterable[str]) -> item_pb2.Manifest:
     """Return a manifest that carries ids."""
-    listed = list(ids)
-    return item_pb2.Manifest(count=len(listed), inline=",".join(listed).encode()) if listed else item_pb2.Manifest()
+    items = item_pb2.ItemBatch(items=[item_pb2.Item(key=each) for each in ids])
+    return (
+        item_pb2.Manifest(count=len(items.items), inline=items.SerializeToString())
+        if items.items
+        else item_pb2.Manifest()
+    )
 
 
 def read_ids(manifest: item_pb2.Manifest) -> list[str]:
     """Return the ids that a manifest carries."""
-    return manifest.inline.decode().split(",") if manifest.count else []
+    return [item.key for item in item_pb2.ItemBatch.FromString(manifest.inline).items]
 
 
 def slice_ids(part: item_pb2.InputSlice) -> list[str]:
