@@ -373,7 +373,7 @@ async def test_children_that_die_before_they_work_lose_their_batch_and_keep_nobo
     shutil.rmtree(scratch)
     scratch.touch()  # so that no child can make its folder
     results = await run(pool, batch([call("debug.crash")], tasks=3))
-    assert {(result.outcome, result.reason) for result in results} == {(LOST, "CRASHED")}
+    assert [result.outcome for result in results] == [LOST] * 3
     await log.says("child did not start to work")
     scratch.unlink()
     scratch.mkdir()
