@@ -23,8 +23,7 @@ SEEDS = range(3)
 
 def starved() -> list[Outcome]:
     """Run seeds in which both schedulers are slow nearly all the time."""
-    faults = {"replicas": 2, "scheduler_starve": 4.0}
-    return [run_seed(seed, faults=Faults(**faults), storm_s=STORM_S) for seed in SEEDS]
+    return [run_seed(seed, faults=Faults(replicas=2, scheduler_starve=4.0), storm_s=STORM_S) for seed in SEEDS]
 
 
 def test_starved_schedulers_get_on_and_leave_one_another_what_they_own(monkeypatch: pytest.MonkeyPatch) -> None:
