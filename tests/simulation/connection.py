@@ -289,6 +289,7 @@ class SimulatedConnection:
             if isinstance(value, datetime) and value.tzinfo is None:
                 raise asyncpg.DataError(f"invalid input for {name}: can't subtract offset-naive datetimes")
         if self._database.refuses(row):
+            self._database.refused.add(row["job_id"])
             raise asyncpg.DataError("the server refuses this value")
 
     def _transaction(self) -> Commit:

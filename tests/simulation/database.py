@@ -107,6 +107,7 @@ class SimulatedDatabase:
         is_down: Whether it answers nobody.
         incarnation: Changes when it was restored.
         refuses: Tells whether a row holds something that the server refuses.
+        refused: Jobs of which it has refused a row.
         fault_rate: How often a statement breaks the connection.
         unknown_rate: How often COMMIT goes unanswered.
     """
@@ -120,6 +121,7 @@ class SimulatedDatabase:
         self.incarnation = uuid.UUID(int=world.rng.getrandbits(128))
         self.token_key = world.rng.randbytes(32)
         self.refuses: Callable[[dict[str, Any]], bool] = lambda _: False
+        self.refused: set[str] = set()
         self.fault_rate = 0.0
         self.unknown_rate = 0.0
         self.replicas: dict[str, Replica] = {}

@@ -328,6 +328,9 @@ class Invariants:
             run = loaded.run
             if not run.state.is_terminal or tables.jobs[job_id]["end_time"] is None:
                 self._world.violate("every job ends", f"job {job_id[-4:]} is {run.state}")
+            is_refused = job_id in self._database.refused
+            if run.failure is not None and run.failure[0] == "INTERNAL" and not is_refused:
+                self._world.violate("no job fails by a mistake of ours", f"job {job_id[-4:]}: {run.failure[1]}")
                 continue
             if any(not node.state.is_terminal for node in run.nodes):
                 self._world.violate("a job is terminal if and only if all its nodes are", job_id[-4:])
