@@ -1,8 +1,9 @@
-"""The framing of PostgreSQL's protocol, as far as it takes to cut a connection at a COMMIT.
+"""The framing of PostgreSQL's protocol, as far as it takes to cut a connection at a commit.
 
 The first message of a client has a length and no type (StartupMessage); each later one has a type of one byte and a
-length that counts itself (PostgreSQL manual, "Message Flow" and "Message Formats"). asyncpg ends a transaction with a
-simple query: type `Q` and the text `COMMIT;`.
+length that counts itself (PostgreSQL manual, "Message Flow" and "Message Formats"). asyncpg begins and ends a
+transaction with a simple query: type `Q` and the text `BEGIN;` or `COMMIT;`. A statement that is prepared (`P`: its name
+and its text) and bound (`B`: the name of a portal, then that of the statement) outside a transaction commits by itself.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ __all__ = ["CommitCutter", "MessageSplitter", "Moment"]
 
 
 class Moment(StrEnum):
-    """When a COMMIT is cut off."""
+    """When a commit is cut off."""
 
     BEFORE = "before"  # the server never hears of it and rolls back
     WITHIN = "within"  # half of the message arrives: the server rolls back
@@ -59,20 +60,24 @@ class MessageSplitter:
 
 
 class CommitCutter:
-    """Cuts the connections of a client at their COMMITs.
+    """Cuts the connections of a client at their commits.
 
     Args:
-        decide: Called at each COMMIT; returns when to cut, or None to let it pass.
+        decide: Called at each commit; returns when to cut, or None to let it pass.
+        alone: Text of the statements that count as commits where they are bound outside a transaction.
     """
 
-    def __init__(self, decide: Callable[[], Moment | None]) -> None:
+    def __init__(self, decide: Callable[[], Moment | None], *, alone: bytes = b"SET commit_seq") -> None:
         self._decide = decide
+        self._alone = alone
+        self._names: set[bytes] = set()
+        self._is_inside = False
         self._splitter = MessageSplitter()
 
     def client_sent(self, data: bytes) -> None:
-        """Cut at a COMMIT that is to be cut."""
+        """Cut at a commit that is to be cut."""
         for kind, body, begin in self._splitter.split(data):
-            if kind != ord("Q") or not body.upper().startswith(b"COMMIT"):
+            if not self._is_commit(kind, body):
                 continue
             moment = self._decide()
             before = data[: max(begin, 0)]
@@ -82,3 +87,19 @@ class CommitCutter:
                 raise Cut(data[: max(begin, 0) + 3])
             if moment is Moment.AFTER:
                 raise Cut(data, await_answer=True)
+
+    def _is_commit(self, kind: int, body: bytes) -> bool:
+        match chr(kind):
+            case "Q":
+                word = body.upper()
+                is_commit = word.startswith(b"COMMIT")
+                if is_commit or word.startswith((b"BEGIN", b"ROLLBACK")):
+                    self._is_inside = word.startswith(b"BEGIN")
+                return is_commit
+            case "P":
+                name, _, text = body.partition(b"\0")
+                if self._alone in text:
+                    self._names.add(name)
+            case "B":
+                return not self._is_inside and body.split(b"\0", 2)[1] in self._names
+        return False

@@ -98,6 +98,9 @@ class SimulatedConnection:
     async def begin(self) -> None:
         """Send BEGIN."""
         await self.trip()
+        self._begin()
+
+    def _begin(self) -> None:
         self._open = self._new()
         self._transactions += 1
         self._world.after(self._timeout_s, self._time_out, self._transactions)
@@ -140,6 +143,18 @@ class SimulatedConnection:
         self._database.release(self)
         await self.trip()
 
+    async def _alone(self, text: str, *args: Any) -> list[Any]:
+        """Run the statement that fences outside a transaction: it is one by itself, and its answer may be lost as well."""
+        self._begin()
+        try:
+            fenced = await self._first(text, *args)
+        except asyncpg.PostgresError:
+            self._open = None
+            self._database.release(self)
+            raise
+        await self.commit()
+        return fenced
+
     # -- Statements -----------------------------------------------------------------------------------------------
 
     async def fetch(self, query: str, *args: Any) -> list[Any]:
@@ -147,7 +162,7 @@ class SimulatedConnection:
         await self.trip()
         text = _SPACE.sub(" ", query).strip()
         if text.startswith("WITH fenced AS ( UPDATE pixloom.partition p SET commit_seq"):
-            return await self._first(text, *args)
+            return await (self._first(text, *args) if self._open is not None else self._alone(text, *args))
         if text.startswith("UPDATE pixloom.partition p SET owner"):
             return self._take(text, *args)
         partitions = self._database.tables.partitions

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
@@ -14,7 +14,7 @@ from tests.faults.postgres_messages import CommitCutter, MessageSplitter, Moment
 from tests.faults.proxy import FaultProxy, Side
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 
 @pytest.fixture
@@ -115,9 +115,21 @@ def test_messages_are_found_however_the_bytes_are_cut() -> None:
         assert stream[found[-1][2]] == ord("Q")
 
 
+async def insert_in_a_transaction(connection: Any) -> None:
+    transaction = connection.transaction()
+    await transaction.start()
+    await connection.execute("INSERT INTO t VALUES (1)")
+    await transaction.commit()
+
+
+async def insert_alone(connection: Any) -> None:
+    await connection.fetch("INSERT INTO t VALUES ($1) RETURNING a", 1)
+
+
+@pytest.mark.parametrize("insert", [insert_in_a_transaction, insert_alone])
 @pytest.mark.parametrize(("moment", "rows"), [(Moment.BEFORE, 0), (Moment.WITHIN, 0), (Moment.AFTER, 1), (None, 1)])
 async def test_a_commit_takes_effect_only_if_it_was_cut_after_it(
-    database_url: str, moment: Moment | None, rows: int
+    database_url: str, moment: Moment | None, rows: int, insert: Callable[[Any], Awaitable[None]]
 ) -> None:
     from pathlib import Path
     from urllib.parse import parse_qs, urlsplit
@@ -126,18 +138,15 @@ async def test_a_commit_takes_effect_only_if_it_was_cut_after_it(
     query = parse_qs(parts.query)
     direct = await asyncpg.connect(database_url)
     await direct.execute("CREATE TABLE t (a int)")
-    async with FaultProxy(make_filter=lambda: CommitCutter(lambda: moment)) as proxy:
+    async with FaultProxy(make_filter=lambda: CommitCutter(lambda: moment, alone=b"INSERT INTO t")) as proxy:
         proxy.aim(Path(query["host"][0]) / f".s.PGSQL.{query['port'][0]}")
         url = f"postgresql://{parts.username}:{parts.password}@127.0.0.1:{proxy.port}{parts.path}"
         connection = await asyncpg.connect(url)
-        transaction = connection.transaction()
-        await transaction.start()
-        await connection.execute("INSERT INTO t VALUES (1)")
         if moment is None:
-            await transaction.commit()
+            await insert(connection)
         else:
             with pytest.raises((asyncpg.ConnectionDoesNotExistError, ConnectionResetError)):
-                await transaction.commit()
+                await insert(connection)
         assert proxy.cuts == (moment is not None)
         connection.terminate()
     async with asyncio.timeout(60):

@@ -1,8 +1,10 @@
 """The group commit: one connection, one transaction at a time, fenced by epoch and commit number.
 
 The first statement of each transaction updates the partitions it writes to, and only where epoch and commit number are
-the expected ones; it carries most of what is written too, as each further statement would cost a journey. The row locks make a takeover wait for it; the number makes an unknown commit decidable. When the
-connection breaks with COMMIT under way, the identical batch is sent again on a new one: if the fence then finds no
+the expected ones; it carries most of what is written too, as each further statement would cost a journey. A batch of one
+partition that it carries whole is a transaction by itself: without the fence it writes nothing, and BEGIN and COMMIT
+would be two journeys more. The row locks make a takeover wait for it; the number makes an unknown commit decidable. When
+the connection breaks with a commit under way, the identical batch is sent again on a new one: if the fence then finds no
 row, the partition row tells which of three things happened. Same epoch and our number: it was committed. Another
 epoch: somebody took over. A lower number: Postgres lost commits.
 """
@@ -164,26 +166,32 @@ class Committer:
         if self._connection is None or self._connection.is_closed():
             self._connection = await self._connect()
         connection = self._connection
-        ids = sorted(batch.stamps)
+        if _is_one_statement(batch):
+            reach("commit.before")
+            fenced = await self._first(connection, batch)
+            read_at = asyncio.get_running_loop().time()
+            if not fenced:
+                return await self._judge(connection, batch)
+        else:
+            fenced, read_at = await self._transact(connection, batch)
+            if len(fenced) != len(batch.stamps):
+                return await self._judge(connection, batch)
+        reach("commit.after")
+        return float(fenced[0][1]) + asyncio.get_running_loop().time() - read_at
+
+    async def _transact(self, connection: asyncpg.Connection[Any], batch: Batch) -> tuple[list[Any], float]:
+        """Commit a batch that takes several statements, or nothing of it if not all of its partitions are ours.
+
+        Returns:
+            The partitions that are ours with the database's time, and when that was read by the loop's.
+        """
         transaction = connection.transaction()
         await transaction.start()
         try:
-            inline = batch.rows if len(batch.rows) <= MOST_INLINE_ROWS else []
-            # A statement does not see the jobs that it inserts itself.
-            endings = [] if batch.jobs else list(batch.endings.values())
-            fenced = await connection.fetch(
-                FIRST,
-                ids,
-                [batch.stamps[i].epoch for i in ids],
-                [batch.stamps[i].seq for i in ids],
-                timedelta(seconds=batch.lease_s or self._lease_s),
-                *row_columns(inline),
-                *([getattr(node, column) for node in batch.nodes] for column in NODE_TYPES),
-                *([getattr(ending, column) for ending in endings] for column in END_TYPES),
-            )
+            fenced = await self._first(connection, batch)
             read_at = asyncio.get_running_loop().time()
-            if len(fenced) == len(ids):
-                await self._write(connection, batch, rows=[] if inline else batch.rows)
+            if len(fenced) == len(batch.stamps):
+                await self._write(connection, batch)
         except BaseException as error:
             if not connection.is_closed():
                 await transaction.rollback()
@@ -192,16 +200,34 @@ class Committer:
                 if repeated:
                     raise RepeatedRequestError(repeated) from error
             raise
-        if len(fenced) != len(ids):
+        if len(fenced) != len(batch.stamps):
             await transaction.rollback()
-            return await self._judge(connection, batch, ids)
+            return fenced, read_at
         reach("commit.before")
         await transaction.commit()
-        reach("commit.after")
-        return float(fenced[0][1]) + asyncio.get_running_loop().time() - read_at
+        return fenced, read_at
 
-    async def _judge(self, connection: asyncpg.Connection[Any], batch: Batch, ids: list[int]) -> float:
+    async def _first(self, connection: asyncpg.Connection[Any], batch: Batch) -> list[Any]:
+        """Run the first statement of a batch."""
+        ids = sorted(batch.stamps)
+        inline = batch.rows if len(batch.rows) <= MOST_INLINE_ROWS else []
+        # A statement does not see the jobs that it inserts itself.
+        endings = [] if batch.jobs else list(batch.endings.values())
+        fenced: list[Any] = await connection.fetch(
+            FIRST,
+            ids,
+            [batch.stamps[i].epoch for i in ids],
+            [batch.stamps[i].seq for i in ids],
+            timedelta(seconds=batch.lease_s or self._lease_s),
+            *row_columns(inline),
+            *([getattr(node, column) for node in batch.nodes] for column in NODE_TYPES),
+            *([getattr(ending, column) for ending in endings] for column in END_TYPES),
+        )
+        return fenced
+
+    async def _judge(self, connection: asyncpg.Connection[Any], batch: Batch) -> float:
         """Tell what became of a batch whose fence did not hold."""
+        ids = sorted(batch.stamps)
         standing = {row["id"]: (row["epoch"], row["commit_seq"]) for row in await connection.fetch(_STANDING, ids)}
         foreign = frozenset(i for i in ids if standing[i][0] != batch.stamps[i].epoch)
         if foreign:
@@ -220,7 +246,7 @@ class Committer:
         known = {(row["project"], row["request_id"]) for row in rows}
         return frozenset(header.id for header in headers if (header.project, header.request_id) in known)
 
-    async def _write(self, connection: asyncpg.Connection[Any], batch: Batch, *, rows: list[tuple[Any, ...]]) -> None:
+    async def _write(self, connection: asyncpg.Connection[Any], batch: Batch) -> None:
         """Write what the first statement could not carry, among it journal rows that are too many for it."""
         if batch.jobs:
             await connection.copy_records_to_table(
@@ -231,8 +257,10 @@ class Committer:
                 await connection.execute(
                     END_NEW_JOBS, *([getattr(ending, column) for ending in endings] for column in END_TYPES)
                 )
-        if rows:
-            await connection.copy_records_to_table("journal", schema_name="pixloom", records=rows, columns=COLUMNS)
+        if len(batch.rows) > MOST_INLINE_ROWS:
+            await connection.copy_records_to_table(
+                "journal", schema_name="pixloom", records=batch.rows, columns=COLUMNS
+            )
         if batch.revisions:
             await write_revisions(connection, batch.revisions)
         if batch.replans:
@@ -248,3 +276,12 @@ class Committer:
         connection, self._connection = self._connection, None
         if connection is not None and not connection.is_closed():
             await connection.close()
+
+
+def _is_one_statement(batch: Batch) -> bool:
+    """Return whether the first statement of a batch writes all of it or nothing.
+
+    With several partitions it could be ours to write to some of them only, and would raise the numbers of those.
+    """
+    further = batch.jobs or batch.revisions or batch.replans or len(batch.rows) > MOST_INLINE_ROWS
+    return len(batch.stamps) == 1 and not further
