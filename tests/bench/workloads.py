@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import statistics
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -85,6 +86,19 @@ class Bench:
             used[part] = sum(sum(process.cpu_times()[:2]) for process in (top, *top.children(recursive=True)))
         return used
 
+    def cpu_of(self, before: dict[str, float], units: int) -> Figures:
+        """Return what a unit of work has taken of the processors since `before`, and how many that allows a second.
+
+        Args:
+            before: What `cpu_s` gave.
+            units: Number of units since then.
+        """
+        used = {part: seconds - before.get(part, 0.0) for part, seconds in self.cpu_s().items()}
+        return {
+            "cpu_us": {part: round(1e6 * seconds / units) for part, seconds in used.items()},
+            "cores_allow_per_s": round((os.cpu_count() or 1) * units / sum(used.values())),
+        }
+
     async def commits(self) -> list[int]:
         """Return the number of commits so far of each partition."""
         connection = await asyncpg.connect(self.stack.wiring.database_url)
@@ -101,9 +115,16 @@ class Bench:
 
 async def fan_out(bench: Bench, tasks: int = 10_000) -> Figures:
     """Tasks a second of a wide fan-out, each item a task of its own, with one op after all of them."""
-    seconds = await bench.repeat(documents.fan_out(tasks))
-    rates = [tasks / each for each in seconds]
-    return {"tasks": tasks, "tasks_per_s": round(statistics.median(rates)), "runs": [round(rate) for rate in rates]}
+    await run_job(bench.channel, documents.fan_out(tasks))
+    before = bench.cpu_s()
+    rates = [tasks / (await run_job(bench.channel, documents.fan_out(tasks))).elapsed_s for _ in range(bench.runs)]
+    cpu = bench.cpu_of(before, tasks * bench.runs)
+    return {
+        "tasks": tasks,
+        "tasks_per_s": round(statistics.median(rates)),
+        "runs": [round(rate) for rate in rates],
+        **cpu,
+    }
 
 
 async def one_node(bench: Bench) -> Figures:
@@ -187,8 +208,12 @@ async def _in_turn(
 
 async def explicit_nodes(bench: Bench) -> Figures:
     """Nodes a second of 5,000 nodes in one document."""
-    seconds = await bench.repeat(documents.explicit_nodes(5000))
-    return {"nodes": 5002, "nodes_per_s": round(5002 / statistics.median(seconds))}
+    document = documents.explicit_nodes(5000)
+    await run_job(bench.channel, document)
+    before = bench.cpu_s()
+    seconds = [(await run_job(bench.channel, document)).elapsed_s for _ in range(bench.runs)]
+    cpu = bench.cpu_of(before, 5002 * bench.runs)
+    return {"nodes": 5002, "nodes_per_s": round(5002 / statistics.median(seconds)), **cpu}
 
 
 async def chain(bench: Bench) -> Figures:
@@ -216,17 +241,21 @@ async def diamonds(bench: Bench) -> Figures:
     document = documents.diamond()
     await run_job(bench.channel, document)
     rates: dict[Callable[..., Awaitable[object]], list[float]] = {run_small_job: [], run_job: []}
-    for _ in range(bench.runs):
-        for run, found in rates.items():
+    cpu: Figures = {}
+    for run, found in rates.items():
+        before = bench.cpu_s()
+        for _ in range(bench.runs):
             begin = time.perf_counter()
             await asyncio.gather(*(run(bench.channel, document) for _ in range(300)))
             found.append(300 / (time.perf_counter() - begin))
+        cpu = cpu or bench.cpu_of(before, 300 * bench.runs)
     rate = statistics.median(rates[run_small_job])
     return {
         "jobs": 300,
         "jobs_per_s": round(rate),
         "nodes_per_s": round(5 * rate),
         "watched_jobs_per_s": round(statistics.median(rates[run_job])),
+        **cpu,
     }
 
 
