@@ -279,17 +279,16 @@ async def behind_big(bench: Bench) -> Figures:
 
 
 async def idle(bench: Bench) -> Figures:
-    """Share of one core that an idle stack takes."""
+    """Share of one core that an idle stack takes, and each of its parts."""
     seconds = 60
-    processes: dict[int, psutil.Process] = {}
-    for part in bench.stack.parts:
-        top = psutil.Process(bench.stack.pid(part))
-        processes.update({process.pid: process for process in (top, *top.children(recursive=True))})
-    before = {pid: sum(process.cpu_times()[:2]) for pid, process in processes.items()}
+    before = bench.cpu_s()
     await asyncio.sleep(seconds)
-    after = {pid: sum(process.cpu_times()[:2]) for pid, process in processes.items() if process.is_running()}
-    used = sum(after[pid] - before[pid] for pid in after)
-    return {"seconds": seconds, "core_percent": round(100 * used / seconds, 2)}
+    used = {part: after - before.get(part, 0.0) for part, after in bench.cpu_s().items()}
+    return {
+        "seconds": seconds,
+        "core_percent": round(100 * sum(used.values()) / seconds, 2),
+        "parts_percent": {part: round(100 * each / seconds, 2) for part, each in used.items()},
+    }
 
 
 WORKLOADS: Final[dict[str, Callable[[Bench], Awaitable[Figures]]]] = {
