@@ -214,11 +214,17 @@ async def test_a_replica_that_dies_is_replaced_within_its_lease_and_a_second(mak
         await owner.replica.command(live.header.id, CancelRequested("enough"))
 
 
-async def test_a_replica_that_leaves_has_flushed_and_is_replaced_at_once(make: Callable[[str], Member]) -> None:
+async def two(make: Callable[[str], Member]) -> tuple[Member, Member]:
+    """Start two replicas and return them when each has its share."""
     first, second = make("a"), make("b")
     await first.start()
     await second.start()
     await until(lambda: levelled(first, second))
+    return first, second
+
+
+async def test_a_replica_that_leaves_has_flushed_and_is_replaced_at_once(make: Callable[[str], Member]) -> None:
+    first, second = await two(make)
     submitting = [asyncio.create_task(first.submit(number)) for number in range(40)]
     await asyncio.sleep(0)  # what is queued now is durable before anything is released
     await first.leave()
@@ -236,10 +242,7 @@ async def test_a_replica_that_leaves_has_flushed_and_is_replaced_at_once(make: C
 async def test_what_a_stopped_replica_writes_late_is_refused_and_it_joins_again(
     make: Callable[[str], Member], database_url: str
 ) -> None:
-    first, second = make("a"), make("b")
-    await first.start()
-    await second.start()
-    await until(lambda: levelled(first, second))
+    first, second = await two(make)
     live = await first.submit(1)
     # It stops: neither its loop nor its looks go on, and what it knows stays as it was.
     for task in first.tasks:
@@ -273,10 +276,7 @@ async def stop(member: Member) -> None:
 async def test_who_lost_its_partitions_stands_back_before_it_wants_its_share_again(
     make: Callable[[str], Member],
 ) -> None:
-    first, second = make("a"), make("b")
-    await first.start()
-    await second.start()
-    await until(lambda: levelled(first, second))
+    first, second = await two(make)
     await stop(first)
     await until(lambda: len(second.owned) == 16, within_s=LEASE_S + 1)
     first.tasks = [asyncio.create_task(first.replica.run()), asyncio.create_task(first.partitions.run())]
@@ -305,10 +305,7 @@ async def test_who_is_alone_does_not_stand_back(make: Callable[[str], Member]) -
 async def test_who_was_kept_from_looking_gives_the_others_as_much_time_as_it_lost(
     make: Callable[[str], Member],
 ) -> None:
-    first, second = make("a"), make("b")
-    await first.start()
-    await second.start()
-    await until(lambda: levelled(first, second))
+    first, second = await two(make)
     # The whole machine stands still until both leases have ended, and the second is the first to go on.
     await stop(first)
     await stop(second)
@@ -326,10 +323,7 @@ async def test_who_was_kept_from_looking_gives_the_others_as_much_time_as_it_los
 
 
 async def test_any_replica_tells_who_owns_a_partition(make: Callable[[str], Member]) -> None:
-    first, second = make("a"), make("b")
-    await first.start()
-    await second.start()
-    await until(lambda: levelled(first, second))
+    first, second = await two(make)
     for partition in range(16):
         owner = first if partition in first.owned else second
         expected = (f"{owner.name}:1", owner.replica.stamps[partition].epoch)
