@@ -12,6 +12,8 @@ from pixloom_scheduler.step import OWNER_CHANGED
 from pixloom_scheduler.views import job_view, node_view, timestamp
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pixloom_scheduler.clock import DatabaseClock
     from pixloom_scheduler.estimates import Estimates
     from pixloom_scheduler.journal.reader import Reader, StoredJob
@@ -112,6 +114,14 @@ class JobReads:
         now = self._clock.now()
         return job_view(live, now, left_s=self._estimates.of(live.run, now=now).left_s)
 
+    def snapshot(self, live: LiveJob) -> job_pb2.JobSnapshot:
+        """Return a job in memory with its nodes."""
+        now = self._clock.now()
+        outlook = self._estimates.of(live.run, now=now)
+        return job_pb2.JobSnapshot(
+            job=job_view(live, now, left_s=outlook.left_s), nodes=self._nodes(live, now, outlook.stages_s)
+        )
+
     def view_stored(self, stored: StoredJob) -> job_pb2.Job:
         """Return a job as the database has it; one that still runs shows what its row says."""
         if stored.record is not None:
@@ -153,9 +163,18 @@ class JobReads:
     def live_nodes(self, live: LiveJob) -> list[job_pb2.Node]:
         """Return the nodes of a job in memory."""
         now = self._clock.now()
+        return self._nodes(live, now, self._estimates.of(live.run, now=now).stages_s)
+
+    def _nodes(self, live: LiveJob, now: float, expected: Mapping[int, float]) -> list[job_pb2.Node]:
+        """Return the nodes of a job in memory.
+
+        Args:
+            live: The job.
+            now: Seconds on the database's clock.
+            expected: Seconds that stages are expected to take from their start.
+        """
         run = live.run
         waiting = self._waiting.of(live, now=now)
-        expected = self._estimates.of(run, now=now).stages_s
         nodes = []
         for index, node in enumerate(run.nodes):
             record = live.node_records.get(index)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from pixloom.artifacts import open_store
 from pixloom_executor.chain import ChainRunner
-from pixloom_executor.children.frames import LENGTH, ResultFrame, RunFrame
+from pixloom_executor.children.connection import ChildConnection
+from pixloom_executor.children.frames import ResultFrame, RunFrame
 from pixloom_executor.children.isolation import limit_resources, reset_signals
 from pixloom_executor.marker import PageMarker
 
@@ -27,6 +28,8 @@ EXIT_OUT_OF_MEMORY: Final = 77
 _FLUSH_RESULTS: Final = 64
 # Every flush costs a sync of its files, a report and a commit; a batch is meant to last about this long.
 _FLUSH_NS: Final = 400_000_000
+_QUICK_NS: Final = 1_000_000
+_MOST_KNOWN: Final = 1024
 
 
 def serve(*, connection: socket.socket, page: mmap.mmap, settings: ChildSettings, registry: Registry) -> None:
@@ -45,9 +48,10 @@ def serve(*, connection: socket.socket, page: mmap.mmap, settings: ChildSettings
         scratch_dir=scratch,
         marker=marker,
     )
+    work = _Work(ChildConnection(connection), runner, marker)
     try:
-        while (data := _receive(connection)) is not None:
-            _run(RunFrame.decode(data), connection, runner, marker)
+        while work.run_next():
+            pass
     except MemoryError:
         os._exit(EXIT_OUT_OF_MEMORY)
     finally:
@@ -55,40 +59,57 @@ def serve(*, connection: socket.socket, page: mmap.mmap, settings: ChildSettings
         scratch.rmdir()
 
 
-def _run(frame: RunFrame, connection: socket.socket, runner: ChainRunner, marker: PageMarker) -> None:
-    batch, number = frame.batch, frame.number
-    results: list[bytes] = []
-    flushed_ns = time.monotonic_ns()
-    for place, task in enumerate(batch.tasks):
-        # Published before it is asked: who ends the batch asks for a stop first and then looks what is running.
-        marker.begin_task(number, place)
-        if marker.stop_requested(number):
-            break
-        result = runner.run_task(
-            batch, task, alone=frame.alone.get(task.shard, ()), verdicts=frame.verdicts.get(task.shard, {})
-        )
-        results.append(result.SerializeToString())
-        is_due = len(results) >= _FLUSH_RESULTS or time.monotonic_ns() - flushed_ns > _FLUSH_NS
-        if is_due and place + 1 < len(batch.tasks):
-            connection.sendall(ResultFrame(number, results, sorted(runner.take_digests())).encode())
-            results = []
-            flushed_ns = time.monotonic_ns()
-    marker.end_batch()
-    connection.sendall(ResultFrame(number, results, sorted(runner.take_digests()), done=True).encode())
+class _Work:
+    """Takes batches one after another."""
 
+    def __init__(self, connection: ChildConnection, runner: ChainRunner, marker: PageMarker) -> None:
+        self._connection = connection
+        self._runner = runner
+        self._marker = marker
+        # Ops with their params, by how long the last batch with them took.
+        self._took_ns: dict[tuple[tuple[str, bytes], ...], int] = {}
 
-def _receive(connection: socket.socket) -> bytes | None:
-    head = _receive_exactly(connection, LENGTH.size)
-    return None if head is None else _receive_exactly(connection, LENGTH.unpack(head)[0])
+    def run_next(self) -> bool:
+        """Wait for a batch, run it and send its results; False if there are no more."""
+        data = self._connection.receive()
+        if data is None:
+            return False
+        frame = RunFrame.decode(data)
+        ops = tuple((call.op, call.params_json) for call in frame.batch.calls)
+        if self._took_ns.get(ops, _QUICK_NS) >= _QUICK_NS:
+            # Nobody knows how long this one takes: what is there goes out before.
+            self._connection.flush()
+        started_ns = time.monotonic_ns()
+        last = self._run(frame)
+        took_ns = time.monotonic_ns() - started_ns
+        if len(self._took_ns) >= _MOST_KNOWN:
+            self._took_ns.clear()
+        self._took_ns[ops] = took_ns
+        if took_ns < _QUICK_NS:
+            self._connection.hold(last)
+        else:
+            self._connection.send(last)
+        return True
 
-
-def _receive_exactly(connection: socket.socket, size: int) -> bytes | None:
-    buffer = bytearray(size)
-    view, place = memoryview(buffer), 0
-    while place < size:
-        received = connection.recv_into(view[place:])
-        if not received:
-            return None
-        place += received
-    view.release()
-    return bytes(buffer)
+    def _run(self, frame: RunFrame) -> ResultFrame:
+        """Run the tasks of a batch and return the last of their results; those before were sent."""
+        batch, number = frame.batch, frame.number
+        marker, runner = self._marker, self._runner
+        results: list[bytes] = []
+        flushed_ns = time.monotonic_ns()
+        for place, task in enumerate(batch.tasks):
+            # Published before it is asked: who ends the batch asks for a stop first and then looks what is running.
+            marker.begin_task(number, place)
+            if marker.stop_requested(number):
+                break
+            result = runner.run_task(
+                batch, task, alone=frame.alone.get(task.shard, ()), verdicts=frame.verdicts.get(task.shard, {})
+            )
+            results.append(result.SerializeToString())
+            is_due = len(results) >= _FLUSH_RESULTS or time.monotonic_ns() - flushed_ns > _FLUSH_NS
+            if is_due and place + 1 < len(batch.tasks):
+                self._connection.send(ResultFrame(number, results, sorted(runner.take_digests())))
+                results = []
+                flushed_ns = time.monotonic_ns()
+        marker.end_batch()
+        return ResultFrame(number, results, sorted(runner.take_digests()), done=True)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pixloom.graph.catalogue import OpSpec
+    from pixloom_executor.children.frames import RunFrame
 
 __all__ = ["ChildProcess", "ForkServer"]
 
@@ -49,6 +50,17 @@ class ChildProcess:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     page: mmap.mmap
+    _frames: list[bytes] = field(default_factory=list)
+
+    def send(self, frame: RunFrame) -> None:
+        """Send a batch, together with others that are sent before the event loop goes on."""
+        if not self._frames:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._frames.append(frame.encode())
+
+    def _flush(self) -> None:
+        frames, self._frames = self._frames, []
+        self.writer.write(b"".join(frames))
 
     def kill(self) -> None:
         """Kill it and whatever it has started."""

@@ -30,7 +30,9 @@ __all__ = ["Slot"]
 # A second batch is sent ahead only while batches are short: it must not wait behind a long one in the wrong slot.
 _SHORT_BATCH_S: Final = 1.5
 _LONG_TASK_S: Final = 0.6
-_URGENT_AHEAD: Final = 2
+_URGENT_AHEAD: Final = (2, 8)
+_AHEAD_S: Final = 0.004
+"""Urgent batches that are sent ahead: at least two, and more of them while they take about this long together."""
 _ASK_AGAIN_S: Final = 0.005
 _WATCH_S: Final = (0.02, 1.0)
 _RESPAWN_S: Final = (0.05, 2.0)
@@ -95,7 +97,8 @@ class Slot:
     @property
     def has_urgent_room(self) -> bool:
         """Whether another urgent batch may be submitted."""
-        return self.urgent_load < _URGENT_AHEAD
+        least, most = _URGENT_AHEAD
+        return self.urgent_load < max(least, min(most, int(_AHEAD_S / self._batch_s)))
 
     def submit(self, run: BatchRun) -> None:
         """Take a batch; it starts when those before it have ended, or have made way for it."""
@@ -224,7 +227,7 @@ class Slot:
     def _send(self, child: ChildProcess, run: BatchRun) -> None:
         self._number += 1
         run.sent_s, run.is_yielding = time.monotonic(), False
-        child.writer.write(run.frame(self._number).encode())
+        child.send(run.frame(self._number))
 
     async def _read(self, child: ChildProcess) -> bool:
         """Take results until the child's socket closes; return whether any came."""

@@ -14,7 +14,8 @@ from pixloom.sdk.op import Context, Item, Page, Reject, Retry, op, source
 
 __all__ = ["crash", "debug_range", "fail", "noop", "sleep"]
 
-_PAGE_ITEMS = 10_000
+_PAGE_ITEMS = (1_000, 10_000)
+"""The first page is short, so that work begins at once; each one behind is as long as all before it together."""
 _HUGE_BYTES = 1 << 45  # more than any address space limit that makes sense
 
 
@@ -28,7 +29,8 @@ def debug_range(
 ) -> Page:
     """Give items without bytes, named by their number."""
     first = int(cursor or 0)
-    end = min(count, first + _PAGE_ITEMS)
+    least, most = _PAGE_ITEMS
+    end = min(count, first + max(least, min(most, first)))
     items = [Item(key=str(number)) for number in range(first, end)]
     return Page(items, next_cursor=str(end) if end < count else None)
 

@@ -58,21 +58,30 @@ def read_result(stage: StageRun, message: executor_pb2.TaskResult) -> Result:
 
 
 def _read_ordinary(stage: StageRun, message: executor_pb2.TaskResult) -> Result | None:
-    """Read a result of a task all of whose items passed, which nearly all are; None for another one.
+    """Read a result of a task all of whose items passed, or that has none, which nearly all are; None for another one.
 
     Asking a message for its fields at once takes a fraction of the time of asking for each.
     """
-    # They come by their numbers: before these five there is room for shard and attempt alone, behind them for nothing.
-    last = message.ListFields()[-5:]
-    if [field for field, _ in last] != _ORDINARY:
+    # They come by their numbers: before these there is room for shard and attempt alone, behind them for nothing.
+    found = message.ListFields()
+    names = [field for field, _ in found]
+    output: executor_pb2.Manifest | None = None
+    if names[-5:] == _ORDINARY:
+        (_, outcome), (_, start), (_, end), (_, counts), (_, output) = found[-5:]
+    elif names[-4:] == _ORDINARY[:4]:
+        (_, outcome), (_, start), (_, end), (_, counts) = found[-4:]
+    else:
         return None
-    (_, outcome), (_, start), (_, end), (_, counts), (_, output) = last
-    count = output.count
+    count = output.count if output is not None else 0
+    tallies: tuple[NodeTally, ...] = ()
+    if output is None and any(node.ok for node in counts):
+        # A run without items counts itself.
+        tallies = tuple(NodeTally(ok=node.ok) for node in counts)
     if (
         outcome != job_pb2.ATTEMPT_OUTCOME_OK
         or len(counts) != len(stage.plan.nodes)
         or message.ByteSize() > MAX_PAYLOAD_BYTES
-        or any(node.ok != count or node.filtered or node.rejected for node in counts)
+        or any((node.ok != count and output is not None) or node.filtered or node.rejected for node in counts)
     ):
         return None
     return Result(
@@ -82,6 +91,7 @@ def _read_ordinary(stage: StageRun, message: executor_pb2.TaskResult) -> Result 
         start=_seconds(start),
         end=_seconds(end),
         items_out=count,
+        tallies=tallies,
         retryable=False,
         payload=executor_pb2.TaskResult(output=output).SerializeToString() if count else None,
     )
