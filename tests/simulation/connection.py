@@ -16,7 +16,7 @@ import asyncpg
 import orjson
 
 from pixloom_scheduler.journal.rows import COLUMNS
-from pixloom_scheduler.journal.statements import END_TYPES, NODE_TYPES
+from pixloom_scheduler.journal.statements import END_TYPES, JOB_TYPES, NODE_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -236,9 +236,6 @@ class SimulatedConnection:
             return "SELECT"
         if text.startswith("SET synchronous_commit"):
             return "SET"
-        if text.startswith("UPDATE pixloom.job j SET state"):
-            self._end_jobs(args)
-            return "UPDATE"
         if text.startswith("UPDATE pixloom.job j SET tags = v.tags, priority = v.priority"):
             transaction = self._transaction()
             for job_id, tags, priority in zip(*args, strict=True):
@@ -335,9 +332,12 @@ class SimulatedConnection:
         if len(fenced) != len(ids):
             return fenced
         rows, nodes = len(COLUMNS), len(COLUMNS) + len(NODE_TYPES)
+        ends = nodes + len(END_TYPES)
         self._insert("journal", [_untravelled(row) for row in _rows(COLUMNS, values[:rows])])
         self._insert("node", _rows(NODE_TYPES, values[rows:nodes]))
-        self._end_jobs(values[nodes:])
+        self._end_jobs(values[nodes:ends])
+        if "INSERT INTO pixloom.job " in text:
+            self._insert("job", _rows(JOB_TYPES, values[ends:]))
         return fenced
 
     async def _fence(

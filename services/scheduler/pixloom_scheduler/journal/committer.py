@@ -22,10 +22,10 @@ from pixloom_scheduler.crash_points import reach
 from pixloom_scheduler.journal.revisions import write_replans, write_revisions
 from pixloom_scheduler.journal.rows import COLUMNS
 from pixloom_scheduler.journal.statements import (
-    END_NEW_JOBS,
     END_TYPES,
     FIRST,
-    JOB_COLUMNS,
+    FIRST_WITH_JOBS,
+    JOB_TYPES,
     MOST_INLINE_ROWS,
     NODE_TYPES,
     job_row,
@@ -52,6 +52,9 @@ WHERE (project, request_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
 """
 _REQUESTS: Final = "job_by_request"
 """The index that lets in one job for each request."""
+
+MOST_INLINE_BYTES: Final = 256 * 1024
+"""Documents and plans of new jobs up to which they go with the first statement; more are copied."""
 
 _STANDING: Final = "SELECT id, epoch, commit_seq FROM pixloom.partition WHERE id = ANY($1::smallint[])"
 _CONNECTION_ERRORS: Final = (
@@ -166,16 +169,21 @@ class Committer:
         if self._connection is None or self._connection.is_closed():
             self._connection = await self._connect()
         connection = self._connection
-        if _is_one_statement(batch):
-            reach("commit.before")
-            fenced = await self._first(connection, batch)
-            read_at = asyncio.get_running_loop().time()
-            if not fenced:
-                return await self._judge(connection, batch)
-        else:
-            fenced, read_at = await self._transact(connection, batch)
-            if len(fenced) != len(batch.stamps):
-                return await self._judge(connection, batch)
+        try:
+            if _is_one_statement(batch):
+                reach("commit.before")
+                fenced = await self._first(connection, batch)
+                read_at = asyncio.get_running_loop().time()
+            else:
+                fenced, read_at = await self._transact(connection, batch)
+        except asyncpg.UniqueViolationError as error:
+            if error.constraint_name == _REQUESTS:
+                repeated = await self._repeated(connection, batch)
+                if repeated:
+                    raise RepeatedRequestError(repeated) from error
+            raise
+        if len(fenced) != len(batch.stamps):
+            return await self._judge(connection, batch)
         reach("commit.after")
         return float(fenced[0][1]) + asyncio.get_running_loop().time() - read_at
 
@@ -192,13 +200,9 @@ class Committer:
             read_at = asyncio.get_running_loop().time()
             if len(fenced) == len(batch.stamps):
                 await self._write(connection, batch)
-        except BaseException as error:
+        except BaseException:
             if not connection.is_closed():
                 await transaction.rollback()
-            if isinstance(error, asyncpg.UniqueViolationError) and error.constraint_name == _REQUESTS:
-                repeated = await self._repeated(connection, batch)
-                if repeated:
-                    raise RepeatedRequestError(repeated) from error
             raise
         if len(fenced) != len(batch.stamps):
             await transaction.rollback()
@@ -211,10 +215,12 @@ class Committer:
         """Run the first statement of a batch."""
         ids = sorted(batch.stamps)
         inline = batch.rows if len(batch.rows) <= MOST_INLINE_ROWS else []
-        # A statement does not see the jobs that it inserts itself.
-        endings = [] if batch.jobs else list(batch.endings.values())
+        new = {job.header.id for job in batch.jobs}
+        # What has become of a job that is new itself is in its row.
+        endings = [ending for ending in batch.endings.values() if ending.id not in new]
+        jobs = _job_columns(batch) if batch.jobs and _are_jobs_inline(batch) else []
         fenced: list[Any] = await connection.fetch(
-            FIRST,
+            FIRST_WITH_JOBS if jobs else FIRST,
             ids,
             [batch.stamps[i].epoch for i in ids],
             [batch.stamps[i].seq for i in ids],
@@ -222,6 +228,7 @@ class Committer:
             *row_columns(inline),
             *([getattr(node, column) for node in batch.nodes] for column in NODE_TYPES),
             *([getattr(ending, column) for ending in endings] for column in END_TYPES),
+            *jobs,
         )
         return fenced
 
@@ -247,16 +254,11 @@ class Committer:
         return frozenset(header.id for header in headers if (header.project, header.request_id) in known)
 
     async def _write(self, connection: asyncpg.Connection[Any], batch: Batch) -> None:
-        """Write what the first statement could not carry, among it journal rows that are too many for it."""
-        if batch.jobs:
+        """Write what the first statement could not carry: jobs and journal rows that are too many for it, and revisions."""
+        if not _are_jobs_inline(batch):
             await connection.copy_records_to_table(
-                "job", schema_name="pixloom", records=[job_row(job) for job in batch.jobs], columns=JOB_COLUMNS
+                "job", schema_name="pixloom", records=_job_rows(batch), columns=list(JOB_TYPES)
             )
-            if batch.endings:
-                endings = list(batch.endings.values())
-                await connection.execute(
-                    END_NEW_JOBS, *([getattr(ending, column) for ending in endings] for column in END_TYPES)
-                )
         if len(batch.rows) > MOST_INLINE_ROWS:
             await connection.copy_records_to_table(
                 "journal", schema_name="pixloom", records=batch.rows, columns=COLUMNS
@@ -283,5 +285,18 @@ def _is_one_statement(batch: Batch) -> bool:
 
     With several partitions it could be ours to write to some of them only, and would raise the numbers of those.
     """
-    further = batch.jobs or batch.revisions or batch.replans or len(batch.rows) > MOST_INLINE_ROWS
+    further = batch.revisions or batch.replans or len(batch.rows) > MOST_INLINE_ROWS or not _are_jobs_inline(batch)
     return len(batch.stamps) == 1 and not further
+
+
+def _are_jobs_inline(batch: Batch) -> bool:
+    """Return whether the first statement carries the new jobs of a batch, if there are any."""
+    return sum(len(new.spec) + len(new.plan) for new in batch.jobs) <= MOST_INLINE_BYTES
+
+
+def _job_rows(batch: Batch) -> list[tuple[Any, ...]]:
+    return [job_row(new, batch.endings.get(new.header.id)) for new in batch.jobs]
+
+
+def _job_columns(batch: Batch) -> list[list[Any]]:
+    return [list(column) for column in zip(*_job_rows(batch), strict=True)]

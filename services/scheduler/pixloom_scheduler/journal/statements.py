@@ -9,13 +9,13 @@ import orjson
 from pixloom_scheduler.journal.rows import COLUMNS
 
 if TYPE_CHECKING:
-    from pixloom_scheduler.journal.batch import NewJob
+    from pixloom_scheduler.journal.batch import JobEnding, NewJob
 
 __all__ = [
-    "END_NEW_JOBS",
     "END_TYPES",
     "FIRST",
-    "JOB_COLUMNS",
+    "FIRST_WITH_JOBS",
+    "JOB_TYPES",
     "MOST_INLINE_ROWS",
     "NODE_TYPES",
     "job_row",
@@ -41,6 +41,13 @@ END_TYPES: Final = {
     "id": "text", "state": "text", "generation": "int", "recovery_attempts": "int", "end_time": "timestamptz",
     "record": "bytea",
 }  # fmt: skip
+JOB_TYPES: Final = {
+    "id": "text", "partition": "smallint", "project": "text", "day": "date", "name": "text", "workflow": "text",
+    "version": "int", "sha256": "text", "spec": "bytea", "plan": "bytea", "params": "bytea", "tags": "jsonb",
+    "metadata": "bytea", "priority": "smallint", "external_id": "text", "request_id": "text", "request_digest": "text",
+    "state": "text", "generation": "int", "recovery_attempts": "int", "max_recovery_attempts": "int",
+    "trace_context": "jsonb", "create_time": "timestamptz", "end_time": "timestamptz", "record": "bytea",
+}  # fmt: skip
 MOST_INLINE_ROWS: Final = 512
 """Journal rows up to which they go with the first statement; more are copied."""
 
@@ -63,32 +70,31 @@ def _inserted(table: str, types: dict[str, str], *, first: int) -> str:
     return f"INSERT INTO pixloom.{table} ({names}) SELECT {values} FROM {arrays} WHERE {_IS_FENCED}"  # noqa: S608  # names of ours
 
 
-_END_JOBS: Final = """
-UPDATE pixloom.job j
-SET state = v.state, generation = v.generation, recovery_attempts = v.recovery_attempts, end_time = v.end_time,
-    record = v.record
-FROM {arrays}
-WHERE j.id = v.id
-"""
-FIRST: Final = f"""
+_ROWS_AT: Final = 5
+_NODES_AT: Final = _ROWS_AT + len(_ROW_TYPES)
+_ENDS_AT: Final = _NODES_AT + len(NODE_TYPES)
+_JOBS_AT: Final = _ENDS_AT + len(END_TYPES)
+_WRITING: Final = f"""
 WITH fenced AS (
     UPDATE pixloom.partition p SET commit_seq = v.n, expires_at = clock_timestamp() + $4
     FROM (SELECT * FROM unnest($1::smallint[], $2::bigint[], $3::bigint[]) AS v(id, epoch, n) ORDER BY id) v
     WHERE p.id = v.id AND p.epoch = v.epoch AND p.commit_seq = v.n - 1
     RETURNING p.id, extract(epoch FROM clock_timestamp()) AS time
 ),
-rows AS ({_inserted("journal", _ROW_TYPES, first=5)}),
-nodes AS ({_inserted("node", NODE_TYPES, first=5 + len(_ROW_TYPES))}),
-ends AS ({_END_JOBS.format(arrays=_arrays(END_TYPES, first=5 + len(_ROW_TYPES) + len(NODE_TYPES)))} AND {_IS_FENCED})
-SELECT id, time FROM fenced
-"""  # noqa: S608  # names and numbers of ours
+rows AS ({_inserted("journal", _ROW_TYPES, first=_ROWS_AT)}),
+nodes AS ({_inserted("node", NODE_TYPES, first=_NODES_AT)}),
+ends AS (
+    UPDATE pixloom.job j
+    SET state = v.state, generation = v.generation, recovery_attempts = v.recovery_attempts, end_time = v.end_time,
+        record = v.record
+    FROM {_arrays(END_TYPES, first=_ENDS_AT)}
+    WHERE j.id = v.id AND {_IS_FENCED}
+)"""  # noqa: S608  # names and numbers of ours
+_FENCED: Final = "\nSELECT id, time FROM fenced\n"
+FIRST: Final = _WRITING + _FENCED
 """Fences the partitions and writes journal rows, ended nodes and changed jobs; returns the partitions that are ours."""
-END_NEW_JOBS: Final = _END_JOBS.format(arrays=_arrays(END_TYPES, first=1))
-JOB_COLUMNS: Final = (
-    "id", "partition", "project", "day", "name", "workflow", "version", "sha256", "spec", "plan", "params", "tags",
-    "metadata", "priority", "external_id", "request_id", "request_digest", "state", "generation",
-    "recovery_attempts", "max_recovery_attempts", "trace_context", "create_time", "end_time", "record",
-)  # fmt: skip
+FIRST_WITH_JOBS: Final = f"{_WRITING},\njobs AS ({_inserted('job', JOB_TYPES, first=_JOBS_AT)}){_FENCED}"
+"""The same for a batch with new jobs."""
 
 
 def row_columns(rows: list[tuple[Any, ...]]) -> list[list[Any]]:
@@ -102,8 +108,13 @@ def row_columns(rows: list[tuple[Any, ...]]) -> list[list[Any]]:
     return columns
 
 
-def job_row(new: NewJob) -> tuple[Any, ...]:
-    """Return the row of a job that was accepted, in the order of `JOB_COLUMNS`."""
+def job_row(new: NewJob, ending: JobEnding | None) -> tuple[Any, ...]:
+    """Return the row of a job that was accepted, in the order of `JOB_TYPES`.
+
+    Args:
+        new: The job.
+        ending: What else has become of it in the same batch.
+    """
     header = new.header
     return (
         header.id,
@@ -123,12 +134,12 @@ def job_row(new: NewJob) -> tuple[Any, ...]:
         header.external_id,
         header.request_id,
         header.request_digest,
-        new.state,
-        1,
-        header.recovery_attempts,
+        new.state if ending is None else ending.state,
+        1 if ending is None else ending.generation,
+        header.recovery_attempts if ending is None else ending.recovery_attempts,
         header.max_recovery_attempts,
         orjson.dumps(header.trace_context).decode(),
         header.create_time,
-        None,
-        None,
+        None if ending is None else ending.end_time,
+        None if ending is None else ending.record,
     )
