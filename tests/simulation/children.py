@@ -11,6 +11,7 @@ import orjson
 from google.protobuf.duration_pb2 import Duration
 
 from pixloom.v1 import executor_pb2, job_pb2, op_pb2
+from tests.simulation.columns import as_columns, tasks_of
 from tests.simulation.items import fate, manifest_of, page_items, pages, slice_ids
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class ChildFaults:
         hang_rate: Attempts that take a minute or three.
         poison_rate: Attempts whose result the database will not take.
         hand_over: Whether they ever say that there is room for more.
+        columns: Whether their executor reads tasks and writes results as columns.
     """
 
     fail_rate: float = 0.0
@@ -49,6 +51,7 @@ class ChildFaults:
     hang_rate: float = 0.0
     poison_rate: float = 0.0
     hand_over: bool = True
+    columns: bool = True
 
 
 class _Run:
@@ -58,12 +61,14 @@ class _Run:
         self,
         batch: executor_pb2.LeaseBatch,
         deliver: Callable[[executor_pb2.TaskResult], None],
+        deliver_ordinary: Callable[[executor_pb2.OrdinaryResults], None] | None,
         done: asyncio.Future[None],
     ) -> None:
         self.batch = batch
         self.deliver = deliver
+        self.deliver_ordinary = deliver_ordinary
         self.done = done
-        self.left = deque(batch.tasks)
+        self.left = deque(tasks_of(batch))
         self.work: asyncio.Task[None] | None = None
         self.is_running = False
         self.since = 0.0
@@ -121,9 +126,10 @@ class SimulatedChildren:
         deliver: Callable[[executor_pb2.TaskResult], None],
         *,
         urgent: bool = False,
+        deliver_ordinary: Callable[[executor_pb2.OrdinaryResults], None] | None = None,
     ) -> None:
         """Run the tasks of a batch one after another; an urgent one goes ahead of those that wait."""
-        run = _Run(batch, deliver, asyncio.get_running_loop().create_future())
+        run = _Run(batch, deliver, deliver_ordinary, asyncio.get_running_loop().create_future())
         (self._waiting.appendleft if urgent else self._waiting.append)(run)
         self._start()
         await run.done
@@ -176,7 +182,10 @@ class SimulatedChildren:
             self._world.log(
                 "ran", self._executor, f"{run.batch.job_id[-4:]}.{run.batch.stage}.{task.shard}.{task.attempt}", outcome
             )
-            run.deliver(result)
+            if run.deliver_ordinary is not None and _is_ordinary(run.batch, result):
+                run.deliver_ordinary(as_columns(result))
+            else:
+                run.deliver(result)
 
     # -- Results ----------------------------------------------------------------------------------------------------
 
@@ -236,6 +245,17 @@ class SimulatedChildren:
             result.counts.append(counts)
         result.output.CopyFrom(manifest_of(left))
         result.rejects.CopyFrom(manifest_of(dropped))
+
+
+def _is_ordinary(batch: executor_pb2.LeaseBatch, result: executor_pb2.TaskResult) -> bool:
+    passed = result.output.count
+    return (
+        batch.kind == op_pb2.OP_KIND_ITEM
+        and result.outcome == OK
+        and passed > 0
+        and not (result.rejects.count or result.detail)
+        and all(counts.ok == passed for counts in result.counts)
+    )
 
 
 def _set(field: Timestamp, seconds: float) -> None:

@@ -65,6 +65,7 @@ class ExecutorProcess:
 
         self._owners = Owners(configured=addresses, open_session=open_session, book=self.book)
         self._slots = slots
+        self._reads_columns = faults.columns
         self._room = Room(batches=lambda: 2 * slots, urgent=lambda: slots, is_open=self.supervisor.has_room)
         self.supervisor.connect(owners=self._owners, room=self._room, ops=(op.name for op in OPS))
         js: Any = queue.connect(self.process)
@@ -86,6 +87,7 @@ class ExecutorProcess:
             ops=OPS,
             leases=self.book.announced(),
             open_slots=self.supervisor.open_slots(),
+            reads_columns=self._reads_columns,
         )
 
     async def _main(self) -> None:

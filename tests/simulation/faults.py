@@ -10,6 +10,7 @@ from pixloom.v1 import executor_pb2, job_pb2
 from tests.simulation.children import ChildFaults
 from tests.simulation.executor import ExecutorProcess
 from tests.simulation.invariants import FORGED
+from tests.simulation.items import manifest_of
 from tests.simulation.scheduler import SchedulerProcess
 
 if TYPE_CHECKING:
@@ -36,12 +37,14 @@ STARVED_STEPS_S = (0.005, 0.02, 0.05)
 class Faults:
     """Rates by kind of fault: how many a second, or how often out of all; 0 means never.
 
-    Without `hand_over` executors never say that they have room, so that all work comes by NATS. A run draws about half of the kinds. Runs with few faults go deep where those with many only thrash.
+    Without `hand_over` executors never say that they have room, so that all work comes by NATS; without `columns` they
+    are of a version that reads and writes every task as a message. A run draws about half of the kinds. Runs with few faults go deep where those with many only thrash.
     """
 
     replicas: int = 1
     commands: bool = False
     hand_over: bool = True
+    columns: bool = True
     database: float = 0.0
     unknown_commits: float = 0.0
     database_down: float = 0.0
@@ -86,7 +89,7 @@ class Faults:
         drawn = {name: rng.uniform(0, rate) if rng.random() < share else 0.0 for name, rate in most.items()}
         drawn["restore"] *= rng.random() < 0.3
         replicas, commands, hand_over = rng.choice((1, 2, 2, 3)), rng.random() < 0.6, rng.random() < 0.5
-        return cls(replicas=replicas, commands=commands, hand_over=hand_over, **drawn)
+        return cls(replicas=replicas, commands=commands, hand_over=hand_over, columns=rng.random() < 0.7, **drawn)
 
     def __str__(self) -> str:
         return " ".join(
@@ -145,6 +148,7 @@ class Storm:
             hang_rate=faults.child_hang,
             poison_rate=faults.poison,
             hand_over=faults.hand_over,
+            columns=faults.columns,
         )
         world.log("faults", faults)
 
@@ -381,6 +385,9 @@ class Storm:
         report.report_id = self._reports
         for result in report.results:
             result.detail = FORGED
+        columns = report.ordinary
+        columns.outputs[:] = [manifest_of([FORGED]).inline] * len(columns.outputs)
+        columns.items[:] = [1] * len(columns.items)
         match self._world.rng.choice(("token", "generation", "attempt", "job", "stage")):
             case "token":
                 report.lease_token = self._world.rng.randbytes(32)
@@ -389,6 +396,7 @@ class Storm:
             case "attempt":
                 for result in report.results:
                     result.attempt += self._world.rng.choice((1, 2))
+                columns.attempts[:] = [attempt + self._world.rng.choice((1, 2)) for attempt in columns.attempts]
             case "job":
                 report.job_id = self._world.rng.choice([*self._database.tables.jobs, "0" * 32])
                 if report.job_id == message.report.job_id:
@@ -397,6 +405,7 @@ class Storm:
                 report.stage += 1
                 for result in report.results:
                     result.attempt += 7
+                columns.attempts[:] = [attempt + 7 for attempt in columns.attempts]
         self._invariants.requested(stream, forged)
         return forged
 

@@ -14,6 +14,7 @@ from pixloom_scheduler.core.apply import apply
 from pixloom_scheduler.core.states import JobState
 from pixloom_scheduler.journal.check.audit import JobAudit
 from pixloom_scheduler.journal.rows import decode
+from tests.simulation.columns import keys_of, reported, tasks_of
 from tests.simulation.flow import check_flow
 from tests.simulation.memory import check_memory
 from tests.simulation.reading import replay
@@ -138,7 +139,7 @@ class Invariants:
             return
         if header["partition"] not in commit.partitions:
             self._world.violate("every partition written to is fenced", where)
-        if FORGED in (row["detail"] or ""):
+        if FORGED in (row["detail"] or "") or FORGED.encode() in (row["payload"] or b""):
             self._world.violate("stale or forged reports change zero rows", f"{where}: {row['detail']}")
         self._note(job_id, row)
         if row["kind"] == _ATTEMPT and row["outcome"] != _LOST:
@@ -197,10 +198,10 @@ class Invariants:
             case "grant":
                 claim = self._claims.get((stream, message.grant.claim_id))
                 if claim is not None and message.grant.lease_token:
-                    self._check_grant(stream, claim, message.grant.tasks)
+                    self._check_grant(stream, claim, keys_of(claim, message.grant))
             case "assignment":
                 batch = message.assignment.batch
-                self._check_grant(stream, batch, batch.tasks)
+                self._check_grant(stream, batch, tasks_of(batch))
             case "report_ack":
                 report = self._reports.get((stream.client.name, message.report_ack.report_id))
                 if report is not None and not message.report_ack.elsewhere:
@@ -229,11 +230,11 @@ class Invariants:
 
     def _check_ack(self, report: executor_pb2.Report, ack: executor_pb2.ReportAck) -> None:
         rows = self._database.tables.journal.get(report.job_id, ())
-        for result in report.results:
+        for result in reported(report):
             if result.shard in ack.refused:
                 continue
             where = f"job {report.job_id[-4:]} {report.generation} task {report.stage}.{result.shard}.{result.attempt}"
-            if FORGED in result.detail:
+            if FORGED in result.detail or FORGED.encode() in result.output.inline:
                 self._world.violate("a forged report is refused", where)
             place = (report.generation, report.stage, result.shard, result.attempt)
             if not self._is_aftermath and not any(
@@ -251,7 +252,7 @@ class Invariants:
         run = self.shadow(batch.job_id)
         if run is not None and batch.generation < run.generation:
             return  # composed before the job ended; nobody is granted any of it
-        for task in batch.tasks:
+        for task in tasks_of(batch):
             where = f"job {batch.job_id[-4:]} task {batch.stage}.{task.shard}.{task.attempt}"
             self._check_task(batch.job_id, batch.stage, task, "publish", where, must_be_current=False)
 

@@ -137,7 +137,7 @@ MUTANTS: Final = (
         SCHEDULER + "dispatch:Dispatcher._hand",
         "granted < len(offer.shards)",
         "False",
-        {"commands": True, "stream_snap": 0.5},
+        {"commands": True, "stream_stall": 0.5},
     ),
     Mutant(
         "a token is not checked at adoption",
@@ -233,7 +233,7 @@ MUTANTS: Final = (
         SCHEDULER + "dispatch:Dispatcher.claimed",
         "granted < len(offer.shards)",
         "False",
-        {"hand_over": False, "commands": True, "stream_stall": 0.5, "queue_reorder": 0.3},
+        {"hand_over": False, "commands": True},
     ),
     Mutant(
         "a task that was taken back counts as an attempt",
@@ -281,7 +281,7 @@ MUTANTS: Final = (
         "a message id is used again",
         SCHEDULER + "task_stream:TaskStream.publish",
         '"Nats-Msg-Id": batch.dispatch_id',
-        '"Nats-Msg-Id": f"{batch.job_id}.{batch.stage}.{batch.tasks[0].shard}"',
+        '"Nats-Msg-Id": f"{batch.job_id}.{batch.stage}.{(batch.ordinary.shards or [batch.tasks[0].shard])[0]}"',
         {"hand_over": False, "child_fail": 0.3},
     ),
     Mutant(

@@ -152,7 +152,12 @@ class SchedulerProcess:
             replica=self.replica,
             executors=executors,
             composer=MessageComposer(
-                inputs=inputs, traces=traces, clock=self.clock, address=address, epoch_of=self.replica.epoch_of
+                inputs=inputs,
+                traces=traces,
+                clock=self.clock,
+                address=address,
+                epoch_of=self.replica.epoch_of,
+                read_columns=executors.read_columns,
             ),
             clock=self.clock,
             costs=costs.costs,

@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, overload
 
 from pixloom.errors import InvalidError, PixloomError
 from pixloom.sdk.op import Context, Filtered, Reject, Retry
@@ -23,6 +23,7 @@ from pixloom_executor.inputs import InputReader
 from pixloom_executor.item_chain import ItemChain, ItemOutcome, NodeFailed, Verdict
 from pixloom_executor.marker import NO_MARKER, Marker
 from pixloom_executor.opening import Opener
+from pixloom_executor.ordinary import OrdinaryColumns, OrdinaryTask
 from pixloom_executor.records import clean_text
 from pixloom_executor.storing import RecordingStore
 from pixloom_executor.tally import Tally
@@ -85,14 +86,37 @@ class ChainRunner:
         """End the loop that coroutines of ops ran in."""
         self._loop.close()
 
+    @overload
     def run_task(
         self,
         batch: pb.LeaseBatch,
-        task: pb.Task,
+        task: pb.Task | OrdinaryTask,
         *,
         alone: Sequence[int] = (),
         verdicts: Mapping[int, Verdict] = _NO_VERDICTS,
-    ) -> pb.TaskResult:
+        ordinary: None = None,
+    ) -> pb.TaskResult: ...
+
+    @overload
+    def run_task(
+        self,
+        batch: pb.LeaseBatch,
+        task: pb.Task | OrdinaryTask,
+        *,
+        alone: Sequence[int] = (),
+        verdicts: Mapping[int, Verdict] = _NO_VERDICTS,
+        ordinary: OrdinaryColumns | None,
+    ) -> pb.TaskResult | None: ...
+
+    def run_task(
+        self,
+        batch: pb.LeaseBatch,
+        task: pb.Task | OrdinaryTask,
+        *,
+        alone: Sequence[int] = (),
+        verdicts: Mapping[int, Verdict] = _NO_VERDICTS,
+        ordinary: OrdinaryColumns | None = None,
+    ) -> pb.TaskResult | None:
         """Run one task of a batch.
 
         Args:
@@ -100,22 +124,31 @@ class ChainRunner:
             task: The task, with its inputs in place.
             alone: Indexes of input items to run before all others.
             verdicts: Input items to reject without running them, by index.
+            ordinary: Takes the result if it is an ordinary one.
 
         Returns:
-            The result, with outcome OK, PARTIAL or FAILED.
+            The result, with outcome OK, PARTIAL or FAILED; None if `ordinary` has taken it.
         """
         started_ns = time.time_ns()
-        result = pb.TaskResult(shard=task.shard, attempt=task.attempt)
+        result: pb.TaskResult | None = None
         try:
             self._bind(batch)
             self._prepare(task)
-            if batch.kind == op_pb2.OP_KIND_ITEM and (task.inputs or task.inputs_paged):
-                self._run_items(task, result, alone, verdicts)
+            if isinstance(task, OrdinaryTask) or (
+                batch.kind == op_pb2.OP_KIND_ITEM and (task.inputs or task.inputs_paged)
+            ):
+                tally = self._run_items(task, alone, verdicts)
+                if ordinary is not None and self._add(ordinary, task, tally, started_ns):
+                    return None
+                result = _result_of(task)
+                tally.write(result, self._store)
             else:
+                result = _result_of(task)
                 self._run_whole(batch, task, result)
         except (MemoryError, KeyboardInterrupt):
             raise
         except Exception as error:  # noqa: BLE001 - a task never takes the process down
+            result = _result_of(task)
             _fail(result, error, self._calls)
         finally:
             self._clean(result)
@@ -143,19 +176,23 @@ class ChainRunner:
             open_image=lambda item: self._opener.open_image(item.copy(), limits),
         )
 
-    def _prepare(self, task: pb.Task) -> None:
+    def _prepare(self, task: pb.Task | OrdinaryTask) -> None:
+        last_attempt, first_ordinal = False, 0
+        if not isinstance(task, OrdinaryTask):
+            last_attempt, first_ordinal = task.last_attempt, task.first_ordinal
         for call in self._calls:
             context = call.context
             context.attempt = task.attempt
-            context.last_attempt = task.last_attempt
-            context.first_ordinal = task.first_ordinal
+            context.last_attempt = last_attempt
+            context.first_ordinal = first_ordinal
             if context.warnings:
                 context.warnings = []
 
-    def _run_items(
-        self, task: pb.Task, result: pb.TaskResult, alone: Sequence[int], verdicts: Mapping[int, Verdict]
-    ) -> None:
-        records = self._inputs.read(task.inputs)
+    def _run_items(self, task: pb.Task | OrdinaryTask, alone: Sequence[int], verdicts: Mapping[int, Verdict]) -> Tally:
+        if isinstance(task, OrdinaryTask):
+            records, last_attempt = self._inputs.read_run(task.source, task.offset, task.count), False
+        else:
+            records, last_attempt = self._inputs.read(task.inputs), task.last_attempt
         chain = self._chain
         if chain is None:
             chain = self._chain = ItemChain(
@@ -165,13 +202,27 @@ class ChainRunner:
         def run(index: int) -> ItemOutcome:
             if verdicts and index in verdicts:
                 return chain.reject(records[index], verdicts[index])
-            return chain.run(index, records[index], last_attempt=task.last_attempt)
+            return chain.run(index, records[index], last_attempt=last_attempt)
 
         first = {index: run(index) for index in alone}
         tally = Tally(self._calls)
         for index in range(len(records)):
             tally.add(index, first[index] if index in first else run(index))
-        tally.write(result, self._store)
+        return tally
+
+    def _add(self, ordinary: OrdinaryColumns, task: pb.Task | OrdinaryTask, tally: Tally, started_ns: int) -> bool:
+        """Add the result of a task to the ordinary ones; return whether it is one."""
+        if not tally.is_ordinary:
+            return False
+        for call in self._calls:
+            if call.context.warnings:
+                return False
+        output = tally.output(self._store)
+        if output.WhichOneof("content") != "inline":
+            return False
+        ended_ns = time.time_ns()
+        ordinary.add(task, started_ns=started_ns, ended_ns=ended_ns, output=output, spent_ns=tally.spent_ns)
+        return True
 
     def _run_whole(self, batch: pb.LeaseBatch, task: pb.Task, result: pb.TaskResult) -> None:
         run = WholeRun(calls=self._calls, inputs=self._inputs, store=self._store, marker=self._marker)
@@ -197,12 +248,16 @@ class ChainRunner:
         result.next_cursor = outcome.next_cursor
         result.end = outcome.end
 
-    def _clean(self, result: pb.TaskResult) -> None:
+    def _clean(self, result: pb.TaskResult | None) -> None:
         for call in self._calls:
-            if call.context.warnings:
+            if call.context.warnings and result is not None:
                 result.warnings.extend(clean_text(str(text), 1024) for text in call.context.warnings[:100])
             if call.definition.signature.context is not None:
                 _empty(self._scratch_dir)
+
+
+def _result_of(task: pb.Task | OrdinaryTask) -> pb.TaskResult:
+    return pb.TaskResult(shard=task.shard, attempt=task.attempt)
 
 
 def _fail(result: pb.TaskResult, error: Exception, calls: Sequence[BoundCall]) -> None:
@@ -226,8 +281,6 @@ def _fail(result: pb.TaskResult, error: Exception, calls: Sequence[BoundCall]) -
             retryable = not isinstance(error, _LASTING)
         case _:
             reason, detail = "OP_ERROR", f"{node}{type(error).__name__}: {error}"
-    for name in ("counts", "output", "rejects", "kept", "retry_indexes", "retry_after", "value_json", "artifact"):
-        result.ClearField(name)
     result.outcome = _FAILED
     result.reason = clean_text(reason, 128)
     result.detail = clean_text(detail, 1024)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from pixloom.artifacts.manifest import read_items
+from pixloom.artifacts.manifest import read_slice
 from pixloom.errors import InternalError
 from pixloom.v1 import item_pb2 as pb
 from pixloom_executor.records import record_from
@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["InputReader"]
 
+_BLOCK_ITEMS: Final = 2048
+"""Items that are decoded together: as many as lie in a row group of a manifest in the store."""
+
 
 class InputReader:
-    """Reads slices of manifests; the last few manifests in the store stay decoded, as many tasks slice the same one.
+    """Reads runs of items; of manifests in the store the last few blocks stay decoded, as many tasks read of the same.
 
     Args:
         store: Where manifests lie.
@@ -30,8 +33,29 @@ class InputReader:
     def __init__(self, store: ArtifactStore, *, kept_items: int = 50_000) -> None:
         self._store = store
         self._kept_items = kept_items
-        self._decoded: OrderedDict[str, list[pb.Item]] = OrderedDict()
+        self._decoded: OrderedDict[tuple[str, int], list[pb.Item]] = OrderedDict()
         self._held = 0
+        # What `read_run` read of last, as many tasks in a row read of the same: where its items begin, and they.
+        self._source: pb.InputSlice | None = None
+        self._prefix: tuple[int, ...] = ()
+        self._first = 0
+        self._items: Sequence[pb.Item] = ()
+
+    def read_run(self, source: pb.InputSlice, offset: int, count: int) -> list[Item]:
+        """Return `count` items from `offset` on of what a slice names; its own offset and count do not matter.
+
+        Raises:
+            InternalError: if a manifest is damaged or too short.
+            NotFoundError: if its artifact is gone.
+        """
+        if source is not self._source:
+            self._source, self._prefix, self._items = source, tuple(source.ordinal_prefix), ()
+        begin = offset - self._first
+        if begin < 0 or begin + count > len(self._items):
+            self._first, self._items = self._around(source.manifest, offset, count)
+            begin = offset - self._first
+        prefix = self._prefix
+        return [record_from(item, prefix) for item in self._items[begin : begin + count]]
 
     def read(self, slices: Iterable[pb.InputSlice]) -> list[Item]:
         """Return the items of slices, one slice after the other.
@@ -42,42 +66,44 @@ class InputReader:
         """
         records: list[Item] = []
         for part in slices:
-            manifest = part.manifest
-            items = self._items(manifest)
-            first, count = part.offset, part.count
-            chosen: Sequence[pb.Item]
+            offset, count = part.offset, part.count
+            first, items = self._around(part.manifest, offset, count)
+            chosen: Sequence[pb.Item] = items[offset - first : offset - first + count]
             if part.indexes:
-                chosen = [items[first + index] for index in part.indexes if index < count]
-            elif first == 0 and count == len(items):
-                chosen = items
-            else:
-                chosen = items[first : first + count]
-                if len(chosen) != count:
-                    raise InternalError(f"items {first} to {first + count} lie outside a manifest of {len(items)}")
+                chosen = [chosen[index] for index in part.indexes if index < count]
             prefix = tuple(part.ordinal_prefix)
             records.extend([record_from(item, prefix) for item in chosen])
         return records
 
-    def _items(self, manifest: pb.Manifest) -> Sequence[pb.Item]:
-        kind = manifest.WhichOneof("content")
-        if kind == "inline":
-            return pb.ItemBatch.FromString(manifest.inline).items
-        if kind != "artifact":
-            return read_items(manifest, self._store)
-        sha256 = manifest.artifact.sha256
-        items = self._decoded.get(sha256)
-        if items is None:
-            items = read_items(manifest, self._store)
-            self._keep(sha256, items)
+    def _around(self, manifest: pb.Manifest, offset: int, count: int) -> tuple[int, Sequence[pb.Item]]:
+        """Return items of a manifest that hold a run, and the index of the first of them."""
+        if manifest.WhichOneof("content") == "artifact" and count <= _BLOCK_ITEMS:
+            block = offset // _BLOCK_ITEMS
+            items: Sequence[pb.Item] = self._block(manifest, block)
+            first = block * _BLOCK_ITEMS
+            if offset + count > first + _BLOCK_ITEMS:
+                items = [*items, *self._block(manifest, block + 1)]
+        elif manifest.WhichOneof("content") == "inline":
+            first, items = 0, pb.ItemBatch.FromString(manifest.inline).items
         else:
-            self._decoded.move_to_end(sha256)
-        return items
+            # What is as long as this is read once.
+            first, items = offset, read_slice(pb.InputSlice(manifest=manifest, offset=offset, count=count), self._store)
+        if offset + count > first + len(items):
+            raise InternalError(f"items {offset} to {offset + count} lie outside a manifest of {manifest.count}")
+        return first, items
 
-    def _keep(self, sha256: str, items: list[pb.Item]) -> None:
-        if len(items) > self._kept_items:
-            return
+    def _block(self, manifest: pb.Manifest, number: int) -> list[pb.Item]:
+        key = (manifest.artifact.sha256, number)
+        items = self._decoded.get(key)
+        if items is not None:
+            self._decoded.move_to_end(key)
+            return items
+        offset = number * _BLOCK_ITEMS
+        count = max(0, min(_BLOCK_ITEMS, manifest.count - offset))
+        items = read_slice(pb.InputSlice(manifest=manifest, offset=offset, count=count), self._store)
         self._held += len(items)
-        while self._held > self._kept_items:
+        while self._held > self._kept_items and self._decoded:
             _, dropped = self._decoded.popitem(last=False)
             self._held -= len(dropped)
-        self._decoded[sha256] = items
+        self._decoded[key] = items
+        return items

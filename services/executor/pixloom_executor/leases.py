@@ -21,14 +21,14 @@ class HeldLease:
     Attributes:
         token: What proves it.
         batch: The dispatch, with the granted tasks only.
-        granted: All tasks as granted; the token covers them.
+        granted: Shard and attempt of all tasks as granted; the token covers them.
         running: Shards without a result.
         unacknowledged: Shards whose results were not acknowledged.
     """
 
     token: bytes
     batch: executor_pb2.LeaseBatch
-    granted: tuple[executor_pb2.TaskKey, ...]
+    granted: tuple[tuple[int, int], ...]
     running: set[int]
     unacknowledged: set[int] = field(default_factory=set)
 
@@ -39,7 +39,7 @@ class HeldLease:
             job_id=self.batch.job_id,
             generation=self.batch.generation,
             stage=self.batch.stage,
-            tasks=self.granted,
+            tasks=[executor_pb2.TaskKey(shard=shard, attempt=attempt) for shard, attempt in self.granted],
             held=sorted(self.running | self.unacknowledged),
         )
 
@@ -90,7 +90,12 @@ class LeaseBook:
             if partitions is None or lease.batch.partition in partitions
         ]
 
-    def report(self, lease: HeldLease, results: Iterable[executor_pb2.TaskResult]) -> executor_pb2.Report:
+    def report(
+        self,
+        lease: HeldLease,
+        results: Iterable[executor_pb2.TaskResult],
+        ordinary: executor_pb2.OrdinaryResults | None = None,
+    ) -> executor_pb2.Report:
         """Make a report of results and keep it until it is acknowledged."""
         report = executor_pb2.Report(
             report_id=self._next_report,
@@ -99,13 +104,14 @@ class LeaseBook:
             generation=lease.batch.generation,
             stage=lease.batch.stage,
             results=results,
+            ordinary=ordinary,
         )
         self._next_report += 1
         self._reports[report.report_id] = report
-        shards = {result.shard for result in report.results}
+        shards = _shards(report)
         lease.running -= shards
         lease.unacknowledged |= shards
-        self.unacknowledged_results += len(report.results)
+        self.unacknowledged_results += len(shards)
         self.unacknowledged_bytes += report.ByteSize()
         return report
 
@@ -122,11 +128,12 @@ class LeaseBook:
         report = self._reports.pop(report_id, None)
         if report is None:
             return
-        self.unacknowledged_results -= len(report.results)
+        shards = _shards(report)
+        self.unacknowledged_results -= len(shards)
         self.unacknowledged_bytes -= report.ByteSize()
         lease = self._leases.get(report.lease_token)
         if lease is not None:
-            lease.unacknowledged -= {result.shard for result in report.results}
+            lease.unacknowledged -= shards
             self._forget_if_done(lease)
 
     def give_back(self, lease: HeldLease, shards: Iterable[int]) -> executor_pb2.GiveBack:
@@ -158,3 +165,9 @@ class LeaseBook:
         self._leases.pop(token, None)
         if not self._leases:
             self._is_empty.set()
+
+
+def _shards(report: executor_pb2.Report) -> set[int]:
+    shards = set(report.ordinary.shards)
+    shards.update(result.shard for result in report.results)
+    return shards

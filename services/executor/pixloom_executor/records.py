@@ -33,11 +33,12 @@ def record_from(message: pb.Item, prefix: tuple[int, ...] = ()) -> Item:
     """Return the record in a message, with `prefix` put in front of its ordinal."""
     attributes = message.attributes_json
     uri = message.uri
+    parents = message.parents
     if not uri:  # nothing is known about bytes that are not there
         return Item(
             message.key,
             (*prefix, *message.ordinal),
-            parents=tuple(message.parents),
+            parents=tuple(parents) if parents else (),
             op_digest=message.op_digest,
             attributes=orjson.loads(attributes) if attributes else {},
         )
@@ -54,7 +55,7 @@ def record_from(message: pb.Item, prefix: tuple[int, ...] = ()) -> Item:
         message.orientation,
         message.has_alpha,
         message.icc,
-        tuple(message.parents),
+        tuple(parents) if parents else (),
         message.op_digest,
         0.0,
         orjson.loads(attributes) if attributes else {},

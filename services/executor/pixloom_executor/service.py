@@ -86,6 +86,7 @@ async def run_executor(settings: ExecutorSettings, *, stop: asyncio.Event) -> No
                 version=version("pixloom"),
                 leases=book.announced(),
                 open_slots=supervisor.open_slots(),
+                reads_columns=True,
             )
 
         def open_session(address: str, owners: Owners) -> Session:

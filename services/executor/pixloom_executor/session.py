@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 import grpc
 import structlog
 
+from pixloom.batches import task_keys
 from pixloom.rpc.bundles import bundled, unbundled
 from pixloom.rpc.channel import aio_channel
 from pixloom.v1 import executor_pb2, executor_pb2_grpc
@@ -124,12 +125,18 @@ class Session:
         self._next_claim = 1
         self._last_reply = 0.0
         self._up = False
+        self._reads_columns = False
         self._log = structlog.get_logger("session")
 
     @property
     def is_up(self) -> bool:
         """Whether the replica has welcomed us."""
         return self._up
+
+    @property
+    def reads_columns(self) -> bool:
+        """Whether the replica reads claims and results as columns."""
+        return self._reads_columns
 
     async def claim(self, batch: executor_pb2.LeaseBatch, *, timeout_s: float) -> executor_pb2.Grant:
         """Ask for the tasks of a dispatch.
@@ -149,8 +156,15 @@ class Session:
             job_id=batch.job_id,
             generation=batch.generation,
             stage=batch.stage,
-            tasks=[executor_pb2.TaskKey(shard=task.shard, attempt=task.attempt) for task in batch.tasks],
         )
+        columns = batch.ordinary
+        if columns.shards and self._reads_columns:
+            claim.keys.shards.extend(columns.shards)
+            claim.keys.attempts.extend(columns.attempts)
+        else:
+            claim.tasks.extend(
+                executor_pb2.TaskKey(shard=shard, attempt=attempt) for shard, attempt in task_keys(batch)
+            )
         self._outbox.put_nowait(executor_pb2.SessionRequest(claim=claim))
         try:
             async with asyncio.timeout(timeout_s):
@@ -270,6 +284,7 @@ class Session:
                     interval_s = response.welcome.heartbeat_interval.ToTimedelta().total_seconds()
                     self._last_reply = asyncio.get_running_loop().time()
                     heart = asyncio.create_task(self._beat(interval_s, call))
+                    self._reads_columns = response.welcome.reads_columns
                     self._up = True
                     self._owners.welcomed(self, response.welcome)
                     self._log.info("session_open", address=self.address)
@@ -306,7 +321,7 @@ class Session:
                     job_id=claim.job_id,
                     generation=claim.generation,
                     stage=claim.stage,
-                    shards=[task.shard for task in grant.tasks],
+                    shards=claim.keys.shards if grant.all else [task.shard for task in grant.tasks],
                 )
             )
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from google.protobuf.message import DecodeError
 
+from pixloom.batches import keep_tasks, task_count, task_keys
 from pixloom.queue import LANES
 from pixloom.v1 import executor_pb2, job_pb2
 from pixloom_executor.leases import HeldLease, LeaseBook
@@ -208,8 +209,8 @@ class Supervisor:
     def assigned(self, session: Session, assignment: executor_pb2.Assignment) -> None:
         """Run what a scheduler has handed over; what cannot be run here goes back at once."""
         batch = assignment.batch
-        granted = tuple(executor_pb2.TaskKey(shard=task.shard, attempt=task.attempt) for task in batch.tasks)
-        lease = HeldLease(assignment.lease_token, batch, granted, {task.shard for task in batch.tasks})
+        granted = task_keys(batch)
+        lease = HeldLease(assignment.lease_token, batch, granted, {shard for shard, _ in granted})
         self._book.hold(lease)
         self._owners.granted(session, batch)
         if self._draining.is_set() or any(call.op not in self._ops for call in batch.calls):
@@ -241,7 +242,14 @@ class Supervisor:
 
     async def _work(self, lease: HeldLease, *, urgent: bool) -> None:
         self._has_work.set()
-        await self._children.run(lease.batch, lambda result: self._finished(lease, result), urgent=urgent)
+        owner = self._owners.owner(lease.batch.partition)
+        reads_columns = owner is not None and owner.reads_columns
+        await self._children.run(
+            lease.batch,
+            lambda result: self._finished(lease, result),
+            urgent=urgent,
+            deliver_ordinary=(lambda results: self._send(lease, results)) if reads_columns else None,
+        )
         self._send(lease)
         if self._open_slots != self._slots:
             self._look_at_slots()
@@ -260,12 +268,11 @@ class Supervisor:
         if not grant.lease_token:
             await message.ack()
             return None
-        granted = {task.shard: task.attempt for task in grant.tasks}
-        if len(granted) != len(batch.tasks):
-            kept = [task for task in batch.tasks if granted.get(task.shard) == task.attempt]
-            del batch.tasks[:]
-            batch.tasks.extend(kept)
-        lease = HeldLease(grant.lease_token, batch, tuple(grant.tasks), set(granted))
+        keys = task_keys(batch) if grant.all else tuple((task.shard, task.attempt) for task in grant.tasks)
+        granted = dict(keys)
+        if len(granted) != task_count(batch):
+            keep_tasks(batch, granted)
+        lease = HeldLease(grant.lease_token, batch, keys, set(granted))
         self._book.hold(lease)
         self._owners.granted(session, batch)
         try:
@@ -306,12 +313,13 @@ class Supervisor:
         if len(pending) >= REPORT_RESULTS:
             self._send(lease)
 
-    def _send(self, lease: HeldLease) -> None:
-        results = self._pending.pop(lease.token, None)
-        if not results or self._book.get(lease.token) is not lease:
+    def _send(self, lease: HeldLease, ordinary: executor_pb2.OrdinaryResults | None = None) -> None:
+        results = self._pending.pop(lease.token, ())
+        if not (results or ordinary) or self._book.get(lease.token) is not lease:
             return
-        report = self._book.report(lease, results)
-        self._sent[report.report_id] = (lease.batch, len(results), time.time_ns())
+        report = self._book.report(lease, results, ordinary)
+        if lease.batch.trace_tasks:
+            self._sent[report.report_id] = (lease.batch, len(results), time.time_ns())
         # Without one it waits in the book for the next owner.
         session = self._owners.owner(lease.batch.partition)
         if session is not None:

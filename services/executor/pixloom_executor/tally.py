@@ -22,13 +22,14 @@ __all__ = ["Tally"]
 class Tally:
     """Adds up what became of the items of one task."""
 
-    __slots__ = ("_calls", "_kept", "_outputs", "_passed", "_rejects", "_retries", "_seen", "_spent_ns")
+    __slots__ = ("_calls", "_kept", "_output", "_outputs", "_passed", "_rejects", "_retries", "_seen", "_spent_ns")
 
     def __init__(self, calls: Sequence[BoundCall]) -> None:
         self._calls = calls
         self._passed = [0] * len(calls)
         self._spent_ns = [0] * len(calls)
         self._outputs: list[item_pb2.Item] = []
+        self._output: item_pb2.Manifest | None = None
         self._rejects: list[item_pb2.Item] = []
         self._kept: dict[int, list[item_pb2.Item]] = {}
         self._retries: list[tuple[int, Retry]] = []
@@ -49,6 +50,27 @@ class Tally:
         for number, item in outcome.kept:
             self._kept.setdefault(number, []).append(item)
 
+    @property
+    def is_ordinary(self) -> bool:
+        """Whether there are items, all of which passed every op, and nothing else is to be told."""
+        passed = len(self._outputs)
+        return bool(
+            passed
+            and not (self._rejects or self._retries or self._kept)
+            and self._passed.count(passed) == len(self._passed)
+        )
+
+    def output(self, store: RecordingStore) -> item_pb2.Manifest:
+        """Return the manifest of the items behind the last op, after the last of them was added."""
+        if self._output is None:
+            self._output = store.put_items(self._outputs)
+        return self._output
+
+    @property
+    def spent_ns(self) -> Sequence[int]:
+        """Nanoseconds spent in each op."""
+        return self._spent_ns
+
     def write(self, result: pb.TaskResult, store: RecordingStore) -> None:
         """Write the sum into a result."""
         result.outcome = job_pb2.ATTEMPT_OUTCOME_OK
@@ -63,7 +85,7 @@ class Tally:
             self._count_rejects(result)
             result.rejects.CopyFrom(store.put_items(self._rejects))
         if self._outputs:
-            result.output.CopyFrom(store.put_items(self._outputs))
+            result.output.CopyFrom(self.output(store))
         for number, items in sorted(self._kept.items()):
             result.kept.add(node=self._calls[number].node).items.CopyFrom(store.put_items(items))
 

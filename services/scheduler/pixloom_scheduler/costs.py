@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Final
 from pixloom.v1 import job_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pixloom.v1 import executor_pb2
     from pixloom_scheduler.core.model import JobRun
 
@@ -28,11 +26,15 @@ class CostModel:
     def __init__(self, costs: dict[str, float]) -> None:
         self.costs = costs
 
-    def learn(self, run: JobRun, stage_index: int, results: Sequence[executor_pb2.TaskResult]) -> None:
+    def learn(self, run: JobRun, report: executor_pb2.Report) -> None:
         """Take in the times of one report; tasks that were ended or went wrong tell nothing of what the others cost."""
-        nodes = run.stages[stage_index].plan.nodes
+        nodes = run.stages[report.stage].plan.nodes
         elapsed = [0.0] * len(nodes)
         items = [0] * len(nodes)
+        if len(report.ordinary.elapsed_ns) == len(nodes):
+            elapsed = [spent / 1e9 for spent in report.ordinary.elapsed_ns]
+            items = [sum(report.ordinary.items)] * len(nodes)
+        results = report.results
         for result in results[:: len(results) // SAMPLE + 1]:
             if result.outcome not in _TELLING:
                 continue

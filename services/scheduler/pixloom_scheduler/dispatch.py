@@ -295,13 +295,14 @@ class Dispatcher:
         stage = run.stages[index]
         is_first = stage.done == 0 and stage.active == 0
         lane = LANES[0] if is_first or run.priority >= URGENT_PRIORITY else LANES[1]
-        if not self._is_served(live, index):
+        ops = _ops(live, index)
+        if not self._executors.offers(pool, ops):
             self.turns.unmark(live, index)
             self._park(live, index)
             return True
         session = None
         if lane == LANES[0]:
-            ops, now = _ops(live, index), self._clock.now()
+            now = self._clock.now()
             session = self._executors.with_room(pool, ops, now=now)
             if session is None and self._executors.is_brisk(pool, ops, now=now):
                 # It has room in a moment, sooner than by NATS.
@@ -489,6 +490,6 @@ class Dispatcher:
             self._withdraw(dispatch_id)
 
 
-def _ops(live: LiveJob, stage: int) -> list[str]:
+def _ops(live: LiveJob, stage: int) -> frozenset[str]:
     plan = live.run.plan
-    return [plan.nodes[node].op for node in plan.stages[stage].nodes]
+    return frozenset([plan.nodes[node].op for node in plan.stages[stage].nodes])

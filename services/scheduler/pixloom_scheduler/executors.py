@@ -188,6 +188,10 @@ class ExecutorRegistry:
         """Return whether one executor of a pool has all of some ops."""
         return bool(self._serving_all(pool, ops))
 
+    def read_columns(self, pool: str) -> bool:
+        """Return whether all executors of a pool that are in session read tasks as columns."""
+        return all(session.hello.reads_columns for session in self._sessions.values() if pool in session.hello.pools)
+
     def with_room(self, pool: str, ops: Iterable[str], *, now: float) -> ExecutorSession | None:
         """Return the executor with the least to do of those to whom a batch with some ops can be handed over, or None.
 

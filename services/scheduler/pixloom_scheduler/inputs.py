@@ -10,9 +10,10 @@ import orjson
 from pixloom.errors import InternalError
 from pixloom.graph.plan import StageKind
 from pixloom.v1 import executor_pb2, item_pb2
+from pixloom_scheduler.gathered import GatheredOutputs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from pixloom.graph.plan import Edge
     from pixloom_scheduler.core.model import JobRun
@@ -49,9 +50,14 @@ class PayloadReader(Protocol):
 
 
 class OutputCache:
-    """Output manifests that were reported a moment ago, at most some 32 MiB."""
+    """Output manifests that were reported a moment ago, at most some 32 MiB.
+
+    Attributes:
+        gathered: Those of stages that others read as a whole.
+    """
 
     def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
+        self.gathered = GatheredOutputs()
         self._manifests: OrderedDict[Place, item_pb2.Manifest] = OrderedDict()
         self._max_bytes = max_bytes
         self._bytes = 0
@@ -117,16 +123,44 @@ class InputReader:
         return slices
 
     async def _fill_mapped(self, live: LiveJob, stage_index: int, tasks: list[executor_pb2.Task]) -> None:
+        shards = live.run.stages[stage_index].shards
+        sources = await self._sources(live, stage_index, [task.shard for task in tasks])
+        for task in tasks:
+            part = task.inputs.add()
+            part.CopyFrom(sources[shards.edge[task.shard], shards.source[task.shard]])
+            part.offset = shards.offset[task.shard]
+            part.count = shards.count[task.shard]
+            part.indexes.extend(shards.subsets.get(task.shard, ()))
+
+    async def ordinary(self, live: LiveJob, stage_index: int, chosen: Sequence[int]) -> executor_pb2.OrdinaryTasks:
+        """Return whole shards of a mapped stage with their inputs, as columns."""
+        stage = live.run.stages[stage_index]
+        shards, tasks = stage.shards, stage.tasks
+        sources = await self._sources(live, stage_index, chosen)
+        place_of = {source: place for place, source in enumerate(sources)}
+        return executor_pb2.OrdinaryTasks(
+            shards=chosen,
+            attempts=[task.attempt if (task := tasks.get(shard)) is not None else 1 for shard in chosen],
+            places=[place_of[shards.edge[shard], shards.source[shard]] for shard in chosen],
+            offsets=[shards.offset[shard] for shard in chosen],
+            counts=[shards.count[shard] for shard in chosen],
+            sources=sources.values(),
+        )
+
+    async def _sources(
+        self, live: LiveJob, stage_index: int, chosen: Iterable[int]
+    ) -> dict[tuple[int, int], item_pb2.InputSlice]:
+        """Return what shards of a mapped stage read, without offset and count, by edge and shard of the producer."""
         run = live.run
         stage = run.stages[stage_index]
-        shards = stage.shards
+        shards, edges = stage.shards, stage.plan.inputs
         job_id, generation = live.header.id, run.generation
         # The cache may let go of what was found in it while the rest is read.
         at_hand: dict[tuple[int, int], item_pb2.Manifest] = {}
         missing: dict[int, set[int]] = {}
-        edges = stage.plan.inputs
-        for task in tasks:
-            producer, source = edges[shards.edge[task.shard]].producer, shards.source[task.shard]
+        wanted = dict.fromkeys((shards.edge[shard], shards.source[shard]) for shard in chosen)
+        for place, source in wanted:
+            producer = edges[place].producer
             known = self._cache.get((job_id, generation, producer, source))
             if known is None:
                 missing.setdefault(producer, set()).add(source)
@@ -135,20 +169,15 @@ class InputReader:
         for producer, sources in missing.items():
             for source, output in (await self._read(live, stage_index, producer, sources)).items():
                 at_hand[producer, source] = output
-        for task in tasks:
-            edge, source = edges[shards.edge[task.shard]], shards.source[task.shard]
+        found = {}
+        for place, source in wanted:
+            edge = edges[place]
             manifest = at_hand.get((edge.producer, source))
             if manifest is None:
                 raise InternalError(f"job {job_id}: the journal has no output of task {edge.producer}.{source}")
-            part = task.inputs.add(
-                offset=shards.offset[task.shard],
-                count=shards.count[task.shard],
-                indexes=shards.subsets.get(task.shard, ()),
-                port=edge.port,
-            )
-            part.manifest.CopyFrom(manifest)
-            if edge.position is not None:
-                part.ordinal_prefix.append(edge.position)
+            prefix = [] if edge.position is None else [edge.position]
+            found[place, source] = item_pb2.InputSlice(manifest=manifest, port=edge.port, ordinal_prefix=prefix)
+        return found
 
     async def _read(
         self, live: LiveJob, stage_index: int, producer: int, sources: set[int]
@@ -187,6 +216,8 @@ class InputReader:
         The order is that of the journal; whoever reads sorts the items by ordinal. Short manifests are joined.
         """
         edges = self._item_edges(live.run, stage_index)
+        if not token and (known := self._gathered(live, edges)) is not None and len(known) <= most:
+            return known, ""
         edge_place, _, after = token.partition(".")
         place, seq = (int(edge_place), int(after)) if token else (0, 0)
         slices: list[item_pb2.InputSlice] = []
@@ -194,15 +225,31 @@ class InputReader:
             edge = edges[place]
             rows = await self._payloads.payload_page(live, edge.producer, after=seq, most=most)
             outputs = [executor_pb2.TaskResult.FromString(payload).output for _, _, payload in rows]
-            prefix = [] if edge.position is None else [edge.position]
-            slices += [
-                item_pb2.InputSlice(manifest=manifest, count=manifest.count, ordinal_prefix=prefix, port=edge.port)
-                for manifest in _joined(outputs)
-            ]
+            slices += _slices(edge, outputs)
             if len(rows) == most:
                 return slices, f"{place}.{rows[-1][0]}"
             place, seq = place + 1, 0
         return slices, ""
+
+    def _gathered(self, live: LiveJob, edges: Iterable[Edge]) -> list[item_pb2.InputSlice] | None:
+        """Return all inputs of a whole stage, if everything that flows into it was reported a moment ago."""
+        run = live.run
+        slices: list[item_pb2.InputSlice] = []
+        for edge in edges:
+            stage = (live.header.id, run.generation, edge.producer)
+            outputs = self._cache.gathered.get(stage, shards=run.stages[edge.producer].done)
+            if outputs is None:
+                return None
+            slices += _slices(edge, outputs)
+        return slices
+
+
+def _slices(edge: Edge, outputs: Iterable[item_pb2.Manifest]) -> list[item_pb2.InputSlice]:
+    prefix = [] if edge.position is None else [edge.position]
+    return [
+        item_pb2.InputSlice(manifest=manifest, count=manifest.count, ordinal_prefix=prefix, port=edge.port)
+        for manifest in _joined(outputs)
+    ]
 
 
 def _joined(manifests: Iterable[item_pb2.Manifest]) -> Iterator[item_pb2.Manifest]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import orjson
 from google.protobuf.duration_pb2 import Duration
 
 from pixloom.graph.catalogue import OpKind
-from pixloom.graph.plan import OnError
+from pixloom.graph.plan import OnError, StageKind
 from pixloom.v1 import executor_pb2, op_pb2
 from pixloom_scheduler.core.policy import deadline_s
 from pixloom_scheduler.traces import MAX_TRACED_TASKS, is_sampled
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pixloom_scheduler.clock import DatabaseClock
-    from pixloom_scheduler.core.model import JobRun
+    from pixloom_scheduler.core.model import JobRun, StageRun
     from pixloom_scheduler.inputs import InputReader
     from pixloom_scheduler.live import LiveJob
     from pixloom_scheduler.traces import Traces
@@ -37,6 +38,7 @@ _KIND = {
 }
 
 
+@lru_cache(maxsize=1024)
 def _duration(seconds: float) -> Duration:
     duration = Duration()
     duration.FromMicroseconds(round(seconds * 1e6))
@@ -47,13 +49,21 @@ class MessageComposer:
     """Makes a `LeaseBatch` of tasks of one stage."""
 
     def __init__(
-        self, *, inputs: InputReader, traces: Traces, clock: DatabaseClock, address: str, epoch_of: Callable[[int], int]
+        self,
+        *,
+        inputs: InputReader,
+        traces: Traces,
+        clock: DatabaseClock,
+        address: str,
+        epoch_of: Callable[[int], int],
+        read_columns: Callable[[str], bool],
     ) -> None:
         self._inputs = inputs
         self._traces = traces
         self._clock = clock
         self._address = address
         self._epoch_of = epoch_of
+        self._read_columns = read_columns
 
     async def compose(
         self, live: LiveJob, stage_index: int, shards: tuple[int, ...], *, dispatch_id: str
@@ -62,15 +72,20 @@ class MessageComposer:
         start = self._clock.now()
         run = live.run
         stage = run.stages[stage_index]
-        tasks = [self._task(run, stage_index, shard) for shard in shards]
-        await self._inputs.fill(live, stage_index, tasks)
+        tasks: list[executor_pb2.Task] = []
+        ordinary: executor_pb2.OrdinaryTasks | None = None
+        if self._are_ordinary(stage, shards):
+            ordinary = await self._inputs.ordinary(live, stage_index, shards)
+        else:
+            tasks = [self._task(run, stage_index, shard) for shard in shards]
+            await self._inputs.fill(live, stage_index, tasks)
         traced = len(stage.shards) <= MAX_TRACED_TASKS and is_sampled(live.header.trace_context)
         context: dict[str, str] = {}
         if traced:
             context = self._traces.dispatched(
-                live, stage_index, dispatch_id=dispatch_id, tasks=len(tasks), start=start, end=self._clock.now()
+                live, stage_index, dispatch_id=dispatch_id, tasks=len(shards), start=start, end=self._clock.now()
             )
-        items = max((stage.shards.items_of(shard) for shard in shards), default=1)
+        items = max([stage.shards.items_of(shard) for shard in shards], default=1)
         return executor_pb2.LeaseBatch(
             dispatch_id=dispatch_id,
             project=live.header.project,
@@ -80,12 +95,23 @@ class MessageComposer:
             kind=_KIND[run.plan.nodes[stage.plan.nodes[0]].kind],
             calls=self._calls(run, stage_index),
             tasks=tasks,
+            ordinary=ordinary,
             deadline=_duration(deadline_s(run, stage, items)),
             owner_address=self._address,
             owner_epoch=self._epoch_of(live.header.partition),
             partition=live.header.partition,
             trace_context=context,
             trace_tasks=traced,
+        )
+
+    def _are_ordinary(self, stage: StageRun, shards: tuple[int, ...]) -> bool:
+        """Return whether tasks can go as columns: to executors that read them, whole shards, not for the last time."""
+        if stage.plan.kind is not StageKind.MAPPED or not self._read_columns(stage.plan.pool):
+            return False
+        subsets, tasks, most = stage.shards.subsets, stage.tasks, stage.plan.retry.max_attempts
+        return not any(
+            shard in subsets or ((task := tasks.get(shard)) is not None and task.failures + 1 >= most)
+            for shard in shards
         )
 
     @staticmethod
@@ -117,7 +143,7 @@ class MessageComposer:
                     timeout=_duration(plan.timeout_s),
                     deliver=plan.deliver,
                     feeds_pixels=plan.feeds_pixels,
-                    limits=executor_pb2.Limits(**plan.limits),
+                    limits=executor_pb2.Limits(**plan.limits) if plan.limits else None,
                 )
             )
         return calls

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from pixloom.errors import StateConflictError, UnavailableError
@@ -79,7 +79,7 @@ class Work:
         """Keep the lease that the event is about: if the database refuses the batch, the event happens again and needs it."""
         if isinstance(self.event, TasksReported | LeaseLost):
             lease = live.run.leases.get(self.event.lease)
-            self.lease = (self.event.lease, replace(lease, tasks=dict(lease.tasks))) if lease is not None else None
+            self.lease = (self.event.lease, lease.copy()) if lease is not None else None
 
     def conflict(self, error: IllegalTransitionError) -> None:
         """Tell whoever waits that it does not fit the job's state."""

@@ -191,6 +191,62 @@ class Task(_message.Message):
 Global___Task: _TypeAlias = Task  # noqa: Y015
 
 @_typing.final
+class OrdinaryTasks(_message.Message):
+    """Ordinary tasks of a mapped stage: each reads a run of items of one manifest, and another attempt may follow. Nearly all
+    tasks of a wide stage are; as columns of equal length they cost a fraction of the messages.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARDS_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    PLACES_FIELD_NUMBER: _builtins.int
+    OFFSETS_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def shards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Shard of each."""
+
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Number of the attempt of each."""
+
+    @_builtins.property
+    def places(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Place in `sources` of what each reads."""
+
+    @_builtins.property
+    def offsets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """First of its items in that manifest, of each."""
+
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Number of its items, of each."""
+
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedCompositeFieldContainer[_item_pb2.InputSlice]:
+        """What they read, without offset and count."""
+
+    def __init__(
+        self,
+        *,
+        shards: _abc.Iterable[_builtins.int] | None = ...,
+        attempts: _abc.Iterable[_builtins.int] | None = ...,
+        places: _abc.Iterable[_builtins.int] | None = ...,
+        offsets: _abc.Iterable[_builtins.int] | None = ...,
+        counts: _abc.Iterable[_builtins.int] | None = ...,
+        sources: _abc.Iterable[_item_pb2.InputSlice] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "counts", b"counts", "offsets", b"offsets", "places", b"places", "shards", b"shards", "sources", b"sources"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrdinaryTasks: _TypeAlias = OrdinaryTasks  # noqa: Y015
+
+@_typing.final
 class LeaseBatch(_message.Message):
     """Several tasks of one stage, as one message on NATS."""
 
@@ -230,6 +286,7 @@ class LeaseBatch(_message.Message):
     TRACE_CONTEXT_FIELD_NUMBER: _builtins.int
     TRACE_TASKS_FIELD_NUMBER: _builtins.int
     OWNER_EPOCH_FIELD_NUMBER: _builtins.int
+    ORDINARY_FIELD_NUMBER: _builtins.int
     dispatch_id: _builtins.str
     """Id of this dispatch; new each time."""
     project: _builtins.str
@@ -266,6 +323,10 @@ class LeaseBatch(_message.Message):
     def trace_context(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """W3C trace context (traceparent, tracestate) of the stage's first node."""
 
+    @_builtins.property
+    def ordinary(self) -> Global___OrdinaryTasks:
+        """The tasks, if all of them are ordinary and all executors of the pool read columns; `tasks` is empty then."""
+
     def __init__(
         self,
         *,
@@ -283,10 +344,11 @@ class LeaseBatch(_message.Message):
         trace_context: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         trace_tasks: _builtins.bool = ...,
         owner_epoch: _builtins.int = ...,
+        ordinary: Global___OrdinaryTasks | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "ordinary", b"ordinary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "deadline", b"deadline", "dispatch_id", b"dispatch_id", "generation", b"generation", "job_id", b"job_id", "kind", b"kind", "owner_address", b"owner_address", "owner_epoch", b"owner_epoch", "partition", b"partition", "project", b"project", "stage", b"stage", "tasks", b"tasks", "trace_context", b"trace_context", "trace_tasks", b"trace_tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "deadline", b"deadline", "dispatch_id", b"dispatch_id", "generation", b"generation", "job_id", b"job_id", "kind", b"kind", "ordinary", b"ordinary", "owner_address", b"owner_address", "owner_epoch", b"owner_epoch", "partition", b"partition", "project", b"project", "stage", b"stage", "tasks", b"tasks", "trace_context", b"trace_context", "trace_tasks", b"trace_tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -317,6 +379,36 @@ class TaskKey(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskKey: _TypeAlias = TaskKey  # noqa: Y015
+
+@_typing.final
+class TaskKeys(_message.Message):
+    """Tasks by place, as columns of equal length."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARDS_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def shards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Shard of each."""
+
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Number of the attempt of each."""
+
+    def __init__(
+        self,
+        *,
+        shards: _abc.Iterable[_builtins.int] | None = ...,
+        attempts: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "shards", b"shards"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskKeys: _TypeAlias = TaskKeys  # noqa: Y015
 
 @_typing.final
 class Lease(_message.Message):
@@ -379,6 +471,7 @@ class Hello(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     LEASES_FIELD_NUMBER: _builtins.int
     OPEN_SLOTS_FIELD_NUMBER: _builtins.int
+    READS_COLUMNS_FIELD_NUMBER: _builtins.int
     executor_id: _builtins.str
     """Id of the executor, new at each start of its process."""
     slots: _builtins.int
@@ -391,6 +484,8 @@ class Hello(_message.Message):
     """Version of Pixloom."""
     open_slots: _builtins.int
     """Slots that no long task holds up, as in heartbeats. Unset means all."""
+    reads_columns: _builtins.bool
+    """Whether it reads tasks as columns."""
     @_builtins.property
     def pools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Pools it serves."""
@@ -415,10 +510,11 @@ class Hello(_message.Message):
         version: _builtins.str = ...,
         leases: _abc.Iterable[Global___Lease] | None = ...,
         open_slots: _builtins.int | None = ...,
+        reads_columns: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_open_slots", b"_open_slots", "open_slots", b"open_slots"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_open_slots", b"_open_slots", "executor_id", b"executor_id", "hostname", b"hostname", "leases", b"leases", "open_slots", b"open_slots", "ops", b"ops", "pid", b"pid", "pools", b"pools", "slots", b"slots", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_open_slots", b"_open_slots", "executor_id", b"executor_id", "hostname", b"hostname", "leases", b"leases", "open_slots", b"open_slots", "ops", b"ops", "pid", b"pid", "pools", b"pools", "reads_columns", b"reads_columns", "slots", b"slots", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__open_slots: _TypeAlias = _typing.Literal["open_slots"]  # noqa: Y015
     _WhichOneofArgType__open_slots: _TypeAlias = _typing.Literal["_open_slots", b"_open_slots"]  # noqa: Y015
@@ -438,6 +534,7 @@ class Claim(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
     claim_id: _builtins.int
     """Number of the claim in this session; the grant names it."""
     dispatch_id: _builtins.str
@@ -452,6 +549,10 @@ class Claim(_message.Message):
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskKey]:
         """The tasks as offered."""
 
+    @_builtins.property
+    def keys(self) -> Global___TaskKeys:
+        """The same as columns, for a replica that reads them; `tasks` is empty then."""
+
     def __init__(
         self,
         *,
@@ -461,10 +562,11 @@ class Claim(_message.Message):
         generation: _builtins.int = ...,
         stage: _builtins.int = ...,
         tasks: _abc.Iterable[Global___TaskKey] | None = ...,
+        keys: Global___TaskKeys | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim_id", b"claim_id", "dispatch_id", b"dispatch_id", "generation", b"generation", "job_id", b"job_id", "stage", b"stage", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim_id", b"claim_id", "dispatch_id", b"dispatch_id", "generation", b"generation", "job_id", b"job_id", "keys", b"keys", "stage", b"stage", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -697,6 +799,68 @@ class TaskResult(_message.Message):
 Global___TaskResult: _TypeAlias = TaskResult  # noqa: Y015
 
 @_typing.final
+class OrdinaryResults(_message.Message):
+    """Results of ordinary tasks: ended OK at every item, none filtered or rejected, nothing kept or to be tried again, their
+    output small. Nearly all tasks of a wide stage are; as columns of equal length they cost a fraction of the messages.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARDS_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    STARTED_US_FIELD_NUMBER: _builtins.int
+    ENDED_US_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
+    ELAPSED_NS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def shards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Shard of each."""
+
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Number of the attempt of each."""
+
+    @_builtins.property
+    def started_us(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """When each started, by the executor's clock: microseconds since 1970."""
+
+    @_builtins.property
+    def ended_us(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """When each ended, by the executor's clock: microseconds since 1970."""
+
+    @_builtins.property
+    def items(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Items that passed all nodes of the chain, of each; at least one."""
+
+    @_builtins.property
+    def outputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Those items of each: a serialised ItemBatch of at most 4 KiB."""
+
+    @_builtins.property
+    def elapsed_ns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Nanoseconds that all of these tasks together spent in each node of the chain."""
+
+    def __init__(
+        self,
+        *,
+        shards: _abc.Iterable[_builtins.int] | None = ...,
+        attempts: _abc.Iterable[_builtins.int] | None = ...,
+        started_us: _abc.Iterable[_builtins.int] | None = ...,
+        ended_us: _abc.Iterable[_builtins.int] | None = ...,
+        items: _abc.Iterable[_builtins.int] | None = ...,
+        outputs: _abc.Iterable[_builtins.bytes] | None = ...,
+        elapsed_ns: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "elapsed_ns", b"elapsed_ns", "ended_us", b"ended_us", "items", b"items", "outputs", b"outputs", "shards", b"shards", "started_us", b"started_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrdinaryResults: _TypeAlias = OrdinaryResults  # noqa: Y015
+
+@_typing.final
 class Report(_message.Message):
     """Results of one grant, kept and sent again until acknowledged."""
 
@@ -708,6 +872,7 @@ class Report(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
+    ORDINARY_FIELD_NUMBER: _builtins.int
     report_id: _builtins.int
     """Number of the report in this executor's life; the acknowledgement names it."""
     lease_token: _builtins.bytes
@@ -722,6 +887,10 @@ class Report(_message.Message):
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskResult]:
         """The results."""
 
+    @_builtins.property
+    def ordinary(self) -> Global___OrdinaryResults:
+        """More results; of other tasks."""
+
     def __init__(
         self,
         *,
@@ -731,10 +900,11 @@ class Report(_message.Message):
         generation: _builtins.int = ...,
         stage: _builtins.int = ...,
         results: _abc.Iterable[Global___TaskResult] | None = ...,
+        ordinary: Global___OrdinaryResults | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ordinary", b"ordinary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "job_id", b"job_id", "lease_token", b"lease_token", "report_id", b"report_id", "results", b"results", "stage", b"stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "job_id", b"job_id", "lease_token", b"lease_token", "ordinary", b"ordinary", "report_id", b"report_id", "results", b"results", "stage", b"stage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1030,10 +1200,13 @@ class Welcome(_message.Message):
     OWNED_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    READS_COLUMNS_FIELD_NUMBER: _builtins.int
     incarnation: _builtins.str
     """Incarnation of the database: leases of another one are stale."""
     address: _builtins.str
     """Address by which the replicas name this one."""
+    reads_columns: _builtins.bool
+    """Whether it reads claims and results as columns."""
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration:
         """How often to send heartbeats."""
@@ -1059,10 +1232,11 @@ class Welcome(_message.Message):
         owned: _abc.Iterable[Global___OwnedPartition] | None = ...,
         replicas: _abc.Iterable[_builtins.str] | None = ...,
         address: _builtins.str = ...,
+        reads_columns: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "heartbeat_interval", b"heartbeat_interval", "incarnation", b"incarnation", "owned", b"owned", "partitions", b"partitions", "replicas", b"replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "heartbeat_interval", b"heartbeat_interval", "incarnation", b"incarnation", "owned", b"owned", "partitions", b"partitions", "reads_columns", b"reads_columns", "replicas", b"replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1078,12 +1252,15 @@ class Grant(_message.Message):
     LEASE_TOKEN_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
     ELSEWHERE_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
     claim_id: _builtins.int
     """The claim."""
     lease_token: _builtins.bytes
     """Token for the granted tasks; empty if none was granted."""
     elsewhere: _builtins.bool
     """This replica does not own the job's partition: nothing is said about the tasks, ask WhoOwns."""
+    all: _builtins.bool
+    """All tasks of a claim with columns were granted; `tasks` is empty then."""
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskKey]:
         """The granted tasks, a subset of those claimed; the others are gone."""
@@ -1095,10 +1272,11 @@ class Grant(_message.Message):
         lease_token: _builtins.bytes = ...,
         tasks: _abc.Iterable[Global___TaskKey] | None = ...,
         elsewhere: _builtins.bool = ...,
+        all: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim_id", b"claim_id", "elsewhere", b"elsewhere", "lease_token", b"lease_token", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "claim_id", b"claim_id", "elsewhere", b"elsewhere", "lease_token", b"lease_token", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

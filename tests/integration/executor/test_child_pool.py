@@ -398,10 +398,11 @@ async def test_a_defect_leaves_nobody_waiting(tmp_path: Path) -> None:
 
 
 async def test_artifacts_are_in_the_store_when_results_are_delivered(pool: ChildPool, tmp_path: Path) -> None:
-    source = batch_of([call("debug.range", count=5000)], [pb.Task(shard=0, attempt=1)], op_pb2.OP_KIND_SOURCE)
+    source = batch_of([call("debug.range", count=1000)], [pb.Task(shard=0, attempt=1)], op_pb2.OP_KIND_SOURCE)
     results = await run(pool, source)
+    assert results[0].output.WhichOneof("content") == "artifact"
     items = read_items(results[0].output, open_store((tmp_path / "store").as_uri()))
-    assert len(items) == 5000
+    assert len(items) == 1000
 
 
 async def test_many_small_tasks_cost_little(pool: ChildPool, capsys: pytest.CaptureFixture[str]) -> None:

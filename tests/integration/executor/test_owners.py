@@ -83,7 +83,7 @@ class Executor:
 
     def __init__(self, folder: Path, *configured: str) -> None:
         book = LeaseBook()
-        lease = HeldLease(b"t", pb.LeaseBatch(job_id="j", partition=0), (pb.TaskKey(shard=0, attempt=1),), {0})
+        lease = HeldLease(b"t", pb.LeaseBatch(job_id="j", partition=0), ((0, 1),), {0})
         book.hold(lease)
         # Never started: nothing here is to be run.
         children = ChildPool(

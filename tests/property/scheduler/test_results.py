@@ -26,15 +26,18 @@ def stage_of(nodes: int) -> Any:
 
 @st.composite
 def ordinary(draw: st.DrawFn) -> pb.TaskResult:
-    """A result of a task all of whose items passed."""
+    """A result of a task all of whose items passed, or of a run that gave a value."""
     ok = draw(st.integers(1, 5))
     result = pb.TaskResult(shard=draw(st.integers(0, 5)), attempt=draw(st.integers(0, 3)), outcome=OUTCOMES[1])
     for time in (result.start_time, result.end_time):
         time.seconds, time.nanos = draw(st.integers(1, 2**33)), draw(st.integers(0, 999_999_999))
     for node in range(draw(st.integers(1, 3))):
         result.counts.add(node=f"n{node}", ok=ok).elapsed.nanos = draw(st.integers(0, 1000))
-    result.output.count = ok
-    result.output.inline = draw(st.binary(max_size=20))
+    if draw(st.booleans()):
+        result.value_json = draw(st.sampled_from([b"null", b"1", b'{"a": [2]}']))
+    else:
+        result.output.count = ok
+        result.output.inline = draw(st.binary(max_size=20))
     return result
 
 

@@ -18,7 +18,7 @@ def result(outcome: job_pb2.AttemptOutcome.ValueType, seconds: int) -> executor_
 def learned(*results: executor_pb2.TaskResult) -> dict[str, float]:
     run = live_job(1, [(StageKind.WHOLE, [])]).run
     model = CostModel({})
-    model.learn(run, 0, results)
+    model.learn(run, executor_pb2.Report(stage=0, results=results))
     return model.costs
 
 

@@ -36,11 +36,8 @@ class Reads:
         while live.run.seq != live.committed_seq:
             await live.news.wait()
 
-    def live_job(self, live: LiveJob) -> job_pb2.Job:
-        return job_pb2.Job(id=live.header.id, seq=live.run.seq)
-
-    def live_nodes(self, _live: LiveJob) -> list[job_pb2.Node]:
-        return []
+    def snapshot(self, live: LiveJob) -> job_pb2.JobSnapshot:
+        return job_pb2.JobSnapshot(job=job_pb2.Job(id=live.header.id, seq=live.run.seq))
 
 
 def commit(live: LiveJob) -> None:

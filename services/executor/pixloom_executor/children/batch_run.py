@@ -11,10 +11,12 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from pixloom.batches import keep_tasks, task_count, task_keys
 from pixloom.v1 import executor_pb2 as pb
 from pixloom.v1 import job_pb2
 from pixloom_executor.children.frames import RunFrame
 from pixloom_executor.item_chain import Verdict
+from pixloom_executor.ordinary import rows_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -34,6 +36,7 @@ class BatchRun:
     Args:
         batch: The batch.
         deliver: Takes each result, once.
+        deliver_ordinary: Takes ordinary results, many at a time; None if `deliver` is to take each.
         done: Set when every task has a result.
         urgent: Whether it goes ahead of batches that are not, also of one that has begun.
     """
@@ -45,6 +48,7 @@ class BatchRun:
         deliver: Callable[[pb.TaskResult], None],
         done: asyncio.Future[None],
         urgent: bool = False,
+        deliver_ordinary: Callable[[pb.OrdinaryResults], None] | None = None,
     ) -> None:
         self.batch = batch
         self.done = done
@@ -57,7 +61,9 @@ class BatchRun:
         self.is_yielding = False
         self.has_yielded = False
         self._deliver = deliver
-        self._pending = {task.shard: task for task in batch.tasks}
+        self._deliver_ordinary = deliver_ordinary
+        # Attempts by shard.
+        self._pending = dict(task_keys(batch))
         self._sent: list[int] = []
         self._alone: dict[int, list[int]] = {}
         self._verdicts: dict[int, dict[int, Verdict]] = {}
@@ -77,12 +83,17 @@ class BatchRun:
         self.number = number
         self._sent = list(self._pending)
         batch = self.batch
-        if len(self._pending) != len(batch.tasks):
+        if len(self._pending) != task_count(batch):
             batch = pb.LeaseBatch()
             batch.CopyFrom(self.batch)
-            del batch.tasks[:]
-            batch.tasks.extend(self._pending.values())
-        return RunFrame(number=number, batch=batch, alone=self._alone, verdicts=self._verdicts)
+            keep_tasks(batch, self._pending)
+        return RunFrame(
+            number=number,
+            batch=batch,
+            alone=self._alone,
+            verdicts=self._verdicts,
+            columns=self._deliver_ordinary is not None,
+        )
 
     def take(self, results: Iterable[pb.TaskResult]) -> None:
         """Deliver results of tasks that have none yet."""
@@ -90,10 +101,17 @@ class BatchRun:
             if self._pending.pop(result.shard, None) is not None:
                 self._deliver(result)
 
-    def take_failed(self, results: Iterable[pb.TaskResult], *, reason: str, detail: str) -> None:
+    def take_ordinary(self, results: pb.OrdinaryResults) -> None:
+        """Deliver ordinary results of tasks that have none yet."""
+        pending = self._pending
+        places = [place for place, shard in enumerate(results.shards) if pending.pop(shard, None) is not None]
+        if places and self._deliver_ordinary is not None:
+            self._deliver_ordinary(results if len(places) == len(results.shards) else rows_of(results, places))
+
+    def take_failed(self, shards: Iterable[int], *, reason: str, detail: str) -> None:
         """Deliver failures in place of results that could not be made durable."""
-        for result in results:
-            failed = self._ended(result.shard, job_pb2.ATTEMPT_OUTCOME_FAILED, reason, detail, 0)
+        for shard in shards:
+            failed = self._ended(shard, job_pb2.ATTEMPT_OUTCOME_FAILED, reason, detail, 0)
             failed.retryable = True
             self.take([failed])
 
@@ -175,9 +193,8 @@ class BatchRun:
     ) -> pb.TaskResult:
         now_ns = time.time_ns()
         began_ns = now_ns - (time.monotonic_ns() - start_ns) if start_ns else now_ns
-        task = self._pending.get(shard)
         result = pb.TaskResult(
-            shard=shard, attempt=task.attempt if task else 0, outcome=outcome, reason=reason, detail=detail
+            shard=shard, attempt=self._pending.get(shard, 0), outcome=outcome, reason=reason, detail=detail
         )
         result.start_time.FromNanoseconds(began_ns)
         result.end_time.FromNanoseconds(now_ns)

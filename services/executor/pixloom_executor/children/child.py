@@ -14,6 +14,7 @@ from pixloom_executor.children.connection import ChildConnection
 from pixloom_executor.children.frames import ResultFrame, RunFrame
 from pixloom_executor.children.isolation import limit_resources, reset_signals
 from pixloom_executor.marker import PageMarker
+from pixloom_executor.ordinary import OrdinaryColumns, tasks_of
 
 if TYPE_CHECKING:
     import mmap
@@ -26,6 +27,7 @@ __all__ = ["EXIT_OUT_OF_MEMORY", "serve"]
 
 EXIT_OUT_OF_MEMORY: Final = 77
 _FLUSH_RESULTS: Final = 64
+_FLUSH_ORDINARY: Final = 256
 # Every flush costs a sync of its files, a report and a commit; a batch is meant to last about this long.
 _FLUSH_NS: Final = 400_000_000
 _QUICK_NS: Final = 1_000_000
@@ -95,21 +97,39 @@ class _Work:
         """Run the tasks of a batch and return the last of their results; those before were sent."""
         batch, number = frame.batch, frame.number
         marker, runner = self._marker, self._runner
+        # Spans of tasks are written from their results.
+        ordinary = OrdinaryColumns() if frame.columns and not batch.trace_tasks else None
         results: list[bytes] = []
         flushed_ns = time.monotonic_ns()
-        for place, task in enumerate(batch.tasks):
+        tasks = tasks_of(batch)
+        for place, task in enumerate(tasks):
             # Published before it is asked: who ends the batch asks for a stop first and then looks what is running.
             marker.begin_task(number, place)
             if marker.stop_requested(number):
                 break
             result = runner.run_task(
-                batch, task, alone=frame.alone.get(task.shard, ()), verdicts=frame.verdicts.get(task.shard, {})
+                batch,
+                task,
+                alone=frame.alone.get(task.shard, ()),
+                verdicts=frame.verdicts.get(task.shard, {}),
+                ordinary=ordinary,
             )
-            results.append(result.SerializeToString())
-            is_due = len(results) >= _FLUSH_RESULTS or time.monotonic_ns() - flushed_ns > _FLUSH_NS
-            if is_due and place + 1 < len(batch.tasks):
-                self._connection.send(ResultFrame(number, results, sorted(runner.take_digests())))
+            if result is not None:
+                results.append(result.SerializeToString())
+            is_due = (
+                len(results) >= _FLUSH_RESULTS
+                or (ordinary is not None and len(ordinary) >= _FLUSH_ORDINARY)
+                or time.monotonic_ns() - flushed_ns > _FLUSH_NS
+            )
+            if is_due and place + 1 < len(tasks):
+                self._connection.send(self._frame(number, results, ordinary))
                 results = []
                 flushed_ns = time.monotonic_ns()
         marker.end_batch()
-        return ResultFrame(number, results, sorted(runner.take_digests()), done=True)
+        last = self._frame(number, results, ordinary)
+        last.done = True
+        return last
+
+    def _frame(self, number: int, results: list[bytes], ordinary: OrdinaryColumns | None) -> ResultFrame:
+        columns = ordinary.take() if ordinary is not None else b""
+        return ResultFrame(number, results, sorted(self._runner.take_digests()), ordinary=columns)

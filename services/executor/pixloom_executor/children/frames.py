@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["LENGTH", "ResultFrame", "RunFrame"]
 
 LENGTH: Final = struct.Struct("<I")
-_RESULT_HEAD: Final = struct.Struct("<Q?II")
+_RESULT_HEAD: Final = struct.Struct("<Q?III")
 _DIGEST_BYTES: Final = 32
 
 
@@ -36,18 +36,21 @@ class RunFrame:
         batch: The batch; its tasks have their inputs in place.
         alone: Input items to run before all others, by shard.
         verdicts: Input items to reject without running them, by shard and index.
+        columns: Whether ordinary results may come as columns.
     """
 
     number: int
     batch: pb.LeaseBatch
     alone: dict[int, list[int]] = field(default_factory=dict)
     verdicts: dict[int, dict[int, Verdict]] = field(default_factory=dict)
+    columns: bool = False
 
     def encode(self) -> bytes:
         """Return the frame with its length."""
         head = orjson.dumps(
             {
                 "number": self.number,
+                "columns": self.columns,
                 "alone": {str(shard): indexes for shard, indexes in self.alone.items()},
                 "verdicts": {
                     str(shard): {
@@ -73,6 +76,7 @@ class RunFrame:
                 int(shard): {int(index): Verdict(*verdict) for index, verdict in known.items()}
                 for shard, known in head["verdicts"].items()
             },
+            columns=head["columns"],
         )
 
 
@@ -83,6 +87,7 @@ class ResultFrame:
     Attributes:
         number: Number of the batch.
         results: Serialised results.
+        ordinary: Serialised columns of ordinary results; empty if there are none.
         digests: SHA-256 digests of artifacts they refer to.
         done: Whether no more results of the batch follow.
     """
@@ -91,21 +96,23 @@ class ResultFrame:
     results: Sequence[bytes]
     digests: Sequence[str] = ()
     done: bool = False
+    ordinary: bytes = b""
 
     def encode(self) -> bytes:
         """Return the frame with its length."""
-        parts = [_RESULT_HEAD.pack(self.number, self.done, len(self.digests), len(self.results))]
+        parts = [_RESULT_HEAD.pack(self.number, self.done, len(self.digests), len(self.results), len(self.ordinary))]
         parts.extend(bytes.fromhex(digest) for digest in self.digests)
         for result in self.results:
             parts.append(LENGTH.pack(len(result)))
             parts.append(result)
+        parts.append(self.ordinary)
         body = b"".join(parts)
         return LENGTH.pack(len(body)) + body
 
     @classmethod
     def decode(cls, data: bytes) -> ResultFrame:
         """Return the frame in bytes without their length."""
-        number, done, digest_count, result_count = _RESULT_HEAD.unpack_from(data)
+        number, done, digest_count, result_count, ordinary_size = _RESULT_HEAD.unpack_from(data)
         place = _RESULT_HEAD.size
         digests = []
         for _ in range(digest_count):
@@ -117,4 +124,5 @@ class ResultFrame:
             place += LENGTH.size
             results.append(data[place : place + size])
             place += size
-        return cls(number=number, results=results, digests=digests, done=done)
+        ordinary = data[place : place + ordinary_size]
+        return cls(number=number, results=results, digests=digests, done=done, ordinary=ordinary)

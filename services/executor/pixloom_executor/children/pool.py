@@ -98,7 +98,12 @@ class ChildPool:
         raise self._stopped()
 
     async def run(
-        self, batch: pb.LeaseBatch, deliver: Callable[[pb.TaskResult], None], *, urgent: bool = False
+        self,
+        batch: pb.LeaseBatch,
+        deliver: Callable[[pb.TaskResult], None],
+        *,
+        urgent: bool = False,
+        deliver_ordinary: Callable[[pb.OrdinaryResults], None] | None = None,
     ) -> None:
         """Run the tasks of a batch one after another in one child and return when each has a result.
 
@@ -109,6 +114,7 @@ class ChildPool:
             batch: The granted tasks, with paged inputs put in place. It must not be changed before this returns.
             deliver: Takes each result once its artifacts are durable. Must not raise or block.
             urgent: Whether it goes ahead of others.
+            deliver_ordinary: Takes ordinary results in the same way, many at a time; by default `deliver` takes each.
 
         Raises:
             InternalError: if the pool is not running or a defect has stopped it.
@@ -116,7 +122,7 @@ class ChildPool:
         if self._serving is None or self._serving.done():
             raise self._stopped()
         done = asyncio.get_running_loop().create_future()
-        run = BatchRun(batch=batch, deliver=deliver, done=done, urgent=urgent)
+        run = BatchRun(batch=batch, deliver=deliver, done=done, urgent=urgent, deliver_ordinary=deliver_ordinary)
         (self._urgent if urgent else self._waiting).append(run)
         self._dispatch()
         try:

@@ -98,7 +98,7 @@ class Slot:
     def has_urgent_room(self) -> bool:
         """Whether another urgent batch may be submitted."""
         least, most = _URGENT_AHEAD
-        return self.urgent_load < max(least, min(most, int(_AHEAD_S / self._batch_s)))
+        return self.urgent_load < max(least, min(most, int(_AHEAD_S / max(self._batch_s, 1e-6))))
 
     def submit(self, run: BatchRun) -> None:
         """Take a batch; it starts when those before it have ended, or have made way for it."""
@@ -257,14 +257,17 @@ class Slot:
 
     async def _take(self, run: BatchRun, frame: ResultFrame) -> None:
         results = [pb.TaskResult.FromString(result) for result in frame.results]
+        ordinary = pb.OrdinaryResults.FromString(frame.ordinary)
         try:
             if frame.digests:
                 await self._store.sync(frame.digests)
         except PixloomError as error:
-            _log.error("results not durable", error=str(error), tasks=len(results))
-            run.take_failed(results, reason=error.reason, detail=str(error))
+            shards = [*(result.shard for result in results), *ordinary.shards]
+            _log.error("results not durable", error=str(error), tasks=len(shards))
+            run.take_failed(shards, reason=error.reason, detail=str(error))
         else:
             run.take(results)
+            run.take_ordinary(ordinary)
 
     def _go_on_later(self, child: ChildProcess, run: BatchRun) -> None:
         """Send what is left of a batch that has made way."""

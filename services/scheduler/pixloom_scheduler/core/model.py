@@ -216,6 +216,10 @@ class LeaseRun:
     deadline: float
     start: float
 
+    def copy(self) -> LeaseRun:
+        """Return what stays the same while tasks of this one are reported."""
+        return LeaseRun(self.executor, self.stage, self.token, dict(self.tasks), self.deadline, self.start)
+
 
 @dataclass(slots=True)
 class JobRun:

@@ -11,28 +11,33 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from pixloom.graph.plan import StageKind
-from pixloom.v1 import executor_pb2, job_pb2
+from pixloom.v1 import executor_pb2, item_pb2, job_pb2
 from pixloom_scheduler.core.changes import NodeTally
 from pixloom_scheduler.core.events import Result
 from pixloom_scheduler.core.states import Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from google.protobuf.timestamp_pb2 import Timestamp
 
     from pixloom_scheduler.core.model import StageRun
 
-__all__ = ["read_result"]
+__all__ = ["outputs_of", "read_report", "read_result"]
 
 MAX_TEXT: Final = 1024
 MAX_VALUE_BYTES: Final = 64 * 1024
 MAX_PAYLOAD_BYTES: Final = 256 * 1024
+MAX_OUTPUT_BYTES: Final = 4096
+"""Most bytes of the items of an ordinary result."""
+
 LATEST_S: Final = 253_402_300_799.0
 """The last second of the year 9999."""
 
-_ORDINARY: Final = [
-    executor_pb2.TaskResult.DESCRIPTOR.fields_by_name[name]
-    for name in ("outcome", "start_time", "end_time", "counts", "output")
-]
+_FIELDS: Final = executor_pb2.TaskResult.DESCRIPTOR.fields_by_name
+_ORDINARY: Final = [_FIELDS[name] for name in ("outcome", "start_time", "end_time", "counts")]
+_OUTPUT: Final = _FIELDS["output"]
+_VALUE: Final = _FIELDS["value_json"]
 _OUTCOMES: Final = {
     job_pb2.ATTEMPT_OUTCOME_OK: Outcome.OK,
     job_pb2.ATTEMPT_OUTCOME_PARTIAL: Outcome.PARTIAL,
@@ -52,49 +57,107 @@ def _seconds(time: Timestamp) -> float:
     return seconds if 0.0 <= seconds <= LATEST_S else min(max(seconds, 0.0), LATEST_S)
 
 
+def read_report(stage: StageRun, report: executor_pb2.Report) -> tuple[Result, ...]:
+    """Return reported results as the core takes them; one that cannot be read becomes a FAILED one that says why."""
+    results = [read_result(stage, message) for message in report.results]
+    if report.HasField("ordinary"):
+        results += _read_columns(stage, report.ordinary)
+    return tuple(results)
+
+
 def read_result(stage: StageRun, message: executor_pb2.TaskResult) -> Result:
     """Return a reported result as the core takes it; one that cannot be read becomes a FAILED one that says why."""
     return _read_ordinary(stage, message) or _read_any(stage, message)
 
 
-def _read_ordinary(stage: StageRun, message: executor_pb2.TaskResult) -> Result | None:
-    """Read a result of a task all of whose items passed, or that has none, which nearly all are; None for another one.
+def outputs_of(report: executor_pb2.Report) -> Iterator[tuple[int, item_pb2.Manifest]]:
+    """Yield shard and output of the results in a report that was read, of whatever is wrong as well."""
+    for result in report.results:
+        yield result.shard, result.output
+    columns = report.ordinary
+    for shard, items, output in zip(columns.shards, columns.items, columns.outputs, strict=False):
+        yield shard, item_pb2.Manifest(count=items, inline=output)
 
-    Asking a message for its fields at once takes a fraction of the time of asking for each.
+
+def _read_columns(stage: StageRun, columns: executor_pb2.OrdinaryResults) -> list[Result]:
+    """Read results that were reported as columns."""
+    rows = len(columns.shards)
+    others = (columns.attempts, columns.started_us, columns.ended_us, columns.items, columns.outputs)
+    problem = ""
+    if any(len(column) != rows for column in others) or len(columns.elapsed_ns) != len(stage.plan.nodes):
+        problem = "its columns differ in length"
+    elif stage.plan.kind is not StageKind.MAPPED:
+        problem = "tasks of this stage have no ordinary results"
+    if problem:
+        return [
+            _malformed(shard, attempt, problem)
+            for shard, attempt in zip(columns.shards, columns.attempts, strict=False)
+        ]
+    manifest_of, result_of, latest_us = item_pb2.Manifest, executor_pb2.TaskResult, LATEST_S * 1e6
+    found = []
+    for shard, attempt, started_us, ended_us, items, output in zip(columns.shards, *others, strict=True):
+        if not items or len(output) > MAX_OUTPUT_BYTES or started_us > latest_us or ended_us > latest_us:
+            found.append(_malformed(shard, attempt, "an ordinary result has no items, too long ones or an odd time"))
+            continue
+        found.append(
+            Result(
+                shard=shard,
+                attempt=attempt,
+                outcome=Outcome.OK,
+                start=started_us / 1e6,
+                end=ended_us / 1e6,
+                items_out=items,
+                retryable=False,
+                payload=result_of(output=manifest_of(count=items, inline=output)).SerializeToString(),
+            )
+        )
+    return found
+
+
+def _malformed(shard: int, attempt: int, problem: str) -> Result:
+    return Result(shard=shard, attempt=attempt, outcome=Outcome.FAILED, reason="MALFORMED_REPORT", detail=problem)
+
+
+def _read_ordinary(stage: StageRun, message: executor_pb2.TaskResult) -> Result | None:
+    """Read a result of a task all of whose items passed, or of a run that gave a value; None for another one.
+
+    Nearly all are of these kinds. Asking a message for its fields at once takes a fraction of asking for each.
     """
-    # They come by their numbers: before these there is room for shard and attempt alone, behind them for nothing.
-    found = message.ListFields()
-    names = [field for field, _ in found]
-    output: executor_pb2.Manifest | None = None
-    if names[-5:] == _ORDINARY:
-        (_, outcome), (_, start), (_, end), (_, counts), (_, output) = found[-5:]
-    elif names[-4:] == _ORDINARY[:4]:
-        (_, outcome), (_, start), (_, end), (_, counts) = found[-4:]
-    else:
+    # They come by their numbers: before these five there is room for shard and attempt alone, behind them for nothing.
+    last = message.ListFields()[-5:]
+    if [field for field, _ in last[:4]] != _ORDINARY or len(last) < 5:
         return None
-    count = output.count if output is not None else 0
-    tallies: tuple[NodeTally, ...] = ()
-    if output is None and any(node.ok for node in counts):
-        # A run without items counts itself.
-        tallies = tuple(NodeTally(ok=node.ok) for node in counts)
+    (_, outcome), (_, start), (_, end), (_, counts), (field, found) = last
     if (
         outcome != job_pb2.ATTEMPT_OUTCOME_OK
         or len(counts) != len(stage.plan.nodes)
         or message.ByteSize() > MAX_PAYLOAD_BYTES
-        or any((node.ok != count and output is not None) or node.filtered or node.rejected for node in counts)
     ):
         return None
-    return Result(
+    result = Result(
         shard=message.shard,
         attempt=message.attempt,
         outcome=Outcome.OK,
         start=_seconds(start),
         end=_seconds(end),
-        items_out=count,
-        tallies=tallies,
         retryable=False,
-        payload=executor_pb2.TaskResult(output=output).SerializeToString() if count else None,
     )
+    if field is _OUTPUT:
+        count = result.items_out = found.count
+        if any(node.ok != count or node.filtered or node.rejected for node in counts):
+            return None
+        result.payload = executor_pb2.TaskResult(output=found).SerializeToString() if count else None
+        return result
+    if field is not _VALUE or len(found) > MAX_VALUE_BYTES or any(node.filtered or node.rejected for node in counts):
+        return None
+    try:
+        result.value, result.has_value = orjson.loads(found), True
+    except orjson.JSONDecodeError:
+        return None
+    if any(node.ok for node in counts):
+        # A run without items counts itself.
+        result.tallies = tuple(NodeTally(ok=node.ok) for node in counts)
+    return result
 
 
 def _read_any(stage: StageRun, message: executor_pb2.TaskResult) -> Result:

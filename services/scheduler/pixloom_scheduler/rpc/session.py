@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from pixloom.batches import keep_tasks, task_count, task_keys
 from pixloom.errors import InvalidError, NotFoundError
 from pixloom.graph.plan import StageKind
 from pixloom.opcodec import op_from_proto
@@ -24,7 +25,7 @@ from pixloom_scheduler.core.view import halt_of
 from pixloom_scheduler.crash_points import reach
 from pixloom_scheduler.executors import ExecutorSession
 from pixloom_scheduler.rpc.requests import read_text
-from pixloom_scheduler.rpc.results import read_result
+from pixloom_scheduler.rpc.results import outputs_of, read_report
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -141,6 +142,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
             owned=owned,
             replicas=self._partitions.addresses(),
             address=self._partitions.address,
+            reads_columns=True,
         )
         welcome.heartbeat_interval.FromMilliseconds(int(HEARTBEAT_S * 1000))
         session.outbox.put_nowait(executor_pb2.SessionResponse(welcome=welcome))
@@ -255,6 +257,13 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
     def _claim(self, session: ExecutorSession, claim: executor_pb2.Claim) -> None:
         grant = executor_pb2.Grant(claim_id=claim.claim_id)
         live = self._replica.find(claim.job_id)
+        keys = claim.keys
+        tasks = (
+            tuple(zip(keys.shards, keys.attempts, strict=False))
+            if keys.shards
+            else tuple((task.shard, task.attempt) for task in claim.tasks)
+        )
+        count = 0
         if self._partitions.is_elsewhere(claim.job_id):
             grant.elsewhere = True
         elif (
@@ -267,15 +276,19 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
                 live,
                 generation=claim.generation,
                 stage=claim.stage,
-                tasks=tuple((task.shard, task.attempt) for task in claim.tasks),
+                tasks=tasks,
             )
             if granted is not None:
                 grant.lease_token = granted.token
-                grant.tasks.extend(
-                    executor_pb2.TaskKey(shard=shard, attempt=attempt) for shard, attempt in granted.tasks
-                )
+                count = len(granted.tasks)
+                if keys.shards and granted.tasks == tasks:
+                    grant.all = True
+                else:
+                    grant.tasks.extend(
+                        executor_pb2.TaskKey(shard=shard, attempt=attempt) for shard, attempt in granted.tasks
+                    )
         session.outbox.put_nowait(executor_pb2.SessionResponse(grant=grant))
-        self._dispatcher.claimed(claim.dispatch_id, len(grant.tasks))
+        self._dispatcher.claimed(claim.dispatch_id, count)
 
     def hand_over(self, session: ExecutorSession, live: LiveJob, batch: executor_pb2.LeaseBatch) -> int:
         """Grant a batch to an executor that did not ask for it; return how many of its tasks it got.
@@ -289,16 +302,13 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
             live,
             generation=batch.generation,
             stage=batch.stage,
-            tasks=tuple((task.shard, task.attempt) for task in batch.tasks),
+            tasks=task_keys(batch),
             handed_over=True,
         )
         if granted is None:
             return 0
-        if len(granted.tasks) < len(batch.tasks):
-            attempts = dict(granted.tasks)
-            kept = [task for task in batch.tasks if attempts.get(task.shard) == task.attempt]
-            del batch.tasks[:]
-            batch.tasks.extend(kept)
+        if len(granted.tasks) < task_count(batch):
+            keep_tasks(batch, dict(granted.tasks))
         assignment = executor_pb2.Assignment(lease_token=granted.token, batch=batch)
         session.outbox.put_nowait(executor_pb2.SessionResponse(assignment=assignment))
         return len(granted.tasks)
@@ -328,9 +338,8 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
                 session.holdings.let_go(report.lease_token)
             self._acknowledge(session, report, frozenset(), open_reports)
             return
-        session.holdings.done(report.lease_token, len(report.results))
-        stage = live.run.stages[report.stage]
-        results = tuple(read_result(stage, result) for result in report.results)
+        results = read_report(live.run.stages[report.stage], report)
+        session.holdings.done(report.lease_token, len(results))
         future = self._replica.report(report.job_id, TasksReported(known.number, results))
         future.add_done_callback(lambda done: self._reported(session, live, report, done, open_reports))
 
@@ -346,18 +355,20 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
             # Nothing is durable: the executor keeps the results and sends them again.
             open_reports.release()
             return
-        accepted = frozenset(
-            change.shard
-            for change in done.result()
-            if isinstance(change, AttemptEnded) and change.stage == report.stage
-        )
+        ends = [change for change in done.result() if isinstance(change, AttemptEnded) and change.stage == report.stage]
+        accepted = frozenset(change.shard for change in ends)
+        gave = frozenset(change.shard for change in ends if change.items_out)
         stages = live.run.stages
-        streams = any(stages[consumer].plan.kind is StageKind.MAPPED for consumer, _ in stages[report.stage].consumers)
-        for result in report.results if streams else ():
-            if result.shard in accepted and result.output.count:
-                place = (report.job_id, report.generation, report.stage, result.shard)
-                self._outputs.put(place, result.output)
-        self._costs.learn(live.run, report.stage, report.results)
+        readers = {stages[consumer].plan.kind for consumer, _ in stages[report.stage].consumers}
+        if StageKind.MAPPED in readers:
+            for shard, output in outputs_of(report):
+                if shard in gave:
+                    self._outputs.put((report.job_id, report.generation, report.stage, shard), output)
+        if StageKind.WHOLE in readers:
+            ended = sum(change.ends_shard for change in ends)
+            stage = (report.job_id, report.generation, report.stage)
+            self._outputs.gathered.add(stage, report, ended=ended, gave=gave)
+        self._costs.learn(live.run, report)
         known = session.holdings.leases.get(report.lease_token)
         if known is not None and known.number not in live.run.leases:
             session.holdings.let_go(report.lease_token)
@@ -372,7 +383,8 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
     ) -> None:
         reach("acknowledge.before")
         open_reports.release()
-        refused = [result.shard for result in report.results if result.shard not in accepted]
+        reported = [*report.ordinary.shards, *(result.shard for result in report.results)]
+        refused = [shard for shard in reported if shard not in accepted]
         ack = executor_pb2.ReportAck(report_id=report.report_id, refused=refused)
         session.outbox.put_nowait(executor_pb2.SessionResponse(report_ack=ack))
 

@@ -1,0 +1,42 @@
+"""What is in a lease batch: its tasks, as messages or, if all of them are ordinary, as columns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pixloom.v1 import executor_pb2
+
+__all__ = ["keep_tasks", "task_count", "task_keys"]
+
+
+def task_count(batch: executor_pb2.LeaseBatch) -> int:
+    """Return the number of tasks in a batch."""
+    return len(batch.tasks) + len(batch.ordinary.shards)
+
+
+def task_keys(batch: executor_pb2.LeaseBatch) -> tuple[tuple[int, int], ...]:
+    """Return shard and attempt of the tasks in a batch, in their order."""
+    columns = batch.ordinary
+    if columns.shards:
+        return tuple(zip(columns.shards, columns.attempts, strict=True))
+    return tuple((task.shard, task.attempt) for task in batch.tasks)
+
+
+def keep_tasks(batch: executor_pb2.LeaseBatch, kept: Mapping[int, int]) -> None:
+    """Take tasks out of a batch.
+
+    Args:
+        batch: The batch.
+        kept: Attempt by shard of those that stay.
+    """
+    tasks = [task for task in batch.tasks if kept.get(task.shard) == task.attempt]
+    del batch.tasks[:]
+    batch.tasks.extend(tasks)
+    columns = batch.ordinary
+    if columns.shards:
+        rows = [row for row, (shard, attempt) in enumerate(task_keys(batch)) if kept.get(shard) == attempt]
+        for column in (columns.shards, columns.attempts, columns.places, columns.offsets, columns.counts):
+            column[:] = [column[row] for row in rows]
