@@ -136,11 +136,13 @@ class InputReader:
         """Return whole shards of a mapped stage with their inputs, as columns."""
         stage = live.run.stages[stage_index]
         shards, tasks = stage.shards, stage.tasks
+        # Before anything is waited for: another attempt that began meanwhile may be the last one, which is not ordinary.
+        attempts = [task.attempt if (task := tasks.get(shard)) is not None else 1 for shard in chosen]
         sources = await self._sources(live, stage_index, chosen)
         place_of = {source: place for place, source in enumerate(sources)}
         return executor_pb2.OrdinaryTasks(
             shards=chosen,
-            attempts=[task.attempt if (task := tasks.get(shard)) is not None else 1 for shard in chosen],
+            attempts=attempts,
             places=[place_of[shards.edge[shard], shards.source[shard]] for shard in chosen],
             offsets=[shards.offset[shard] for shard in chosen],
             counts=[shards.count[shard] for shard in chosen],

@@ -9,6 +9,7 @@ from pixloom.graph.plan import StageKind
 from pixloom.v1 import executor_pb2, item_pb2
 from pixloom_scheduler.core.apply import apply
 from pixloom_scheduler.core.changes import AttemptEnded, Cut
+from pixloom_scheduler.core.model import TaskRun
 from pixloom_scheduler.core.states import Outcome
 from pixloom_scheduler.inputs import ENTRY_BYTES, READ_AHEAD, InputReader, OutputCache
 from tests.support.live_jobs import live_job
@@ -121,3 +122,45 @@ async def test_an_output_that_the_journal_does_not_have_is_told_rather_than_left
     reader = InputReader(cache=OutputCache(), payloads=journal)
     with pytest.raises(InternalError, match=r"no output of task 1\.2"):
         await read(reader, live, range(3))
+
+
+async def test_tasks_in_columns_read_the_same_as_messages():
+    live, journal = job_with(6), Journal(6)
+    reader = InputReader(cache=OutputCache(), payloads=journal)
+    chosen = (4, 0, 5)
+    tasks = [executor_pb2.Task(shard=shard) for shard in chosen]
+    await reader.fill(live, 2, tasks)
+    columns = await reader.ordinary(live, 2, chosen)
+    assert list(columns.shards) == list(chosen)
+    assert list(columns.attempts) == [1, 1, 1]
+    for task, place, offset, count in zip(tasks, columns.places, columns.offsets, columns.counts, strict=True):
+        expected = item_pb2.InputSlice()
+        expected.CopyFrom(columns.sources[place])
+        expected.offset, expected.count = offset, count
+        assert list(task.inputs) == [expected]
+
+
+async def test_what_several_tasks_read_is_sent_once_in_columns():
+    live = live_job(1, SHAPE, shard_size=2)
+    items = Cut(stage=1, edge=0, items=7, size=2)
+    apply(live.run, [ended(0, 0, items_out=7, cuts=(items,), seals=True)])
+    cache = OutputCache()
+    cache.put((live.header.id, 1, 0, 0), item_pb2.Manifest(count=7, inline=b"seven"))
+    columns = await InputReader(cache=cache, payloads=Journal(0)).ordinary(live, 1, range(4))
+    assert [source.manifest.inline for source in columns.sources] == [b"seven"]
+    assert list(zip(columns.places, columns.offsets, columns.counts, strict=True)) == [
+        (0, 0, 2), (0, 2, 2), (0, 4, 2), (0, 6, 1),
+    ]  # fmt: skip
+
+
+async def test_attempts_in_columns_are_those_of_the_moment_when_the_tasks_were_found_ordinary():
+    live, journal = job_with(2), Journal(2)
+
+    def fail():
+        live.run.stages[2].tasks[0] = TaskRun(attempt=2, failures=1)
+
+    journal.meanwhile = fail
+    columns = await InputReader(cache=OutputCache(), payloads=journal).ordinary(live, 2, (0, 1))
+    assert len(journal.searches) == 1
+    # The claim of it will be refused; one of attempt 2 could be the last and would have to say so.
+    assert list(columns.attempts) == [1, 1]
