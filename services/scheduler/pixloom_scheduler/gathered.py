@@ -1,7 +1,9 @@
 """What stages gave that others read as a whole, kept in memory while it is little.
 
 An op over a whole collection starts when the stage before it has ended. What that stage gave was reported to this very
-replica a moment ago, in most cases all of it: then nothing needs to be read from the journal.
+replica a moment ago, in most cases all of it: then nothing needs to be read from the journal. All of it is here when as
+many shards were seen to end as have ended. Nothing that a job gave before it was loaded counts: the database may have
+been put back meanwhile, and other shards have ended since.
 """
 
 from __future__ import annotations
@@ -9,13 +11,16 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+from weakref import ref
 
 from pixloom.v1 import item_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from collections.abc import Set as AbstractSet
 
     from pixloom.v1 import executor_pb2
+    from pixloom_scheduler.core.model import JobRun
 
 __all__ = ["GatheredOutputs"]
 
@@ -31,42 +36,47 @@ MANIFEST_BYTES: Final = 300
 
 @dataclass(slots=True)
 class _Outputs:
-    """What one stage gave: number of shards, their manifests, and what these take; None once that was too much."""
+    """What one stage gave.
 
+    Attributes:
+        run: The job as it was loaded, while it is in memory.
+        shards: Number of shards that were seen to end.
+        bytes: About what the manifests take.
+        manifests: What they gave; None once that was too much.
+    """
+
+    run: ref[JobRun]
     shards: int = 0
     bytes: int = 0
     manifests: list[item_pb2.Manifest] | None = field(default_factory=list)
 
 
 class GatheredOutputs:
-    """Manifests by stage; what was not used for longest is forgotten first."""
+    """Manifests by stage; what was not added to for longest is forgotten first."""
 
     def __init__(self) -> None:
         self._stages: OrderedDict[Stage, _Outputs] = OrderedDict()
         self._bytes = 0
 
-    def add(self, stage: Stage, report: executor_pb2.Report, *, ended: int, gave: frozenset[int]) -> None:
-        """Take in a report.
+    def add(self, run: JobRun, report: executor_pb2.Report, *, ended: int, given: AbstractSet[int]) -> None:
+        """Take in a report that says one thing of each of its tasks.
 
         Args:
-            stage: What it is about.
+            run: The job.
             report: What was reported.
             ended: Number of shards that it has ended.
-            gave: Those of them that have given items, as the journal has it.
+            given: Shards of which what it says they gave counts.
         """
-        outputs = self._stages.setdefault(stage, _Outputs())
+        stage = (run.id, report.generation, report.stage)
+        outputs = self._stages.get(stage)
+        if outputs is None or outputs.run() is not run:
+            self._forget(stage)
+            outputs = self._stages[stage] = _Outputs(ref(run))
         self._stages.move_to_end(stage)
         outputs.shards += ended
         if outputs.manifests is None:
             return
-        manifests = [result.output for result in report.results if result.shard in gave]
-        columns = report.ordinary
-        if columns.shards and gave.issuperset(columns.shards):
-            # Messages one behind the other are read as one message, and their repeated fields as one list.
-            manifests.append(item_pb2.Manifest(count=sum(columns.items), inline=b"".join(columns.outputs)))
-        else:
-            rows = zip(columns.shards, columns.items, columns.outputs, strict=False)
-            manifests += [item_pb2.Manifest(count=items, inline=one) for shard, items, one in rows if shard in gave]
+        manifests = _manifests(report, given)
         outputs.manifests += manifests
         size = sum(len(manifest.inline) + MANIFEST_BYTES for manifest in manifests)
         outputs.bytes += size
@@ -75,10 +85,42 @@ class GatheredOutputs:
             self._bytes -= outputs.bytes
             outputs.bytes, outputs.manifests = 0, None
         while self._bytes > TOTAL_BYTES or len(self._stages) > MOST_STAGES:
-            _, old = self._stages.popitem(last=False)
-            self._bytes -= old.bytes
+            self._forget(next(iter(self._stages)))
 
-    def get(self, stage: Stage, *, shards: int) -> Sequence[item_pb2.Manifest] | None:
-        """Return what a stage gave, or None unless all of its `shards` are known that have ended."""
-        outputs = self._stages.get(stage)
-        return outputs.manifests if outputs is not None and outputs.shards == shards else None
+    def get(self, run: JobRun, stage: int) -> Sequence[item_pb2.Manifest] | None:
+        """Return what a stage of a job gave, or None unless that of all its shards that have ended is known."""
+        outputs = self._stages.get((run.id, run.generation, stage))
+        if outputs is None or outputs.run() is not run or outputs.shards != run.stages[stage].done:
+            return None
+        return outputs.manifests
+
+    def _forget(self, stage: Stage) -> None:
+        outputs = self._stages.pop(stage, None)
+        if outputs is not None:
+            self._bytes -= outputs.bytes
+
+
+def _manifests(report: executor_pb2.Report, given: AbstractSet[int]) -> list[item_pb2.Manifest]:
+    """Return what a report gave, what travels inside as one manifest; nothing of it keeps the report in memory."""
+    columns = report.ordinary
+    manifests: list[item_pb2.Manifest] = []
+    if given.issuperset(columns.shards):
+        count, inline = sum(columns.items), list(columns.outputs)
+    else:
+        rows = [row for row, shard in enumerate(columns.shards) if shard in given]
+        count, inline = sum(columns.items[row] for row in rows), [columns.outputs[row] for row in rows]
+    for result in report.results:
+        output = result.output
+        if not output.count or result.shard not in given:
+            continue
+        if output.WhichOneof("content") == "inline":
+            count += output.count
+            inline.append(output.inline)
+        else:
+            manifest = item_pb2.Manifest()
+            manifest.CopyFrom(output)
+            manifests.append(manifest)
+    if count:
+        # Messages one behind the other are read as one message, and their repeated fields as one list.
+        manifests.append(item_pb2.Manifest(count=count, inline=b"".join(inline)))
+    return manifests

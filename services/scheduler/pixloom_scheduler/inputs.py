@@ -32,6 +32,9 @@ CACHE_BYTES: Final = 32 * 1024 * 1024
 ENTRY_BYTES: Final = 600
 """About what an entry takes beside its inline items: key, message, its share of the report it came in."""
 
+PAGE_BYTES: Final = 4 * 1024 * 1024
+"""About how many bytes of items a page has inside; a message over gRPC has at most 8 MiB."""
+
 READ_AHEAD: Final = 512
 """Outputs that are read together by a stage that is far behind the one before it."""
 
@@ -102,8 +105,11 @@ class InputReader:
                     if shards > MAX_INLINE_SLICES:
                         task.inputs_paged = True
                     elif shards:
-                        slices, _ = await self.page(live, stage_index, token="", most=MAX_INLINE_SLICES)
-                        task.inputs.extend(slices)
+                        slices, more = await self.page(live, stage_index, token="", most=MAX_INLINE_SLICES)
+                        if more:
+                            task.inputs_paged = True
+                        else:
+                            task.inputs.extend(slices)
 
     @staticmethod
     def _item_edges(run: JobRun, stage_index: int) -> list[Edge]:
@@ -218,7 +224,7 @@ class InputReader:
         The order is that of the journal; whoever reads sorts the items by ordinal. Short manifests are joined.
         """
         edges = self._item_edges(live.run, stage_index)
-        if not token and (known := self._gathered(live, edges)) is not None and len(known) <= most:
+        if not token and (known := self._gathered(live, edges, most)) is not None:
             return known, ""
         edge_place, _, after = token.partition(".")
         place, seq = (int(edge_place), int(after)) if token else (0, 0)
@@ -231,19 +237,24 @@ class InputReader:
             if len(rows) == most:
                 return slices, f"{place}.{rows[-1][0]}"
             place, seq = place + 1, 0
+            if place < len(edges) and _inline_bytes(slices) > PAGE_BYTES // 2:
+                return slices, f"{place}.0"
         return slices, ""
 
-    def _gathered(self, live: LiveJob, edges: Iterable[Edge]) -> list[item_pb2.InputSlice] | None:
-        """Return all inputs of a whole stage, if everything that flows into it was reported a moment ago."""
+    def _gathered(self, live: LiveJob, edges: Iterable[Edge], most: int) -> list[item_pb2.InputSlice] | None:
+        """Return all inputs of a whole stage, if all that flows into it was reported a moment ago and fits a page."""
         run = live.run
         slices: list[item_pb2.InputSlice] = []
         for edge in edges:
-            stage = (live.header.id, run.generation, edge.producer)
-            outputs = self._cache.gathered.get(stage, shards=run.stages[edge.producer].done)
+            outputs = self._cache.gathered.get(run, edge.producer)
             if outputs is None:
                 return None
             slices += _slices(edge, outputs)
-        return slices
+        return slices if len(slices) <= most and _inline_bytes(slices) <= PAGE_BYTES else None
+
+
+def _inline_bytes(slices: Iterable[item_pb2.InputSlice]) -> int:
+    return sum(len(part.manifest.inline) for part in slices)
 
 
 def _slices(edge: Edge, outputs: Iterable[item_pb2.Manifest]) -> list[item_pb2.InputSlice]:

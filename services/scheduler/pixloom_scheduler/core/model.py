@@ -221,7 +221,7 @@ class LeaseRun:
         return LeaseRun(self.executor, self.stage, self.token, dict(self.tasks), self.deadline, self.start)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class JobRun:
     """An unfinished job.
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pixloom_scheduler.core.model import StageRun
 
-__all__ = ["outputs_of", "read_report", "read_result"]
+__all__ = ["is_unambiguous", "outputs_of", "read_report", "read_result"]
 
 MAX_TEXT: Final = 1024
 MAX_VALUE_BYTES: Final = 64 * 1024
@@ -70,8 +70,22 @@ def read_result(stage: StageRun, message: executor_pb2.TaskResult) -> Result:
     return _read_ordinary(stage, message) or _read_any(stage, message)
 
 
+def is_unambiguous(report: executor_pb2.Report) -> bool:
+    """Return whether a report says one thing of each of its tasks: its outputs may be remembered as they stand in it.
+
+    Of others, the journal alone knows which of their results counted.
+    """
+    columns = report.ordinary
+    rows = len(columns.shards)
+    return (
+        len({*columns.shards, *(result.shard for result in report.results)}) == rows + len(report.results)
+        and len(columns.items) == rows
+        and len(columns.outputs) == rows
+    )
+
+
 def outputs_of(report: executor_pb2.Report) -> Iterator[tuple[int, item_pb2.Manifest]]:
-    """Yield shard and output of the results in a report that was read, of whatever is wrong as well."""
+    """Yield shard and manifest of the tasks in an unambiguous report that have given items."""
     for result in report.results:
         yield result.shard, result.output
     columns = report.ordinary
@@ -96,7 +110,8 @@ def _read_columns(stage: StageRun, columns: executor_pb2.OrdinaryResults) -> lis
     manifest_of, result_of, latest_us = item_pb2.Manifest, executor_pb2.TaskResult, LATEST_S * 1e6
     found = []
     for shard, attempt, started_us, ended_us, items, output in zip(columns.shards, *others, strict=True):
-        if not items or len(output) > MAX_OUTPUT_BYTES or started_us > latest_us or ended_us > latest_us:
+        # A record with its place takes two bytes at least: a count alone must not make shards of what is not there.
+        if not items or not 2 * items <= len(output) <= MAX_OUTPUT_BYTES or max(started_us, ended_us) > latest_us:
             found.append(_malformed(shard, attempt, "an ordinary result has no items, too long ones or an odd time"))
             continue
         found.append(

@@ -21,11 +21,12 @@ from pixloom.rpc.bundles import bundled, unbundled
 from pixloom.v1 import executor_pb2, executor_pb2_grpc
 from pixloom_scheduler.core.changes import AttemptEnded, Change
 from pixloom_scheduler.core.events import TasksReported
+from pixloom_scheduler.core.states import Outcome
 from pixloom_scheduler.core.view import halt_of
 from pixloom_scheduler.crash_points import reach
 from pixloom_scheduler.executors import ExecutorSession
 from pixloom_scheduler.rpc.requests import read_text
-from pixloom_scheduler.rpc.results import outputs_of, read_report
+from pixloom_scheduler.rpc.results import is_unambiguous, outputs_of, read_report
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -58,6 +59,7 @@ PUNCTUAL_S: Final = 0.25
 MAX_OPEN_REPORTS: Final = 256
 PAGE_SLICES: Final = 1000
 MAX_ID: Final = 256
+_GIVING: Final = frozenset((Outcome.OK, Outcome.PARTIAL))
 
 
 class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
@@ -258,11 +260,11 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         grant = executor_pb2.Grant(claim_id=claim.claim_id)
         live = self._replica.find(claim.job_id)
         keys = claim.keys
-        tasks = (
-            tuple(zip(keys.shards, keys.attempts, strict=False))
-            if keys.shards
-            else tuple((task.shard, task.attempt) for task in claim.tasks)
-        )
+        tasks: tuple[tuple[int, int], ...] = ()
+        if not keys.shards:
+            tasks = tuple((task.shard, task.attempt) for task in claim.tasks)
+        elif len(keys.shards) == len(keys.attempts):
+            tasks = tuple(zip(keys.shards, keys.attempts, strict=True))
         count = 0
         if self._partitions.is_elsewhere(claim.job_id):
             grant.elsewhere = True
@@ -296,6 +298,9 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         Tasks that are no longer offered are taken out of the batch.
         """
         if self._executors.get(session.id) is not session or session.draining or not self._replica.is_inside_lease:
+            return 0
+        if batch.ordinary.shards and not session.hello.reads_columns:
+            # It was not in session when the batch was composed, and would see no task in it.
             return 0
         granted = self._grants.grant(
             session,
@@ -357,22 +362,26 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
             return
         ends = [change for change in done.result() if isinstance(change, AttemptEnded) and change.stage == report.stage]
         accepted = frozenset(change.shard for change in ends)
-        gave = frozenset(change.shard for change in ends if change.items_out)
-        stages = live.run.stages
-        readers = {stages[consumer].plan.kind for consumer, _ in stages[report.stage].consumers}
-        if StageKind.MAPPED in readers:
-            for shard, output in outputs_of(report):
-                if shard in gave:
-                    self._outputs.put((report.job_id, report.generation, report.stage, shard), output)
-        if StageKind.WHOLE in readers:
-            ended = sum(change.ends_shard for change in ends)
-            stage = (report.job_id, report.generation, report.stage)
-            self._outputs.gathered.add(stage, report, ended=ended, gave=gave)
-        self._costs.learn(live.run, report)
+        if ends and is_unambiguous(report):
+            self._remember(live, report, ends)
+            self._costs.learn(live.run, report)
         known = session.holdings.leases.get(report.lease_token)
         if known is not None and known.number not in live.run.leases:
             session.holdings.let_go(report.lease_token)
         self._acknowledge(session, report, accepted, open_reports)
+
+    def _remember(self, live: LiveJob, report: executor_pb2.Report, ends: list[AttemptEnded]) -> None:
+        """Keep for the stages behind it what a report gave, as far as it was accepted."""
+        given = frozenset(change.shard for change in ends if change.outcome in _GIVING)
+        stages = live.run.stages
+        readers = {stages[consumer].plan.kind for consumer, _ in stages[report.stage].consumers}
+        if StageKind.MAPPED in readers:
+            for shard, output in outputs_of(report):
+                if shard in given:
+                    self._outputs.put((report.job_id, report.generation, report.stage, shard), output)
+        if StageKind.WHOLE in readers:
+            ended = sum(change.ends_shard for change in ends)
+            self._outputs.gathered.add(live.run, report, ended=ended, given=given)
 
     @staticmethod
     def _acknowledge(
