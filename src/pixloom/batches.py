@@ -9,7 +9,19 @@ if TYPE_CHECKING:
 
     from pixloom.v1 import executor_pb2
 
-__all__ = ["keep_tasks", "task_count", "task_keys"]
+__all__ = ["is_sound", "keep_tasks", "task_count", "task_keys"]
+
+
+def is_sound(batch: executor_pb2.LeaseBatch) -> bool:
+    """Return whether columns are of one length, name what there is to read, and have no messages beside them."""
+    columns = batch.ordinary
+    rows = len(columns.shards)
+    others = (columns.attempts, columns.places, columns.offsets, columns.counts)
+    return (
+        not (rows and batch.tasks)
+        and all(len(column) == rows for column in others)
+        and max(columns.places, default=-1) < len(columns.sources)
+    )
 
 
 def task_count(batch: executor_pb2.LeaseBatch) -> int:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pixloom.v1 import executor_pb2 as pb
+from pixloom.v1 import job_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pixloom.v1 import item_pb2
 
-__all__ = ["OrdinaryColumns", "OrdinaryTask", "rows_of", "tasks_of"]
+__all__ = ["OrdinaryColumns", "OrdinaryTask", "rows_of", "tasks_of", "without_columns"]
 
 
 @dataclass(slots=True)
@@ -125,3 +126,26 @@ def rows_of(results: pb.OrdinaryResults, places: Sequence[int]) -> pb.OrdinaryRe
         outputs=[results.outputs[place] for place in places],
         elapsed_ns=[spent * len(places) // len(results.shards) for spent in results.elapsed_ns],
     )
+
+
+def without_columns(report: pb.Report, batch: pb.LeaseBatch) -> pb.Report:
+    """Return a report with a message for each result, for a scheduler that reads no columns; each has its share of time.
+
+    Args:
+        report: The report.
+        batch: The batch that it is about.
+    """
+    plain = pb.Report()
+    plain.CopyFrom(report)
+    plain.ClearField("ordinary")
+    columns = report.ordinary
+    for row, items in enumerate(columns.items):
+        result = plain.results.add(
+            shard=columns.shards[row], attempt=columns.attempts[row], outcome=job_pb2.ATTEMPT_OUTCOME_OK
+        )
+        result.start_time.FromMicroseconds(columns.started_us[row])
+        result.end_time.FromMicroseconds(columns.ended_us[row])
+        result.output.count, result.output.inline = items, columns.outputs[row]
+        for call, spent_ns in zip(batch.calls, columns.elapsed_ns, strict=True):
+            result.counts.add(node=call.node, ok=items).elapsed.FromNanoseconds(spent_ns // len(columns.shards))
+    return plain

@@ -16,6 +16,7 @@ from pixloom.batches import task_keys
 from pixloom.rpc.bundles import bundled, unbundled
 from pixloom.rpc.channel import aio_channel
 from pixloom.v1 import executor_pb2, executor_pb2_grpc
+from pixloom_executor.ordinary import without_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -133,11 +134,6 @@ class Session:
         """Whether the replica has welcomed us."""
         return self._up
 
-    @property
-    def reads_columns(self) -> bool:
-        """Whether the replica reads claims and results as columns."""
-        return self._reads_columns
-
     async def claim(self, batch: executor_pb2.LeaseBatch, *, timeout_s: float) -> executor_pb2.Grant:
         """Ask for the tasks of a dispatch.
 
@@ -176,9 +172,15 @@ class Session:
             self._claims.pop(claim_id, None)
 
     def send_report(self, report: executor_pb2.Report) -> None:
-        """Send results; while the stream is down they wait in the book."""
-        if self._up:
-            self._outbox.put_nowait(executor_pb2.SessionRequest(report=report))
+        """Send results, in columns only to who reads them; while the stream is down they wait in the book."""
+        if not self._up:
+            return
+        if report.HasField("ordinary") and not self._reads_columns:
+            lease = self._book.get(report.lease_token)
+            if lease is None:
+                return
+            report = without_columns(report, lease.batch)
+        self._outbox.put_nowait(executor_pb2.SessionRequest(report=report))
 
     def send_announce(self, message: executor_pb2.Announce) -> None:
         """Tell what is held; while the stream is down nothing needs to be told."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from google.protobuf.message import DecodeError
 
-from pixloom.batches import keep_tasks, task_count, task_keys
+from pixloom.batches import is_sound, keep_tasks, task_count, task_keys
 from pixloom.queue import LANES
 from pixloom.v1 import executor_pb2, job_pb2
 from pixloom_executor.leases import HeldLease, LeaseBook
@@ -177,8 +177,10 @@ class Supervisor:
     async def take(self, message: Msg) -> None:
         """Claim a dispatch, run what was granted, report it."""
         try:
-            batch = executor_pb2.LeaseBatch.FromString(message.data)
+            batch: executor_pb2.LeaseBatch | None = executor_pb2.LeaseBatch.FromString(message.data)
         except DecodeError:
+            batch = None
+        if batch is None or not is_sound(batch):
             self._log.error("message_unreadable", bytes=len(message.data))
             await message.term()
             return
@@ -242,13 +244,11 @@ class Supervisor:
 
     async def _work(self, lease: HeldLease, *, urgent: bool) -> None:
         self._has_work.set()
-        owner = self._owners.owner(lease.batch.partition)
-        reads_columns = owner is not None and owner.reads_columns
         await self._children.run(
             lease.batch,
             lambda result: self._finished(lease, result),
             urgent=urgent,
-            deliver_ordinary=(lambda results: self._send(lease, results)) if reads_columns else None,
+            deliver_ordinary=lambda results: self._send(lease, results),
         )
         self._send(lease)
         if self._open_slots != self._slots:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixloom.batches import keep_tasks, task_count, task_keys
+from pixloom.batches import is_sound, keep_tasks, task_count, task_keys
 from pixloom.v1 import executor_pb2 as pb
 from pixloom.v1 import item_pb2
 from pixloom_executor.ordinary import OrdinaryTask, tasks_of
@@ -73,3 +73,18 @@ def test_exactly_the_tasks_that_are_kept_stay_and_read_what_they_did(chosen: lis
     assert list(tasks_of(columns)) == [
         OrdinaryTask(shard, attempt, SOURCES[place], offset, count) for shard, attempt, place, offset, count in left
     ]
+
+
+@given(rows.filter(bool), st.sampled_from(["shards", "attempts", "places", "offsets", "counts"]))
+def test_columns_that_do_not_fit_together_are_no_batch(chosen: list[Row], name: str) -> None:
+    assert is_sound(as_messages(chosen))
+    batch = as_columns(chosen)
+    assert is_sound(batch)
+    batch.tasks.add()
+    assert not is_sound(batch)
+    del batch.tasks[:]
+    batch.ordinary.places[-1] = len(SOURCES)
+    assert not is_sound(batch)
+    batch = as_columns(chosen)
+    del getattr(batch.ordinary, name)[-1]
+    assert not is_sound(batch)

@@ -10,7 +10,7 @@ from pixloom.sdk.op import Context, Filtered, Item, Reject, Retry, definition_of
 from pixloom.v1 import executor_pb2 as pb
 from pixloom.v1 import item_pb2, job_pb2, op_pb2
 from pixloom_executor.item_chain import Verdict
-from pixloom_executor.ordinary import OrdinaryColumns, OrdinaryTask, rows_of, tasks_of
+from pixloom_executor.ordinary import OrdinaryColumns, OrdinaryTask, rows_of, tasks_of, without_columns
 from tests.unit.executor.tasks import batch_of, call, inline, item, sliced
 
 if TYPE_CHECKING:
@@ -281,3 +281,27 @@ def test_an_output_that_is_too_large_is_stored_once(bench: Bench, monkeypatch: p
     result = bench.runner.run_task(batch_of([call("test.fat")], [task]), task, ordinary=OrdinaryColumns())
     assert result is not None
     assert [result.output.artifact.sha256] == stored
+
+
+def test_a_report_without_columns_says_the_same() -> None:
+    batch = batch_of([call("debug.noop", "a"), call("debug.noop", "b")], [])
+    report = pb.Report(
+        report_id=3, lease_token=b"t", job_id="j", generation=2, stage=1,
+        results=[pb.TaskResult(shard=4, attempt=1, outcome=FAILED)],
+        ordinary=pb.OrdinaryResults(
+            shards=[5, 2], attempts=[1, 2], started_us=[10, 2_000_020], ended_us=[11, 2_000_021], items=[1, 2],
+            outputs=[b"a", b"b"], elapsed_ns=[100, 40],
+        ),
+    )  # fmt: skip
+    plain = without_columns(report, batch)
+    assert not plain.HasField("ordinary")
+    assert [entry.shard for entry in plain.results] == [4, 5, 2]
+    last = plain.results[-1]
+    assert (last.attempt, last.outcome, last.output) == (2, OK, item_pb2.Manifest(count=2, inline=b"b"))
+    assert [(counts.node, counts.ok, counts.elapsed.ToNanoseconds()) for counts in last.counts] == [
+        ("a", 2, 50), ("b", 2, 20),
+    ]  # fmt: skip
+    assert (last.start_time.ToMicroseconds(), last.end_time.ToMicroseconds()) == (2_000_020, 2_000_021)
+    del plain.results[1:]
+    plain.ordinary.CopyFrom(report.ordinary)
+    assert plain == report

@@ -116,6 +116,8 @@ class _Work:
             )
             if result is not None:
                 results.append(result.SerializeToString())
+            # What the batch before gave waits for this one only as long as this one takes no time.
+            self._connection.flush_if_due()
             is_due = (
                 len(results) >= _FLUSH_RESULTS
                 or (ordinary is not None and len(ordinary) >= _FLUSH_ORDINARY)

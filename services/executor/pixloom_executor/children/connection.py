@@ -40,8 +40,9 @@ class ChildConnection:
 
         Nothing is held back while it waits.
         """
-        if self._held and (time.monotonic_ns() - self._held_since_ns > _HOLD_NS or not self._is_more_there()):
+        if self._held and not self._is_frame_there():
             self.flush()
+        self.flush_if_due()
         if not self._fill(LENGTH.size):
             return None
         (size,) = LENGTH.unpack_from(self._received)
@@ -68,13 +69,26 @@ class ChildConnection:
             self._socket.sendall(b"".join(self._held))
             self._held.clear()
 
-    def _is_more_there(self) -> bool:
-        if not self._received:
+    def flush_if_due(self) -> None:
+        """Send what has been held for 2 ms."""
+        if self._held and time.monotonic_ns() - self._held_since_ns > _HOLD_NS:
+            self.flush()
+
+    def _is_frame_there(self) -> bool:
+        """Receive what has come; return whether that is a frame at least."""
+        while not self._has_frame():
             try:
-                self._received += self._socket.recv(_CHUNK, socket.MSG_DONTWAIT)
+                data = self._socket.recv(_CHUNK, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return False
-        return bool(self._received)
+            if not data:
+                return False
+            self._received += data
+        return True
+
+    def _has_frame(self) -> bool:
+        received = self._received
+        return len(received) >= LENGTH.size and len(received) >= LENGTH.size + LENGTH.unpack_from(received)[0]
 
     def _fill(self, size: int) -> bool:
         """Receive until so many bytes are there; return whether they are."""
