@@ -163,13 +163,16 @@ class Session:
             )
         self._outbox.put_nowait(executor_pb2.SessionRequest(claim=claim))
         try:
-            async with asyncio.timeout(timeout_s):
-                return await answer
-        except TimeoutError as error:
-            self._given_up[claim_id] = claim
-            raise SessionLostError from error
+            # Not `asyncio.timeout`: where time is short, the answer and the end of the time come in one turn of the
+            # loop, and a grant that has been read would be dropped with nobody to hand it back.
+            await asyncio.wait({answer}, timeout=timeout_s)
         finally:
-            self._claims.pop(claim_id, None)
+            del self._claims[claim_id]
+            if not answer.done():
+                self._given_up[claim_id] = claim
+        if not answer.done():
+            raise SessionLostError
+        return answer.result()
 
     def send_report(self, report: executor_pb2.Report) -> None:
         """Send results, in columns only to who reads them; while the stream is down they wait in the book."""
