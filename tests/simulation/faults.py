@@ -133,6 +133,7 @@ class Storm:
         self._tasks: list[asyncio.Task[None]] = []
         self._lost_jobs: set[str] = set()
         self._gone: dict[str, float] = {}
+        self._unknown: dict[tuple[str, bytes, int], float] = {}
         self._reports = 10**6
         self.ended = 0
         database.fault_rate, database.unknown_rate = faults.database, faults.unknown_commits
@@ -202,6 +203,35 @@ class Storm:
                     if now - since > LOST_S:
                         detail = f"{lease.executor} is gone and has a lease of job {job_id[-4:]}"
                         self._world.violate("what a lost executor held is queued again", detail)
+
+        self._look_for_unknown_tasks(now)
+
+    def _look_for_unknown_tasks(self, now: float) -> None:
+        """Check that no task is leased for long to an executor that does not know of it and so will never report it."""
+        before, self._unknown = self._unknown, {}
+        executors = {
+            place.executor.process.name: place.executor
+            for place in self._executors
+            if place.executor is not None and place.executor.process.is_alive and not place.executor.process.is_frozen
+        }
+        for scheduler in self.serving():
+            leases = [
+                (job_id, lease) for job_id, live in scheduler.replica.jobs.items() for lease in live.run.leases.values()
+            ]
+            for job_id, lease in leases:
+                executor = executors.get(lease.executor)
+                if executor is None or scheduler.process.is_frozen:
+                    continue
+                held = executor.book.get(lease.token)
+                known = held.running | held.unacknowledged if held is not None else set()
+                for shard in lease.tasks.keys() - known:
+                    key = (scheduler.process.name, lease.token, shard)
+                    since = self._unknown[key] = before.get(key, now)
+                    if now - since > LOST_S:
+                        detail = (
+                            f"task {shard} of job {job_id[-4:]} is leased to {lease.executor}, which has not got it"
+                        )
+                        self._world.violate("what its executor does not know of is queued again", detail)
 
     async def _keep_up(self) -> None:
         """Start again what has ended."""

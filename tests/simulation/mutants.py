@@ -299,6 +299,20 @@ MUTANTS: Final = (
         {"stream_snap": 1.0, "stream_stall": 0.3},
     ),
     Mutant(
+        "what is granted after its claim was given up is kept",
+        "pixloom_executor.session:Session._hand_back",
+        "claim is not None and grant.lease_token",
+        "False",
+        {"hand_over": False, "stream_stall": 0.6, "executor_freeze": 0.3},
+    ),
+    Mutant(
+        "tasks that were handed back while the stream was down stay leased",
+        SCHEDULER + "grants:Grants.adopt",
+        "if gone:",
+        "if False:",
+        {"stream_snap": 2.0, "executor_drain": 0.5, "child_hang": 0.2},
+    ),
+    Mutant(
         "what was lost with a partition is written all the same",
         SCHEDULER + "step:Step.forget",
         "self.batch.without(partitions, lost)",

@@ -157,6 +157,7 @@ async def _play(world: World, storm: Storm, client: Client, invariants: Invarian
     while world.loop.time() < end:
         await asyncio.sleep(2.0)
         await client.help_along()
+        storm.look()
         if not client.process.tasks and storm.is_everything_over() and not storm.leftovers():
             break
     await asyncio.sleep(QUIET_S)

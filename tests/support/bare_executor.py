@@ -105,6 +105,12 @@ class BareExecutor:
             await connection.close()
 
     async def claim(self, batch: pb.LeaseBatch) -> pb.Grant:
+        """Claim all tasks of a dispatch and return what was granted."""
+        await self.ask(batch)
+        grant: pb.Grant = await self.answer("grant")
+        return grant
+
+    async def ask(self, batch: pb.LeaseBatch) -> None:
         """Claim all tasks of a dispatch."""
         self._claims += 1
         keys = [pb.TaskKey(shard=task.shard, attempt=task.attempt) for task in batch.tasks]
@@ -118,8 +124,6 @@ class BareExecutor:
                 tasks=keys,
             )
         )
-        grant: pb.Grant = await self.answer("grant")
-        return grant
 
     async def refused(self, report: pb.Report) -> list[int]:
         """Send a report and return the shards that were refused."""

@@ -90,6 +90,25 @@ class LeaseBook:
             if partitions is None or lease.batch.partition in partitions
         ]
 
+    def let_go_since(self, announced: Iterable[executor_pb2.Lease]) -> list[executor_pb2.GiveBack]:
+        """Return hand-backs of what was announced and is not held any more; what has ended since is no harm in them."""
+        messages = []
+        for said in announced:
+            lease = self._leases.get(said.lease_token)
+            held = lease.running | lease.unacknowledged if lease is not None else set()
+            gone = [shard for shard in said.held if shard not in held]
+            if gone:
+                messages.append(
+                    executor_pb2.GiveBack(
+                        lease_token=said.lease_token,
+                        job_id=said.job_id,
+                        generation=said.generation,
+                        stage=said.stage,
+                        shards=gone,
+                    )
+                )
+        return messages
+
     def report(
         self,
         lease: HeldLease,

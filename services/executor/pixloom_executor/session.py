@@ -120,7 +120,8 @@ class Session:
         self._owners = owners
         self._stub = executor_pb2_grpc.ExecutorServiceStub(channel)
         self._outbox: Outbox = asyncio.Queue()
-        self._claims: dict[int, asyncio.Future[executor_pb2.Grant]] = {}
+        # None is the answer when the stream ends.
+        self._claims: dict[int, asyncio.Future[executor_pb2.Grant | None]] = {}
         # Claims nobody waits for any more: what is granted for them all the same is handed back.
         self._given_up: dict[int, executor_pb2.Claim] = {}
         self._next_claim = 1
@@ -144,7 +145,7 @@ class Session:
             raise SessionLostError
         claim_id = self._next_claim
         self._next_claim += 1
-        answer: asyncio.Future[executor_pb2.Grant] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[executor_pb2.Grant | None] = asyncio.get_running_loop().create_future()
         self._claims[claim_id] = answer
         claim = executor_pb2.Claim(
             claim_id=claim_id,
@@ -170,9 +171,10 @@ class Session:
             del self._claims[claim_id]
             if not answer.done():
                 self._given_up[claim_id] = claim
-        if not answer.done():
+        grant = answer.result() if answer.done() else None
+        if grant is None:
             raise SessionLostError
-        return answer.result()
+        return grant
 
     def send_report(self, report: executor_pb2.Report) -> None:
         """Send results, in columns only to who reads them; while the stream is down they wait in the book."""
@@ -202,7 +204,7 @@ class Session:
         return answer
 
     def send_give_back(self, message: executor_pb2.GiveBack) -> None:
-        """Hand tasks back; if the stream is down they are found out as lost."""
+        """Hand tasks back; if the stream is down, the next one tells that they are not held."""
         if self._up:
             self._outbox.put_nowait(executor_pb2.SessionRequest(give_back=message))
 
@@ -266,7 +268,7 @@ class Session:
                 was_up, self._up = self._up, False
                 for answer in self._claims.values():
                     if not answer.done():
-                        answer.set_exception(SessionLostError())
+                        answer.set_result(None)
                 # What was granted on the stream that ended is found out as lost by the other side.
                 self._given_up.clear()
             if was_up:
@@ -277,7 +279,8 @@ class Session:
     async def _serve(self) -> None:
         outbox: Outbox = asyncio.Queue()
         self._outbox = outbox
-        outbox.put_nowait(executor_pb2.SessionRequest(hello=self._hello()))
+        hello = self._hello()
+        outbox.put_nowait(executor_pb2.SessionRequest(hello=hello))
         call = self._stub.Session(bundled(outbox, _bundle))
         heart: asyncio.Task[None] | None = None
         try:
@@ -291,6 +294,9 @@ class Session:
                     heart = asyncio.create_task(self._beat(interval_s, call))
                     self._reads_columns = response.welcome.reads_columns
                     self._up = True
+                    # The replica has read of leases that were still held when the stream was asked for.
+                    for message in self._book.let_go_since(hello.leases):
+                        self.send_give_back(message)
                     self._owners.welcomed(self, response.welcome)
                     self._log.info("session_open", address=self.address)
                     self._listener.room_changed()

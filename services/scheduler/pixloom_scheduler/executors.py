@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -39,6 +40,7 @@ class HeldLease:
         tasks: Tasks of it that no result has come for.
         task_s: Seconds that a task is expected to take.
         handed_over: Whether it was granted without having been asked for.
+        stream: Number of the stream that it was last granted or announced on.
     """
 
     job_id: str
@@ -46,6 +48,7 @@ class HeldLease:
     tasks: int = 0
     task_s: float = 0.0
     handed_over: bool = False
+    stream: int = 0
 
     @property
     def expected_s(self) -> float:
@@ -111,6 +114,7 @@ class ExecutorSession:
         holdings: What it holds.
         open_slots: Slots that no long task holds up, as it says.
         ops: Names with versions of the ops that it serves.
+        stream: Tells it from other streams of the same executor.
     """
 
     hello: executor_pb2.Hello
@@ -122,6 +126,7 @@ class ExecutorSession:
     holdings: Holdings = field(default_factory=Holdings)
     open_slots: int = field(init=False)
     ops: frozenset[str] = field(init=False)
+    stream: int = field(init=False, default_factory=itertools.count(1).__next__)
 
     def __post_init__(self) -> None:
         self.ops = frozenset(op.name for op in self.hello.ops)
@@ -161,6 +166,10 @@ class ExecutorRegistry:
         """Remember a session; a newer one of the same executor replaces the older."""
         self._sessions[session.id] = session
         self.forget_pools()
+
+    def is_replaced(self, session: ExecutorSession) -> bool:
+        """Return whether a newer session of the same executor took its place: nobody reads what is sent on this one."""
+        return self._sessions.get(session.id, session) is not session
 
     def remove(self, session: ExecutorSession) -> None:
         """Forget a session unless a newer one of the same executor took its place."""

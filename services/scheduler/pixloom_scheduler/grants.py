@@ -84,8 +84,15 @@ class Grants:
         # The stream broke and is back within its grace: the lease was never given up.
         for number, running in live.run.leases.items():
             if running.token == lease.lease_token and running.executor == session.id:
-                if lease.lease_token not in session.holdings.leases:
-                    session.holdings.hold(lease.lease_token, HeldLease(lease.job_id, number, len(running.tasks)))
+                known = session.holdings.leases.get(lease.lease_token)
+                if known is None:
+                    known = HeldLease(lease.job_id, number, len(running.tasks))
+                    session.holdings.hold(lease.lease_token, known)
+                known.stream = session.stream
+                # Tasks that were handed back while the stream was down.
+                gone = tuple(sorted(running.tasks.keys() - frozenset(lease.held)))
+                if gone:
+                    self._returned(session, live, lease.lease_token, gone)
                 return True
         tasks = tuple((task.shard, task.attempt) for task in lease.tasks)
         genuine = self._mint.is_genuine(
@@ -142,16 +149,20 @@ class Grants:
 
     def lose(self, session: ExecutorSession, current: ExecutorSession | None) -> None:
         """Give up the leases of a session that is gone, but for those that its executor announced in a later one."""
-        if current is not None and current.holdings is session.holdings:
-            return
-        announced = current.holdings.leases if current is not None else {}
-        for token, lease in session.holdings.leases.items():
+        holdings, announced = session.holdings.leases, current.holdings.leases if current is not None else {}
+        if current is None or current.holdings is not session.holdings:
+            session.holdings = Holdings()
+            lost = {token: lease for token, lease in holdings.items() if token not in announced}
+        else:
+            # What was granted on it after the other one was opened: that one will never tell of it.
+            lost = {token: lease for token, lease in holdings.items() if lease.stream == session.stream}
+        for token, lease in lost.items():
             live = self._replica.find(lease.job_id)
             # Numbers of leases begin anew when a job was elsewhere meanwhile.
             held = live.run.leases.get(lease.number) if live is not None else None
-            if token not in announced and held is not None and held.token == token:
+            if held is not None and held.token == token:
                 self._replica.report(lease.job_id, LeaseLost(lease.number))
-        session.holdings = Holdings()
+            session.holdings.let_go(token)
 
     def _returned(self, session: ExecutorSession, live: LiveJob, token: bytes, shards: tuple[int, ...]) -> None:
         number = session.holdings.leases[token].number
@@ -169,7 +180,7 @@ class Grants:
         self, session: ExecutorSession, live: LiveJob, grant: TasksGranted, *, handed_over: bool = False
     ) -> None:
         seconds = task_s(live.run, grant.stage, self._costs)
-        lease = HeldLease(live.header.id, grant.lease, len(grant.tasks), seconds, handed_over)
+        lease = HeldLease(live.header.id, grant.lease, len(grant.tasks), seconds, handed_over, session.stream)
         session.holdings.hold(grant.token, lease)
         self._dispatcher.leased(live, grant.lease, grant.stage)
         self._watch(live, grant.deadline)

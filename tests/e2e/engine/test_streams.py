@@ -159,6 +159,24 @@ async def test_what_was_handed_over_on_a_stream_that_nobody_read_goes_out_again_
     assert [(attempt.number, attempt.outcome) for attempt in attempts] == [(1, "OK")]
 
 
+async def test_a_claim_on_a_stream_that_its_executor_has_left_is_granted_to_nobody(engine: Engine) -> None:
+    async with BareExecutor("bare-10", scheduler=scheduler_of(engine), pool="left") as before:
+        job = await engine.submit(
+            {"id": "numbers", "op": "debug.range", "params": {"count": 4}},
+            {"id": "step", "op": "debug.noop", "inputs": {"items": "numbers"}, "pool": "left", "shard_size": 4},
+        )
+        batch = await before.pull(engine.stack.wiring.nats_url)
+        async with BareExecutor("bare-10", scheduler=scheduler_of(engine), pool="left") as again:
+            # It was still on its way when its executor opened another stream.
+            await before.ask(batch)
+            await before.send(heartbeat=pb.Heartbeat(open_slots=0))
+            await before.answer("heartbeat_reply")
+            grant = await again.claim(batch)
+            assert [(task.shard, task.attempt) for task in grant.tasks] == [(0, 1)]
+            assert await again.refused(succeeded(batch, grant)) == []
+            assert (await engine.finish(job.id)).items.ok == 4
+
+
 async def chain(engine: Engine, *, steps: int = 8, seconds: float = 0.2, gate: Gate | None = None) -> Job:
     """Submit a job whose nodes end one after the other; the last of them waits at the gate, if there is one."""
     nodes: list[dict[str, Any]] = [{"id": "n0", "op": "debug.range", "params": {"count": 1}}]

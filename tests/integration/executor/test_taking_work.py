@@ -37,6 +37,9 @@ class Scheduler(executor_pb2_grpc.ExecutorServiceServicer):
         self.cancel: pb.CancelTasks | None = None
         self.answers: asyncio.Queue[pb.SessionResponse] = asyncio.Queue()
         self.heard: asyncio.Queue[pb.SessionRequest] = asyncio.Queue()
+        self.hellos: asyncio.Queue[pb.Hello] = asyncio.Queue()
+        self.welcomes = asyncio.Event()
+        self.welcomes.set()
 
     async def Session(
         self, request_iterator: AsyncIterator[pb.SessionRequest], context: Any
@@ -44,16 +47,22 @@ class Scheduler(executor_pb2_grpc.ExecutorServiceServicer):
         del context
         reading = asyncio.create_task(self._read(request_iterator))
         try:
-            while True:
-                yield await self.answers.get()
+            while (answer := await self.answers.get()).HasField("message"):
+                yield answer
         finally:
             reading.cancel()
+
+    def hang_up(self) -> None:
+        """End the stream."""
+        self.answers.put_nowait(pb.SessionResponse())
 
     async def _read(self, requests: AsyncIterator[pb.SessionRequest]) -> None:
         async for together in requests:
             for request in unbundled(together):
                 match request.WhichOneof("message"):
                     case "hello":
+                        self.hellos.put_nowait(request.hello)
+                        await self.welcomes.wait()
                         welcome = pb.Welcome(incarnation="i", owned=[pb.OwnedPartition(partition=0, epoch=1)])
                         # An executor that misses a few replies opens another stream: none of it is to happen here.
                         welcome.heartbeat_interval.FromSeconds(60)
@@ -107,7 +116,7 @@ async def supervisor(tmp_path: Path, scheduler: tuple[Scheduler, str]) -> AsyncI
         return Session(
             address=address,
             channel=channel,
-            hello=lambda: pb.Hello(executor_id="x", pools=["cpu"], slots=1),
+            hello=lambda: pb.Hello(executor_id="x", pools=["cpu"], slots=1, leases=book.announced()),
             book=book,
             listener=made,
             owners=owners,
@@ -226,3 +235,28 @@ async def test_what_cannot_be_run_here_goes_back(supervisor: Supervisor, schedul
     heard = await handed_over(scheduler[0], three_tasks())
     assert heard.give_back.shards == [0, 1, 2]
     assert await supervisor.flush(60)
+
+
+async def test_what_is_handed_back_before_a_new_stream_is_up_is_told_on_it(
+    supervisor: Supervisor, scheduler: tuple[Scheduler, str]
+) -> None:
+    served = scheduler[0]
+    await served.hellos.get()
+    batch = three_tasks("debug.sleep")
+    batch.calls[0].params_json = b'{"seconds": 1}'
+    served.hand_over(batch)
+    served.welcomes.clear()
+    served.hang_up()
+    async with asyncio.timeout(60):
+        hello = await served.hellos.get()
+    assert [list(lease.held) for lease in hello.leases] == [[0, 1, 2]]
+    # No stream is up, so there is nobody whom it could be told now.
+    supervisor.drain()
+    async with asyncio.timeout(60):
+        await supervisor.finish()
+    assert served.heard.empty()
+    served.welcomes.set()
+    async with asyncio.timeout(60):
+        heard = await served.heard.get()
+    # The first of them may have begun.
+    assert heard.give_back.shards[-2:] == [1, 2]

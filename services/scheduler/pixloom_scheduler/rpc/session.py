@@ -127,12 +127,13 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
     async def _open(self, hello: executor_pb2.Hello) -> ExecutorSession:
         if not read_text(hello.executor_id, "executor_id", most=MAX_ID):
             raise InvalidError("executor_id is missing; every executor needs one of its own")
+        await self._catalogue.announce([op_from_proto(op) for op in hello.ops])
+        # No waiting from here on: what is granted on the stream before would be in nobody's account.
         now = self._clock.now()
         session = ExecutorSession(hello, asyncio.Queue(), start=now, last_seen=now)
         before = self._executors.get(hello.executor_id)
         if before is not None:
             session.holdings = before.holdings
-        await self._catalogue.announce([op_from_proto(op) for op in hello.ops])
         self._executors.add(session)
         owned = [
             executor_pb2.OwnedPartition(partition=partition, epoch=self._replica.stamps[partition].epoch)
@@ -230,7 +231,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
             case "claim":
                 self._claim(session, message.claim)
             case "give_back":
-                self._grants.give_back(session, message.give_back)
+                self._give_back(session, message.give_back)
             case "heartbeat":
                 self._heartbeat(session, message.heartbeat)
             case "announce":
@@ -256,7 +257,17 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         reply = executor_pb2.HeartbeatReply(replicas=self._partitions.addresses())
         session.outbox.put_nowait(executor_pb2.SessionResponse(heartbeat_reply=reply))
 
+    def _give_back(self, session: ExecutorSession, message: executor_pb2.GiveBack) -> None:
+        if self._partitions.loading.is_loading(message.job_id):
+            # Its lease was announced before, and is adopted once the job is there: not to be kept then.
+            self._partitions.loading.when_loaded(message.job_id, lambda: self._give_back(session, message))
+        else:
+            self._grants.give_back(session, message)
+
     def _claim(self, session: ExecutorSession, claim: executor_pb2.Claim) -> None:
+        if self._executors.is_replaced(session):
+            # Its executor has given the claim up with the stream and will come again: it would not hear of the grant.
+            return
         grant = executor_pb2.Grant(claim_id=claim.claim_id)
         live = self._replica.find(claim.job_id)
         keys = claim.keys
