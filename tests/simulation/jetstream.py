@@ -131,6 +131,10 @@ class SimulatedNats:
         unacknowledged = [*consumer.pending, *consumer.again]
         return (min(unacknowledged) if unacknowledged else consumer.next_seq) - 1
 
+    def delivered(self, name: str) -> int:
+        """Return the number up to which a consumer has delivered everything at least once."""
+        return self._consumers[name].next_seq - 1
+
     def has_consumer(self, name: str) -> bool:
         """Return whether a consumer is declared."""
         return name in self._consumers
@@ -297,7 +301,10 @@ class SimulatedJetStream:
         await self._trip()
         if not self._server.has_stream() or not self._server.has_consumer(name):
             raise nats.js.errors.NotFoundError(code=404, description=f"consumer {stream}.{name} not found")
-        return SimpleNamespace(ack_floor=SimpleNamespace(stream_seq=self._server.ack_floor(name)))
+        floor, delivered = self._server.ack_floor(name), self._server.delivered(name)
+        return SimpleNamespace(
+            ack_floor=SimpleNamespace(stream_seq=floor), delivered=SimpleNamespace(stream_seq=delivered)
+        )
 
     async def add_stream(self, config: Any) -> None:
         """Declare the stream."""

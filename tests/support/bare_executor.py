@@ -89,8 +89,8 @@ class BareExecutor:
                 assert isinstance(response, pb.SessionResponse), f"the stream ended before {kind}"
                 self._answers.extend(unbundled(response))
 
-    async def pull(self, nats_url: str) -> pb.LeaseBatch:
-        """Take the first dispatch of a job in this executor's pool off the queue."""
+    async def pull(self, nats_url: str, *, acknowledge: bool = True) -> pb.LeaseBatch:
+        """Take the first dispatch of a job in this executor's pool off the queue, or only pull it."""
         connection = await nats.connect(nats_url)
         try:
             js = connection.jetstream()
@@ -99,7 +99,8 @@ class BareExecutor:
             lane = LANES[0]
             subscription = await js.pull_subscribe(subject(self._pool, lane), consumer_name(self._pool, lane), STREAM)
             (message,) = await subscription.fetch(1, timeout=60)
-            await message.ack_sync()
+            if acknowledge:
+                await message.ack_sync()
             return pb.LeaseBatch.FromString(message.data)
         finally:
             await connection.close()

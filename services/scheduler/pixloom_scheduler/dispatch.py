@@ -13,14 +13,14 @@ commit, so that a step never looks at all jobs.
 
 Tasks are chosen when everything in memory is durable (`fill`), right after a commit; composing and sending the message
 then takes its time. A dispatch that can no longer be claimed (the stream was wiped, the message is behind the
-consumer's acknowledgements, five minutes have passed) is offered again.
+consumer's acknowledgements, five minutes have passed) is offered again, and so is one that may have gone with the
+executor that had pulled it: NATS would wait for its acknowledgement for seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 import nats.errors
@@ -45,11 +45,13 @@ from pixloom_scheduler.core.events import CancelRequested, DispatchFilled, Dispa
 from pixloom_scheduler.core.states import JobState
 from pixloom_scheduler.executors import BATCH_OVERHEAD_S
 from pixloom_scheduler.limits import Admission, Concurrency
+from pixloom_scheduler.offers import Offer
 from pixloom_scheduler.task_stream import TaskStream
 from pixloom_scheduler.turns import Turns, task_s
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
+    from typing import Any
 
     from nats.js import JetStreamContext
 
@@ -73,37 +75,6 @@ LOOK_EVERY_S: Final = 10.0
 FORGET_AFTER_S: Final = 300.0
 PUBLISHERS: Final = 4
 RETRY_S: Final = 0.1
-
-
-@dataclass(slots=True)
-class _Offer:
-    """A dispatch that nobody has claimed.
-
-    Attributes:
-        live: Its job.
-        stage: Its stage.
-        generation: Generation of the job.
-        shards: Its tasks.
-        pool: Its pool.
-        lane: Its lane.
-        expected_s: Expected work.
-        limits: Names of the limits that it counts against.
-        published: When it was published, seconds; 0 while it is not.
-        seq: Its place in the stream; 0 while it is not published.
-        session: The executor that it is to be handed over to; None if it is offered to all.
-    """
-
-    live: LiveJob
-    stage: int
-    generation: int
-    shards: tuple[int, ...]
-    pool: str
-    lane: str
-    expected_s: float
-    limits: tuple[str, ...] = ()
-    published: float = 0.0
-    seq: int = 0
-    session: ExecutorSession | None = None
 
 
 class HandOver(Protocol):
@@ -139,9 +110,9 @@ class Dispatcher:
         self.admission = Admission(limits or {})
         self.turns = Turns(costs=costs, limits_of=self.concurrency.names_of, find=replica.find)
         self._unserved: dict[str, tuple[LiveJob, set[int]]] = {}
-        self._offers: dict[str, _Offer] = {}
+        self._offers: dict[str, Offer] = {}
         self._offered_s: dict[tuple[str, str], float] = {}
-        self._handing: set[asyncio.Task[None]] = set()
+        self._working: set[asyncio.Task[None]] = set()
         self._outbox: deque[str] = deque()
         self._has_outbox = asyncio.Event()
         self._log = structlog.get_logger("dispatch")
@@ -280,6 +251,41 @@ class Dispatcher:
         for job_id in gone:
             self._forget_job(job_id)
 
+    def executor_lost(self, pools: Iterable[str], *, since: float) -> None:
+        """Offer again what an executor that is gone may have pulled and not claimed.
+
+        Another one may have it as well: whoever claims it second is refused.
+
+        Args:
+            pools: The pools it served.
+            since: When it was gone, seconds; later messages it has not got.
+        """
+        lanes = {(offer.pool, offer.lane) for offer in self._offers.values() if offer.may_be_pulled(since)}
+        lanes = {(pool, lane) for pool, lane in lanes if pool in pools}
+        if lanes:
+            self._work(self._offer_pulled(sorted(lanes), since))
+
+    async def _offer_pulled(self, lanes: list[tuple[str, str]], since: float) -> None:
+        try:
+            for pool, lane in lanes:
+                delivered = await self._tasks.delivered(pool, lane)
+                for dispatch_id, offer in list(self._offers.items()):
+                    if (
+                        (offer.pool, offer.lane) == (pool, lane)
+                        and offer.may_be_pulled(since)
+                        and offer.seq <= delivered
+                    ):
+                        self._withdraw(dispatch_id)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            # They come again when the time for their acknowledgement is over.
+            self._log.warning("pulled_not_offered", error=type(error).__name__)
+        self.fill()
+
+    def _work(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+
     def knows(self, live: LiveJob, stage: int) -> bool:
         """Return whether a ready stage will have its turn."""
         parked = self._unserved.get(live.run.id)
@@ -323,7 +329,7 @@ class Dispatcher:
             return True
         self.turns.weigh(live, (index,))
         names = self.concurrency.names_of(run, index)
-        offer = _Offer(live, index, run.generation, shards, pool, lane, min(seconds * len(shards), 1.0), names)
+        offer = Offer(live, index, run.generation, shards, pool, lane, min(seconds * len(shards), 1.0), names)
         dispatch_id = self._new_id()
         self._offers[dispatch_id] = offer
         self.concurrency.take(names)
@@ -331,16 +337,14 @@ class Dispatcher:
             offer.session = session
             offer.expected_s += BATCH_OVERHEAD_S
             session.holdings.expect(offer.expected_s)
-            handing = asyncio.get_running_loop().create_task(self._hand(dispatch_id, offer))
-            self._handing.add(handing)
-            handing.add_done_callback(self._handing.discard)
+            self._work(self._hand(dispatch_id, offer))
         else:
             self._offered_s[pool, lane] = self._offered_s.get((pool, lane), 0.0) + offer.expected_s
             self._outbox.append(dispatch_id)
             self._has_outbox.set()
         return True
 
-    async def _hand(self, dispatch_id: str, offer: _Offer) -> None:
+    async def _hand(self, dispatch_id: str, offer: Offer) -> None:
         """Hand an offer over; what the executor does not get is offered again."""
         session = offer.session
         batch = await self._composed(dispatch_id, offer)
@@ -353,7 +357,7 @@ class Dispatcher:
         else:
             self._forget(dispatch_id)
 
-    async def _composed(self, dispatch_id: str, offer: _Offer) -> executor_pb2.LeaseBatch | None:
+    async def _composed(self, dispatch_id: str, offer: Offer) -> executor_pb2.LeaseBatch | None:
         """Return the message of an offer, or None: it is offered again later, or its job has ended."""
         live = offer.live
         try:
@@ -389,7 +393,7 @@ class Dispatcher:
         for dispatch_id in [key for key, offer in self._offers.items() if offer.live.header.id == job_id]:
             self._withdraw(dispatch_id)
 
-    def _forget(self, dispatch_id: str) -> _Offer | None:
+    def _forget(self, dispatch_id: str) -> Offer | None:
         offer = self._offers.pop(dispatch_id, None)
         if offer is not None:
             if offer.session is not None:

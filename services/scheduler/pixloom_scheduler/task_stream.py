@@ -90,6 +90,14 @@ class TaskStream:
             self._declared.clear()
             return 0, 0
 
+    async def delivered(self, pool: str, lane: str) -> int:
+        """Return the place up to which a lane was given to executors."""
+        try:
+            info = await self._js.consumer_info(STREAM, consumer_name(pool, lane))
+        except nats.js.errors.NotFoundError:
+            return 0
+        return info.delivered.stream_seq if info.delivered is not None else 0
+
     async def reconnected(self) -> None:
         """Declare the stream again if NATS came back without it."""
         self._failing_since = 0.0

@@ -177,6 +177,27 @@ async def test_a_claim_on_a_stream_that_its_executor_has_left_is_granted_to_nobo
             assert (await engine.finish(job.id)).items.ok == 4
 
 
+async def test_what_an_executor_had_pulled_when_it_went_is_offered_to_others_without_waiting_for_it(
+    engine: Engine,
+) -> None:
+    nats_url = engine.stack.wiring.nats_url
+    async with BareExecutor("bare-12", scheduler=scheduler_of(engine), pool="pulled") as second:
+        async with BareExecutor("bare-11", scheduler=scheduler_of(engine), pool="pulled") as first:
+            job = await engine.submit(
+                {"id": "numbers", "op": "debug.range", "params": {"count": 4}},
+                {"id": "step", "op": "debug.noop", "inputs": {"items": "numbers"}, "pool": "pulled", "shard_size": 4},
+            )
+            pulled = await first.pull(nats_url, acknowledge=False)
+        again = await second.pull(nats_url)
+        while again.dispatch_id == pulled.dispatch_id:
+            # So much time has passed that the message itself came again.
+            again = await second.pull(nats_url)
+        grant = await second.claim(again)
+        assert await second.refused(succeeded(again, grant)) == []
+        assert (await engine.finish(job.id)).items.ok == 4
+        assert (await second.claim(pulled)).tasks == []
+
+
 async def chain(engine: Engine, *, steps: int = 8, seconds: float = 0.2, gate: Gate | None = None) -> Job:
     """Submit a job whose nodes end one after the other; the last of them waits at the gate, if there is one."""
     nodes: list[dict[str, Any]] = [{"id": "n0", "op": "debug.range", "params": {"count": 1}}]

@@ -13,7 +13,7 @@ import nats as nats_client
 import pytest
 
 from pixloom.graph.plan import StageKind
-from pixloom.queue import LANES, declare_stream, subject
+from pixloom.queue import LANES, STREAM, consumer_name, declare_stream, subject
 from pixloom.v1 import executor_pb2, op_pb2
 from pixloom_scheduler import dispatch
 from pixloom_scheduler.clock import DatabaseClock
@@ -36,6 +36,8 @@ from tests.unit.scheduler.test_replica import MemoryJournal, SteppingClock, subm
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from nats.js import JetStreamContext
+
     from pixloom.local.nats import EmbeddedNats
 
 COSTS = {"debug.noop@1": 1.0}
@@ -56,11 +58,13 @@ class Told:
 class Window:
     """A replica that dispatches into a pool of its own, with one slot that never claims anything."""
 
-    def __init__(self, js: Any, messages: asyncio.Queue[executor_pb2.LeaseBatch]) -> None:
+    def __init__(self, js: JetStreamContext, messages: asyncio.Queue[executor_pb2.LeaseBatch]) -> None:
         self.pool = f"pool-{uuid.uuid4().hex[:8]}"
         self.messages = messages
+        self.js = js
         self.told = Told()
         clock, journal, executors = DatabaseClock(), MemoryJournal(), ExecutorRegistry()
+        self.clock = clock
         ops = [op_pb2.Op(name="debug.noop@1")]
         # Nothing is handed over to an executor without an open slot.
         hello = executor_pb2.Hello(executor_id="x", pools=[self.pool], slots=1, ops=ops, open_slots=0)
@@ -106,6 +110,21 @@ class Window:
         run = JobRun.of(job_id, live.header.partition, plan, priority=priority)
         await self.replica.submit(new, LiveJob(live.header, run), start=True)
         return job_id
+
+    async def pull(self) -> executor_pb2.LeaseBatch:
+        """Pull a message as an executor does, and leave it at that."""
+        lane = LANES[0]
+        subscription = await self.js.pull_subscribe(subject(self.pool, lane), consumer_name(self.pool, lane), STREAM)
+        (message,) = await subscription.fetch(1, timeout=60)
+        return executor_pb2.LeaseBatch.FromString(message.data)
+
+    async def settled(self) -> None:
+        """Wait until nothing is under way that could lead to a message."""
+        while working := self.dispatcher._working:
+            await asyncio.wait(working)
+        await self.js.publish(subject(self.pool, LANES[0]), b"")
+        async with asyncio.timeout(60):
+            assert (await self.messages.get()) == executor_pb2.LeaseBatch()
 
     async def published(self) -> tuple[str, int]:
         """Return job and number of tasks of the next message."""
@@ -179,3 +198,32 @@ async def test_a_job_that_no_message_can_be_made_of_ends_and_others_are_dispatch
     assert live.run.state == "FAILED"
     assert live.run.failure is not None
     assert live.run.failure[0] == "INTERNAL"
+
+
+async def test_what_was_pulled_by_an_executor_that_is_gone_is_offered_again_at_once(window: Window) -> None:
+    job_id = await window.submit()
+    assert await window.published() == (job_id, 1)
+    pulled = await window.pull()
+    assert pulled.job_id == job_id
+    await window.settled()
+    window.dispatcher.executor_lost([window.pool], since=window.clock.now())
+    async with asyncio.timeout(60):
+        again = await window.messages.get()
+    assert again.tasks == pulled.tasks
+    assert again.dispatch_id != pulled.dispatch_id
+
+
+async def test_what_an_executor_that_is_gone_cannot_have_stays_offered(window: Window) -> None:
+    job_id = await window.submit()
+    assert await window.published() == (job_id, 1)
+    await window.settled()
+    published = window.clock.now()
+    # Nobody has pulled it.
+    window.dispatcher.executor_lost([window.pool], since=published)
+    await window.settled()
+    # It was published when the executor was gone; the executor was of another pool.
+    await window.pull()
+    window.dispatcher.executor_lost([window.pool], since=published - 60.0)
+    window.dispatcher.executor_lost(["another"], since=window.clock.now())
+    await window.settled()
+    assert window.messages.empty()

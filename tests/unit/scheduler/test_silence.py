@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pixloom.v1 import executor_pb2
 from pixloom_scheduler.executors import ExecutorRegistry, ExecutorSession, HeldLease
 from pixloom_scheduler.rpc.session import GRACE_S, HEARTBEAT_S, MOST_GRACES, SILENCE_S, ExecutorSessions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 START = 1_000.0
 
@@ -36,13 +39,18 @@ class Moments:
 
 
 class Quiet:
-    """A dispatcher that does nothing, and grants that note whose leases are lost."""
+    """A dispatcher, and grants; both note what is lost."""
 
     def __init__(self) -> None:
         self.lost: list[str] = []
+        self.gone: list[float] = []
 
     def executors_changed(self) -> None:
         pass
+
+    def executor_lost(self, pools: Iterable[str], *, since: float) -> None:
+        assert list(pools) == ["cpu"]
+        self.gone.append(since)
 
     def lose(self, session: ExecutorSession, current: ExecutorSession | None) -> None:
         self.lost.append(session.id)
@@ -57,7 +65,7 @@ def world() -> tuple[Moments, Quiet, ExecutorSessions, ExecutorSession]:
     parts |= dict.fromkeys(others, anything)
     sessions = ExecutorSessions(executors=registry, incarnation="", **parts)
     session = ExecutorSession(
-        executor_pb2.Hello(executor_id="x", slots=1), asyncio.Queue(), start=START, last_seen=START
+        executor_pb2.Hello(executor_id="x", pools=["cpu"], slots=1), asyncio.Queue(), start=START, last_seen=START
     )
     session.holdings.hold(b"token", HeldLease("job", 1))
     registry.add(session)
@@ -97,6 +105,27 @@ async def test_a_broken_stream_has_a_grace(world):
     moments.next()
     assert quiet.lost == ["x"]
     assert moments.time == START + GRACE_S
+    assert quiet.gone == [START]
+
+
+async def test_an_executor_without_leases_may_have_been_about_to_claim(world):
+    moments, quiet, sessions, session = world
+    session.holdings.let_go(b"token")
+    sessions._close(session)
+    moments.next()
+    assert quiet.gone == [START]
+
+
+async def test_who_left_in_order_or_is_back_had_nothing_that_others_wait_for(world):
+    moments, quiet, sessions, session = world
+    sessions._close(session)
+    sessions._executors.add(ExecutorSession(session.hello, asyncio.Queue(), start=START, last_seen=START))
+    moments.next()
+    assert quiet.gone == []
+    session.holdings.let_go(b"token")
+    session.draining = True
+    sessions._close(session)
+    assert moments.due == []
 
 
 async def test_the_grace_begins_anew_when_the_scheduler_was_late_but_not_for_ever(world):

@@ -174,7 +174,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         self._executors.remove(session)
         self._dispatcher.executors_changed()
         self._log.info("executor_left", executor=session.id, leases=len(session.holdings.leases))
-        if session.holdings.leases:
+        if session.holdings.leases or not session.draining:
             self._lose_later(session)
 
     def _lose_later(self, session: ExecutorSession, *, graces: int = MOST_GRACES) -> None:
@@ -191,8 +191,12 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         self._timers.at(due, end)
 
     def _lose(self, session: ExecutorSession) -> None:
-        """Give up the leases of a session that is gone, unless the executor came back."""
-        self._grants.lose(session, self._executors.get(session.id))
+        """Give up the leases of a session that is gone, and what it may be about to claim, unless its executor came back."""
+        current = self._executors.get(session.id)
+        self._grants.lose(session, current)
+        if current is None:
+            # A grace ago its stream broke, or it was silent longer than that.
+            self._dispatcher.executor_lost(session.hello.pools, since=self._clock.now() - GRACE_S)
 
     def watch_silence(self, due: float | None = None) -> None:
         """End sessions that have not been heard of; calls itself every second.
