@@ -188,6 +188,7 @@ class SchedulerProcess:
         )
         outside.connect(replica=self.replica, dispatcher=self.dispatcher, sessions=self.sessions)
         self.dispatcher.connect(self.sessions.hand_over)
+        self.partitions.connect(self.dispatcher.divide_limits)
         takeovers.connect(dispatcher=self.dispatcher, sessions=self.sessions)
 
     def start(self) -> None:

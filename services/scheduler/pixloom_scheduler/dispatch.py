@@ -50,7 +50,7 @@ from pixloom_scheduler.task_stream import TaskStream
 from pixloom_scheduler.turns import Turns, task_s
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Mapping
+    from collections.abc import Callable, Container, Coroutine, Iterable, Mapping
     from typing import Any
 
     from nats.js import JetStreamContext
@@ -149,7 +149,7 @@ class Dispatcher:
                 case _:
                     pass
         if run.state is not JobState.RUNNING:
-            self._leave(live)
+            self._leave(run.id, leases=run.leases)
             return
         self.concurrency.settle(run.id, run.leases)
         if everything:
@@ -197,13 +197,20 @@ class Dispatcher:
                 self._mark(live, stages)
         self.fill()
 
-    def _leave(self, live: LiveJob) -> None:
-        """Take in that a job has ended or was paused: others may begin in its place."""
-        self.concurrency.settle(live.run.id, live.run.leases)
-        self.turns.drop(live.run.id)
-        self._unserved.pop(live.run.id, None)
-        for admitted in self.admission.leave(live.run.id):
+    def _leave(self, job_id: str, *, leases: Container[int] = ()) -> None:
+        """Take in that a job has ended, was paused or went elsewhere: others may begin in its place."""
+        self.concurrency.settle(job_id, leases)
+        self.turns.drop(job_id)
+        self._unserved.pop(job_id, None)
+        for admitted in self.admission.leave(job_id):
             self.note_all(admitted)
+
+    def divide_limits(self, place: int, replicas: int) -> None:
+        """Take the share of all limits that follows from this replica's place among those that may have jobs."""
+        self.concurrency.divide(place, replicas)
+        for admitted in self.admission.divide(place, replicas):
+            self.note_all(admitted)
+        self.fill()
 
     def leased(self, live: LiveJob, lease: int, stage: int) -> None:
         """Take in that an executor holds a batch."""
@@ -249,7 +256,7 @@ class Dispatcher:
         for dispatch_id in [number for number, offer in self._offers.items() if offer.live.header.id in gone]:
             self._forget(dispatch_id)
         for job_id in gone:
-            self._forget_job(job_id)
+            self._leave(job_id)
 
     def executor_lost(self, pools: Iterable[str], *, since: float) -> None:
         """Offer again what an executor that is gone may have pulled and not claimed.
@@ -459,7 +466,7 @@ class Dispatcher:
         """Offer again what can no longer be claimed, and forget jobs that went elsewhere."""
         for job_id in {*self.turns.jobs(), *self.concurrency.jobs(), *self.admission.jobs()}:
             if self._replica.find(job_id) is None:
-                self._forget_job(job_id)
+                self._leave(job_id)
         now = self._clock.now()
         old = [
             (dispatch_id, offer)
@@ -475,13 +482,6 @@ class Dispatcher:
                 if (offer.pool, offer.lane) == (pool, lane) and (offer.seq <= floor or offer.seq > last):
                     self._withdraw(dispatch_id)
         self.fill()
-
-    def _forget_job(self, job_id: str) -> None:
-        self.concurrency.settle(job_id, ())
-        self.turns.drop(job_id)
-        self._unserved.pop(job_id, None)
-        for admitted in self.admission.leave(job_id):
-            self.note_all(admitted)
 
     async def reconnected(self) -> None:
         """Declare the stream again if NATS came back without it, and offer again what it forgot."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Move", "fair_shares", "next_move"]
+__all__ = ["Move", "fair_shares", "next_move", "place_among"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +63,21 @@ def next_move(
         return Move(give=tuple(sorted(mine[: len(mine) - share])))
     free = sum(1 for owner in owners.values() if not owner)
     return Move(take=min(free, share - len(mine)))
+
+
+def place_among(me: str, replicas: Sequence[str], owners: Mapping[int, str]) -> tuple[int, int]:
+    """Return the place of replica `me` among those that may have jobs, from 0 on, and how many these are.
+
+    They are the live ones that have a share of the partitions, and whoever owns partitions without one: it is about to
+    leave or stands back. All who look at the same time see the same order.
+
+    Args:
+        me: Id of the replica.
+        replicas: Ids of the live replicas, the one that has run longest first.
+        owners: Owner of each partition; blank for one that is free or whose lease has ended.
+    """
+    counted = [replica for replica, share in fair_shares(replicas, len(owners)).items() if share]
+    counted += sorted({owner for owner in owners.values() if owner}.difference(counted))
+    if me not in counted:
+        counted.append(me)
+    return counted.index(me), len(counted)

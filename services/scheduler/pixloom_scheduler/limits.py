@@ -9,7 +9,11 @@ its own, by priority and age, and takes no part in anything until one in flight 
 child process. A batch counts from the moment it is offered until its last task was reported, lost or handed back, so a
 limit is never exceeded and may for a moment be used by a batch that waits in an executor.
 
-Limits hold for each scheduler by itself: it knows what runs of its own partitions only.
+*Several schedulers* divide each limit, as each knows only what runs of its own partitions. A scheduler's share follows
+from its place among those that may have jobs (`share_of`), so the shares of all add up to the limit and nobody has to
+ask anybody. Nobody's share is 0, or its jobs would wait for ever: a limit below the number of schedulers lets each of
+them run one. When a scheduler comes or goes, the shares change (`divide`); what runs already is never ended for it, and
+counts against the share of whoever owns its job.
 """
 
 from __future__ import annotations
@@ -23,23 +27,41 @@ if TYPE_CHECKING:
     from pixloom_scheduler.core.model import JobRun
     from pixloom_scheduler.live import LiveJob
 
-__all__ = ["JOBS", "JOBS_PER_PROJECT", "Admission", "Concurrency"]
+__all__ = ["JOBS", "JOBS_PER_PROJECT", "Admission", "Concurrency", "share_of"]
 
 JOBS = "jobs"
 JOBS_PER_PROJECT = "jobs_per_project"
+
+
+def share_of(limit: int, *, place: int, replicas: int) -> int:
+    """Return a replica's share of a limit, at least 1: the shares of all add up to `limit`, or to `replicas` if more.
+
+    Args:
+        limit: The limit that all of them keep together, from 1 on.
+        place: Place of the replica among them, from 0 on; the first ones have what is left over.
+        replicas: How many there are, from 1 on.
+    """
+    each, over = divmod(limit, replicas)
+    return max(1, each + (place < over))
 
 
 class Concurrency:
     """Counts the batches of limited pools and ops.
 
     Args:
-        limits: Most batches by name: `pool.NAME`, `op.NAME` for all versions of an op, or `op.NAME@N` for one.
+        limits: Most batches by name: `pool.NAME`, `op.NAME` for all versions of an op, or `op.NAME@N` for one. All of
+            them are this replica's share until `divide`.
     """
 
     def __init__(self, limits: Mapping[str, int]) -> None:
         self._limits = {name: most for name, most in limits.items() if name not in (JOBS, JOBS_PER_PROJECT)}
+        self._shares = dict(self._limits)
         self._used = dict.fromkeys(self._limits, 0)
         self._leases: dict[str, dict[int, tuple[str, ...]]] = {}
+
+    def divide(self, place: int, replicas: int) -> None:
+        """Take the share of a replica among others; what it has too much already goes on."""
+        self._shares = {name: share_of(most, place=place, replicas=replicas) for name, most in self._limits.items()}
 
     def names_of(self, run: JobRun, stage: int) -> tuple[str, ...]:
         """Return the names of the limits that a stage falls under."""
@@ -52,11 +74,15 @@ class Concurrency:
 
     def has_room(self, names: Iterable[str]) -> bool:
         """Return whether one more batch may be offered."""
-        return all(self._used[name] < self._limits[name] for name in names)
+        return all(self._used[name] < self._shares[name] for name in names)
 
-    def full(self, names: Iterable[str]) -> list[tuple[str, int]]:
-        """Return those limits that are reached, with the figure."""
-        return [(name, self._limits[name]) for name in names if self._used[name] >= self._limits[name]]
+    def full(self, names: Iterable[str]) -> list[str]:
+        """Return which limits are reached, for people."""
+        return [
+            f"{_reached(self._shares[name], self._limits[name])}: {name.replace('.', ' ', 1)}"
+            for name in names
+            if self._used[name] >= self._shares[name]
+        ]
 
     def take(self, names: Iterable[str]) -> None:
         """Count a batch."""
@@ -98,17 +124,23 @@ class Admission:
     """Decides which jobs are in flight.
 
     Args:
-        limits: `jobs` for the whole scheduler and `jobs_per_project`; what is not named is not limited.
+        limits: `jobs` for all projects together and `jobs_per_project`; what is not named is not limited. All of them
+            are this replica's share until `divide`.
     """
 
     def __init__(self, limits: Mapping[str, int]) -> None:
-        self._most = limits.get(JOBS)
-        self._most_per_project = limits.get(JOBS_PER_PROJECT)
-        self.is_limited = self._most is not None or self._most_per_project is not None
+        self._limits = {name: limits[name] for name in (JOBS, JOBS_PER_PROJECT) if name in limits}
+        self._shares = dict(self._limits)
+        self.is_limited = bool(self._limits)
         self._in_flight: dict[str, LiveJob] = {}
         self._by_project: dict[str, int] = {}
         self._queues: dict[str, list[tuple[int, str]]] = {}
         self._waiting: dict[str, tuple[int, LiveJob]] = {}
+
+    def divide(self, place: int, replicas: int) -> list[LiveJob]:
+        """Take the share of a replica among others; return those that are in flight now that it is larger."""
+        self._shares = {name: share_of(most, place=place, replicas=replicas) for name, most in self._limits.items()}
+        return self._admit_waiting()
 
     def admit(self, live: LiveJob) -> bool:
         """Return whether a job may begin or go on; one that may not waits from now on."""
@@ -132,19 +164,16 @@ class Admission:
         if live is None:
             return []
         self._by_project[live.header.project] -= 1
-        admitted = []
-        while (following := self._first()) is not None:
-            self._begin(following)
-            admitted.append(following)
-        return admitted
+        return self._admit_waiting()
 
     def reached(self, live: LiveJob) -> str | None:
         """Return which limit keeps a job from beginning, for people; None if none does."""
-        if self._most is not None and len(self._in_flight) >= self._most:
-            return f"limit {self._most} reached: jobs in flight"
         project = live.header.project
-        if self._most_per_project is not None and self._by_project.get(project, 0) >= self._most_per_project:
-            return f"limit {self._most_per_project} reached: jobs in flight in project {project}"
+        in_flight = {JOBS: len(self._in_flight), JOBS_PER_PROJECT: self._by_project.get(project, 0)}
+        for name, share in self._shares.items():
+            if in_flight[name] >= share:
+                whose = f" in project {project}" if name == JOBS_PER_PROJECT else ""
+                return f"{_reached(share, self._limits[name])}: jobs in flight{whose}"
         return None
 
     def is_waiting(self, job_id: str) -> bool:
@@ -154,7 +183,7 @@ class Admission:
     def ahead_of(self, live: LiveJob) -> int:
         """Return the number of jobs that begin before one that waits; looks at all that wait."""
         mine = (-live.run.priority, live.run.id)
-        alike = self._most_per_project is None
+        alike = JOBS_PER_PROJECT not in self._limits
         return sum(
             (-priority, job_id) < mine and (alike or other.header.project == live.header.project)
             for job_id, (priority, other) in self._waiting.items()
@@ -163,6 +192,14 @@ class Admission:
     def jobs(self) -> list[str]:
         """Return the jobs in flight and those that wait."""
         return [*self._in_flight, *self._waiting]
+
+    def _admit_waiting(self) -> list[LiveJob]:
+        """Let begin who may; return them."""
+        admitted = []
+        while (following := self._first()) is not None:
+            self._begin(following)
+            admitted.append(following)
+        return admitted
 
     def _begin(self, live: LiveJob) -> None:
         self._waiting.pop(live.run.id, None)
@@ -186,3 +223,8 @@ class Admission:
         """Return whether an entry of a queue stands for a job that waits, with the priority that it has now."""
         known = self._waiting.get(job_id)
         return known is not None and known[0] == -negative_priority
+
+
+def _reached(share: int, limit: int) -> str:
+    """Say that a share is used up; whoever has all of a limit need not hear of shares."""
+    return f"limit {limit} reached" if share >= limit else f"share {share} of limit {limit} reached"

@@ -16,7 +16,7 @@ from pixloom.errors import UnavailableError
 from pixloom_scheduler.job import partition_of
 from pixloom_scheduler.journal.ownership import OUTAGE
 from pixloom_scheduler.journal.tables import PARTITIONS
-from pixloom_scheduler.levelling import next_move
+from pixloom_scheduler.levelling import next_move, place_among
 from pixloom_scheduler.loading import Loading
 from pixloom_scheduler.setbacks import Setbacks
 
@@ -85,7 +85,13 @@ class Partitions:
         self._heard = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
         self._is_closing = False
+        self._place = (0, 1)
+        self._divide: Callable[[int, int], None] | None = None
         self._log = structlog.get_logger("partitions")
+
+    def connect(self, divide: Callable[[int, int], None]) -> None:
+        """Name who is told this replica's place among those that may have jobs, and their number, when it changes."""
+        self._divide = divide
 
     # -- Who owns what ------------------------------------------------------------------------------------------------
 
@@ -208,6 +214,7 @@ class Partitions:
             await self._ownership.release(strays)
         owners = {holding.id: self._owner(holding) for holding in standing.partitions}
         members = [member.id for member in standing.members]
+        self._note_place(place_among(self._id, members, owners))
         move = next_move(self._id, members, owners, jobs=self._count_jobs())
         if move.give:
             self._log.info("partitions_given", partitions=list(move.give))
@@ -218,6 +225,13 @@ class Partitions:
         waited_for = [self._late_s + holding.left_s for holding in standing.partitions if self._waits_for(holding)]
         next_s = min(standing.next_expiry_s(self._id), *waited_for, LOOK_EVERY_S)
         return min(LOOK_EVERY_S, max(0.02, next_s + 0.02), self._setbacks.left_s or LOOK_EVERY_S)
+
+    def _note_place(self, place: tuple[int, int]) -> None:
+        """Pass on another place, before anything is taken or given up on the strength of it."""
+        if place != self._place:
+            self._place = place
+            if self._divide is not None:
+                self._divide(*place)
 
     async def _note_losses(self) -> None:
         """Stand back for a while if partitions were lost since the last look."""

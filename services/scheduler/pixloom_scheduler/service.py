@@ -194,6 +194,7 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
     )
     outside.connect(replica=replica, dispatcher=dispatcher, sessions=sessions)
     dispatcher.connect(sessions.hand_over)
+    partitions.connect(dispatcher.divide_limits)
     takeovers.connect(dispatcher=dispatcher, sessions=sessions)
     planning = Planning(catalogue)
     submissions = Submissions(

@@ -5,7 +5,7 @@ the job has not been started · paused · the job is being cancelled
 retry 2 of 3 in 8 s
 limit 4 reached: jobs in flight, 2 jobs first
 no executor serves pool gpu · no executor of pool cpu offers user.darken@2
-limit 1 reached: pool gpu
+limit 1 reached: pool gpu · share 2 of limit 4 reached: op image.convert, where several schedulers divide it
 2 jobs with higher priority first · queued behind 3 jobs · waits for a free executor, 8 of 8 slots are busy
 """
 
@@ -95,7 +95,7 @@ class WaitingReasons:
         names = concurrency.names_of(run, stage.plan.index)
         full = concurrency.full(names)
         if full and not stage.active:
-            return "; ".join(f"limit {most} reached: {name.replace('.', ' ', 1)}" for name, most in full)
+            return "; ".join(full)
         if self._dispatcher.turns.is_held(run.id):
             return "waits for executors to say what they still run of it"
         if stage.active:

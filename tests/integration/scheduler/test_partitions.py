@@ -24,6 +24,7 @@ from pixloom_scheduler.journal.committer import Committer
 from pixloom_scheduler.journal.loader import Loader
 from pixloom_scheduler.journal.membership import Membership
 from pixloom_scheduler.journal.ownership import Ownership, connect
+from pixloom_scheduler.limits import share_of
 from pixloom_scheduler.live import LiveJob
 from pixloom_scheduler.partitions import Partitions
 from pixloom_scheduler.replica import Replica
@@ -93,7 +94,14 @@ class Member:
             monotonic=time.monotonic,
             chance=lambda: 0.5,
         )
+        self.place = (0, 1)
+        self.owned_when_placed: dict[tuple[int, int], int] = {}
+        self.partitions.connect(self._note_place)
         self.tasks: list[asyncio.Task[None]] = []
+
+    def _note_place(self, place: int, replicas: int) -> None:
+        self.place = (place, replicas)
+        self.owned_when_placed[self.place] = len(self.owned)
 
     @property
     def owned(self) -> set[int]:
@@ -176,6 +184,28 @@ async def test_three_replicas_level_out_and_nothing_moves_any_more(make: Callabl
             await member.partitions._level()
     assert [member.owned for member in members] == before
     assert [len(member.watching.taken) for member in members] == taken
+
+
+async def test_live_replicas_agree_on_their_places_and_keep_limits_together(make: Callable[[str], Member]) -> None:
+    members = [make(name) for name in "abc"]
+    for member in members:
+        await member.start()
+    await until(lambda: levelled(*members))
+    assert [member.place for member in members] == [(0, 3), (1, 3), (2, 3)]
+    assert sum(share_of(7, place=place, replicas=replicas) for place, replicas in (m.place for m in members)) == 7
+    await members[0].leave()
+    await until(lambda: levelled(*members[1:]))
+    await until(lambda: [member.place for member in members[1:]] == [(0, 2), (1, 2)])
+    await members[1].die()
+    await until(lambda: members[2].place == (0, 1))
+
+
+async def test_a_replica_that_comes_is_counted_by_the_others_before_it_has_anything(
+    make: Callable[[str], Member],
+) -> None:
+    first, second = await two(make)
+    assert first.owned_when_placed == {(0, 2): 16}
+    assert second.owned_when_placed == {(1, 2): 0}
 
 
 async def test_jobs_go_on_at_whoever_a_partition_was_given_to(make: Callable[[str], Member]) -> None:

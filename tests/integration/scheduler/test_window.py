@@ -58,7 +58,13 @@ class Told:
 class Window:
     """A replica that dispatches into a pool of its own, with one slot that never claims anything."""
 
-    def __init__(self, js: JetStreamContext, messages: asyncio.Queue[executor_pb2.LeaseBatch]) -> None:
+    def __init__(
+        self,
+        js: JetStreamContext,
+        messages: asyncio.Queue[executor_pb2.LeaseBatch],
+        *,
+        limits: dict[str, int] | None = None,
+    ) -> None:
         self.pool = f"pool-{uuid.uuid4().hex[:8]}"
         self.messages = messages
         self.js = js
@@ -95,6 +101,7 @@ class Window:
             clock=clock,
             costs=COSTS,
             new_id=lambda: uuid.uuid4().hex,
+            limits=limits,
         )
         sessions: Any = self.told
         outside.connect(replica=self.replica, dispatcher=self.dispatcher, sessions=sessions)
@@ -132,16 +139,21 @@ class Window:
             message = await self.messages.get()
         return message.job_id, len(message.tasks)
 
+    async def until_acknowledged(self) -> None:
+        """Return once NATS has acknowledged everything that was published."""
+        async with asyncio.timeout(60):
+            while not all(offer.published for offer in self.dispatcher._offers.values()):  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
 
-@pytest.fixture
-async def window(nats: EmbeddedNats, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Window]:
-    # What a dispatcher finds when it looks again would hide that it was not told.
-    monkeypatch.setattr(dispatch, "LOOK_EVERY_S", 3600.0)
-    connection = await nats_client.connect(nats.url)
+
+@contextlib.asynccontextmanager
+async def running(url: str, *, limits: dict[str, int] | None = None) -> AsyncIterator[Window]:
+    """Run a replica with its window until the end of the block."""
+    connection = await nats_client.connect(url)
     messages: asyncio.Queue[executor_pb2.LeaseBatch] = asyncio.Queue()
     js = connection.jetstream()
     await declare_stream(js)
-    made = Window(js, messages)
+    made = Window(js, messages, limits=limits)
 
     async def take(message: Any) -> None:
         messages.put_nowait(executor_pb2.LeaseBatch.FromString(message.data))
@@ -149,12 +161,28 @@ async def window(nats: EmbeddedNats, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
     for lane in LANES:
         await connection.subscribe(subject(made.pool, lane), cb=take)
     tasks = [asyncio.create_task(made.replica.run()), asyncio.create_task(made.dispatcher.run())]
-    yield made
-    made.replica.stop()
-    tasks[1].cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await asyncio.gather(*tasks)
-    await connection.close()
+    try:
+        yield made
+        # Python 3.11 loses a cancellation that comes together with what is waited for, such as an acknowledgement.
+        await made.until_acknowledged()
+    finally:
+        made.replica.stop()
+        tasks[1].cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*tasks)
+        await connection.close()
+
+
+@pytest.fixture(autouse=True)
+def nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let dispatchers find nothing by themselves, which would hide that they were not told."""
+    monkeypatch.setattr(dispatch, "LOOK_EVERY_S", 3600.0)
+
+
+@pytest.fixture
+async def window(nats: EmbeddedNats) -> AsyncIterator[Window]:
+    async with running(nats.url) as made:
+        yield made
 
 
 @pytest.mark.parametrize(
@@ -227,3 +255,25 @@ async def test_what_an_executor_that_is_gone_cannot_have_stays_offered(window: W
     window.dispatcher.executor_lost(["another"], since=window.clock.now())
     await window.settled()
     assert window.messages.empty()
+
+
+@pytest.mark.parametrize("name", ["op.debug.noop", "jobs"])
+async def test_another_share_of_a_limit_counts_at_once(
+    nats: EmbeddedNats, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(dispatch, "WINDOW_S", 3600.0)
+    async with running(nats.url, limits={name: 5}) as window:
+        window.dispatcher.divide_limits(1, 3)
+        jobs = [await window.submit() for _ in range(7)]
+        # Several publishers are at work, so messages may come in another order.
+        assert {await window.published() for _ in range(2)} == {(job, 1) for job in jobs[:2]}
+        assert window.messages.empty()
+        window.dispatcher.divide_limits(0, 1)
+        assert {await window.published() for _ in range(3)} == {(job, 1) for job in jobs[2:5]}
+        # The share of before counts what was offered meanwhile.
+        window.dispatcher.divide_limits(1, 3)
+        for job in jobs[:3]:
+            await window.replica.command(job, CancelRequested("enough"))
+        assert window.messages.empty()
+        await window.replica.command(jobs[3], CancelRequested("enough"))
+        assert await window.published() == (jobs[5], 1)

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixloom_scheduler.levelling import Move, fair_shares, next_move
+from pixloom_scheduler.levelling import Move, fair_shares, next_move, place_among
 
 PARTITIONS = 16
 
@@ -96,6 +96,27 @@ def test_shares_add_up_and_the_oldest_have_the_rest() -> None:
         assert list(shares.values()) == sorted(shares.values(), reverse=True)
     assert fair_shares(["a", "b", "c"], 16) == {"a": 6, "b": 5, "c": 5}
     assert fair_shares([], 16) == {}
+
+
+@settings(deadline=None)
+@given(
+    owners=st.lists(st.sampled_from(["", *"abcd", "gone", "late"]), min_size=PARTITIONS, max_size=PARTITIONS),
+    alive=st.lists(st.sampled_from("abcd"), unique=True),
+)
+def test_all_who_may_have_jobs_have_a_place_of_their_own(owners: list[str], alive: list[str]) -> None:
+    table = dict(enumerate(owners))
+    having = {*alive, *filter(None, owners)}
+    places = {me: place_among(me, alive, table) for me in having}
+    assert sorted(places.values()) == [(place, len(having)) for place in range(len(having))]
+    assert [places[me][0] for me in alive] == list(range(len(alive)))
+
+
+def test_who_has_no_partitions_counts_for_itself_alone() -> None:
+    alive = [f"r{number:02}" for number in range(18)]
+    owners = dict(enumerate(alive[:PARTITIONS]))
+    assert place_among("r15", alive, owners) == (15, 16)
+    assert place_among("r17", alive, owners) == (16, 17)
+    assert place_among("new", [], {}) == (0, 1)
 
 
 def test_who_does_not_count_as_alive_does_nothing() -> None:

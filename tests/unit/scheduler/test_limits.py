@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from pixloom.graph.plan import StageKind
-from pixloom_scheduler.limits import Admission, Concurrency
+from pixloom_scheduler.limits import Admission, Concurrency, share_of
 from tests.support.live_jobs import live_job
 
 ONE: list[tuple[StageKind, list[int]]] = [(StageKind.WHOLE, [])]
@@ -88,6 +88,48 @@ def test_a_stage_falls_under_the_limits_of_its_pool_and_ops(limits, expected):
     assert Concurrency(limits).names_of(live_job(1, ONE).run, 0) == expected
 
 
+@pytest.mark.parametrize("replicas", [1, 2, 3, 5, 16])
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 7, 100])
+def test_shares_add_up_to_the_limit_and_nobody_has_none(limit: int, replicas: int) -> None:
+    shares = [share_of(limit, place=place, replicas=replicas) for place in range(replicas)]
+    assert sum(shares) == max(limit, replicas)
+    assert min(shares) >= 1
+    assert max(shares) - min(shares) <= 1
+
+
+def test_batches_count_against_the_share_and_go_on_when_it_shrinks():
+    concurrency = Concurrency({"pool.cpu": 3})
+    names = concurrency.names_of(live_job(1, ONE).run, 0)
+    for _ in range(3):
+        concurrency.take(names)
+    concurrency.divide(1, 2)
+    concurrency.give(names)
+    concurrency.give(names)
+    assert not concurrency.has_room(names)
+    assert concurrency.full(names) == ["share 1 of limit 3 reached: pool cpu"]
+    concurrency.divide(0, 2)
+    assert concurrency.has_room(names)
+    concurrency.take(names)
+    assert concurrency.full(names) == ["share 2 of limit 3 reached: pool cpu"]
+    concurrency.divide(0, 1)
+    assert concurrency.has_room(names)
+
+
+def test_jobs_begin_when_the_share_grows_and_go_on_when_it_shrinks():
+    admission = Admission({"jobs": 4, "jobs_per_project": 3})
+    jobs = [live_job(number, ONE) for number in range(5)]
+    assert admission.divide(1, 2) == []
+    assert [admission.admit(live) for live in jobs] == [True, False, False, False, False]
+    assert admission.reached(jobs[1]) == "share 1 of limit 3 reached: jobs in flight in project default"
+    assert ids(admission.divide(0, 1)) == ids(jobs[1:3])
+    assert admission.reached(jobs[3]) == "limit 3 reached: jobs in flight in project default"
+    assert admission.divide(1, 2) == []
+    assert all(admission.admit(live) for live in jobs[:3])
+    assert admission.reached(jobs[3]) == "share 2 of limit 4 reached: jobs in flight"
+    assert [admission.leave(live.run.id) for live in jobs[:2]] == [[], []]
+    assert ids(admission.leave(jobs[2].run.id)) == [jobs[3].run.id]
+
+
 def test_batches_count_while_they_are_offered_or_leased():
     concurrency = Concurrency({"pool.cpu": 2})
     run = live_job(1, ONE).run
@@ -96,7 +138,7 @@ def test_batches_count_while_they_are_offered_or_leased():
     concurrency.leased(run, 7, 0)
     concurrency.leased(run, 7, 0)  # told twice, after a stream was opened again
     assert not concurrency.has_room(names)
-    assert concurrency.full(names) == [("pool.cpu", 2)]
+    assert concurrency.full(names) == ["limit 2 reached: pool cpu"]
     concurrency.give(names)
     assert concurrency.has_room(names)
     concurrency.settle(run.id, {7: SimpleNamespace()})
