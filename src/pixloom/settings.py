@@ -225,7 +225,8 @@ class SchedulerSettings(StoreSettings):
         default_factory=dict,
         description="What may run at once, as name=number separated by commas: jobs and jobs_per_project (jobs in "
         "flight; others wait), pool.NAME and op.NAME (batches, each in one child process). A table of its own in "
-        "pixloom.toml. Holds for each scheduler by itself; no limits if not given.",
+        "pixloom.toml. Several schedulers divide each limit evenly, and each has at least 1; give them all the same. "
+        "No limits if not given.",
     )
 
     @property
