@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, Protocol
 
 import orjson
 
-from pixloom.errors import InternalError
+from pixloom.errors import InternalError, InvalidError
 from pixloom.graph.plan import StageKind
 from pixloom.v1 import executor_pb2, item_pb2
 from pixloom_scheduler.gathered import GatheredOutputs
@@ -37,6 +38,9 @@ PAGE_BYTES: Final = 4 * 1024 * 1024
 
 READ_AHEAD: Final = 512
 """Outputs that are read together by a stage that is far behind the one before it."""
+
+_PAGE_TOKEN: Final = re.compile(r"[0-9]{1,6}\.[0-9]{1,18}")
+"""Number of an edge, and of the journal row that the page before ended with."""
 
 MOST_FRONTS: Final = 4096
 """Stages of which it is known how far they have read."""
@@ -222,12 +226,16 @@ class InputReader:
         """Return the next inputs of a whole stage and the token of the page behind them; empty at the end.
 
         The order is that of the journal; whoever reads sorts the items by ordinal. Short manifests are joined.
+
+        Raises:
+            InvalidError: If the token was not given by this list.
         """
         edges = self._item_edges(live.run, stage_index)
+        if token and _PAGE_TOKEN.fullmatch(token) is None:
+            raise InvalidError("page_token is not one that this list gave; leave it out to begin at the first page")
         if not token and (known := self._gathered(live, edges, most)) is not None:
             return known, ""
-        edge_place, _, after = token.partition(".")
-        place, seq = (int(edge_place), int(after)) if token else (0, 0)
+        place, seq = (int(part) for part in token.split(".")) if token else (0, 0)
         slices: list[item_pb2.InputSlice] = []
         while place < len(edges):
             edge = edges[place]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pixloom.errors import InternalError
+from pixloom.errors import InternalError, InvalidError
 from pixloom.graph.plan import StageKind
 from pixloom.v1 import executor_pb2, item_pb2
 from pixloom_scheduler.core.apply import apply
@@ -164,3 +164,20 @@ async def test_attempts_in_columns_are_those_of_the_moment_when_the_tasks_were_f
     assert len(journal.searches) == 1
     # The claim of it will be refused; one of attempt 2 could be the last and would have to say so.
     assert list(columns.attempts) == [1, 1]
+
+
+async def test_pages_of_a_whole_stage_go_on_where_the_token_says():
+    live, journal = job_with(5), Journal(5)
+    reader = InputReader(cache=OutputCache(), payloads=journal)
+    pages, token = [], ""
+    while not pages or token:
+        slices, token = await reader.page(live, 2, token=token, most=2)
+        pages.append([each.count for each in slices])
+    assert pages == [[2], [2], [1]]
+
+
+@pytest.mark.parametrize("token", ["x", "0", "0.", ".5", "0.5.1", "-1.0", "0.x", "0.\u0665", "0." + "9" * 19, " 0.1"])
+async def test_a_page_token_that_no_page_gave_is_refused(token):
+    reader = InputReader(cache=OutputCache(), payloads=Journal(2))
+    with pytest.raises(InvalidError, match="page_token is not one that this list gave"):
+        await reader.page(job_with(2), 2, token=token, most=10)
