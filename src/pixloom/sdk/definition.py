@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pixloom.errors import PixloomError
+from pixloom.errors import InvalidError, PixloomError
 from pixloom.resources import JobState, OutputKind
 from pixloom.sdk.aio import AsyncClient
 from pixloom.sdk.client import Client
 from pixloom.sdk.connection import connect
-from pixloom.sdk.result import NodeResult, Reader, node_results
+from pixloom.sdk.result import NodeResult, node_results
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -19,11 +20,16 @@ if TYPE_CHECKING:
     from pixloom.artifacts import ArtifactStore
     from pixloom.resources import Item, Job, Results
     from pixloom.sdk.dag import DAG
+    from pixloom.sdk.workflow_calls import Applied
 
 __all__ = ["JobDefinition", "JobFailedError"]
 
 _FIRST_WAIT_S: Final = 1.0
 """A job that ends within this time takes one call; a longer one is watched, which survives a lost connection."""
+
+
+_LONGEST_WAIT_S: Final = 5.0
+"""How long a thread waits for a job at a time, and so how long a run that was given up keeps one."""
 
 
 class JobFailedError(PixloomError):
@@ -89,7 +95,9 @@ class JobDefinition:
         Args:
             client: A client, or the address of a server. None takes the server of the settings or the one that answers
                 at 127.0.0.1:7301, and starts an embedded stack for this run if there is neither; it may read the
-                folders that the workflow's sources name.
+                folders that the workflow's sources name. With a `Client` that was given a channel, run and results go
+                through that channel; with such an `AsyncClient` the run does, and artifacts and collections are not
+                read by their results but by the client's own `read_artifact` and `iter_items`.
             params: Params of the run.
             imports: Modules with ops of the user's own, for an embedded stack to serve; executors of a server are
                 started with theirs.
@@ -112,18 +120,22 @@ class JobDefinition:
             if job.state is not JobState.COMPLETED:
                 raise JobFailedError(job)
             results = await session.get_results(job.id)
-            reader: Reader = (
-                _Remote(session.address) if artifacts is None else await _left(session, job.id, results, artifacts)
-            )
-            return node_results(job.id, results, reader)
+            if isinstance(session, _Threads):
+                return node_results(job.id, results, session)
+            if artifacts is not None:
+                return node_results(job.id, results, await _left(session, job.id, results, artifacts))
+            return node_results(job.id, results, _Remote(session.address) if session.address else _Unread())
 
     @contextlib.asynccontextmanager
     async def _session(
         self, client: AsyncClient | Client | str | None, params: Mapping[str, Any], imports: tuple[str, ...]
-    ) -> AsyncIterator[tuple[AsyncClient, str | None]]:
+    ) -> AsyncIterator[tuple[AsyncClient | _Threads, str | None]]:
         """Give a client, and the URL of the object store if it belongs to a stack that ends with the run."""
         if isinstance(client, AsyncClient):
             yield client, None
+            return
+        if isinstance(client, Client) and not client.address:
+            yield _Threads(client), None
             return
         server = client.address if isinstance(client, Client) else client
         async with connect(server, source_roots=tuple(self._folders(params)), imports=imports) as connection:
@@ -145,6 +157,50 @@ class JobDefinition:
                     if isinstance(given, str) and Path(given).is_dir():
                         # Sources look for relative paths below their roots.
                         yield Path(given) if Path(given).is_absolute() else Path.cwd()
+
+
+class _Threads:
+    """A blocking client that was given a channel: run in threads, none of which waits for long, and read as it is."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def apply_workflow(self, document: dict[str, Any]) -> Applied:
+        return await asyncio.to_thread(self._client.apply_workflow, document)
+
+    async def create_job(self, name: str, *, version: int, params: Mapping[str, Any] | None, wait_s: float) -> Job:
+        return await asyncio.to_thread(self._client.create_job, name, version=version, params=params, wait_s=wait_s)
+
+    async def wait_job(self, job_id: str) -> Job:
+        while True:
+            job = await asyncio.to_thread(self._client.wait_job, job_id, timeout_s=_LONGEST_WAIT_S)
+            if job.state.is_final:
+                return job
+
+    async def get_results(self, job_id: str) -> Results:
+        return await asyncio.to_thread(self._client.get_results, job_id)
+
+    def read_artifact(self, sha256: str) -> bytes:
+        return self._client.read_artifact(sha256)
+
+    def iter_items(self, job_id: str, node: str) -> Iterator[Item]:
+        return self._client.iter_items(job_id, node)
+
+
+class _Unread:
+    """Stands where results would be read through a channel of asyncio, which blocking code cannot use."""
+
+    def read_artifact(self, sha256: str) -> bytes:
+        raise InvalidError(
+            f"Artifact {sha256} cannot be read here: the run had an AsyncClient with a channel of its own. "
+            "Await read_artifact(sha256) of that client, or run with an address or a Client."
+        )
+
+    def iter_items(self, job_id: str, node: str) -> Iterator[Item]:
+        raise InvalidError(
+            f"Items of {node} cannot be read here: the run had an AsyncClient with a channel of its own. "
+            f'Use iter_items("{job_id}", "{node}") of that client, or run with an address or a Client.'
+        )
 
 
 class _Remote:
