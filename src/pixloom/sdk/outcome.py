@@ -6,22 +6,41 @@
     └── Retry       trying again later may help: the item is tried again, and rejected after the last attempt
 
 Anything else that an item op raises rejects the item with the reason OP_ERROR (READ_ERROR for an `OSError`).
+
+Reasons are counted for each node, kept with the job and retried by, so there must be few of them: a reason is one word
+in capitals. What tells the items apart belongs into the detail.
 """
 
 from __future__ import annotations
 
-__all__ = ["Filtered", "Outcome", "Reject", "Retry"]
+import re
+from typing import Final
+
+__all__ = ["Filtered", "Outcome", "Reject", "Retry", "counted_by"]
+
+
+_WORD: Final = re.compile(r"[A-Z][A-Z0-9_]{0,127}")
+_OTHER: Final = "OTHER"
+
+
+def counted_by(reason: str, detail: str) -> tuple[str, str]:
+    """Return reason and detail such that the reason is one word; any other text becomes part of the detail."""
+    if _WORD.fullmatch(reason) is not None:
+        return reason, detail
+    return _OTHER, f"{reason}: {detail}" if reason and detail else reason or detail
 
 
 class Outcome(Exception):  # noqa: N818 - these tell what becomes of an item and are no errors of the program
     """What becomes of the item an op is working on.
 
     Args:
-        reason: Machine reason, upper snake case such as TOO_SMALL.
+        reason: Machine reason, upper snake case such as TOO_SMALL, at most 128 characters. Any other text becomes the
+            beginning of the detail, and the reason is OTHER.
         detail: Sentence for people: what is wrong with the item, with the figures that decided.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
+        reason, detail = counted_by(reason, detail)
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from pixloom.sdk.outcome import counted_by
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -82,13 +84,19 @@ class Dropped:
 
     Attributes:
         item: The item.
-        reason: Machine reason, upper snake case such as DUPLICATE.
+        reason: Machine reason, upper snake case such as DUPLICATE; any other text becomes the beginning of the detail,
+            and the reason is OTHER.
         detail: Sentence for people.
     """
 
     item: Item
     reason: str
     detail: str = ""
+
+    def __post_init__(self) -> None:
+        reason, detail = counted_by(self.reason, self.detail)
+        object.__setattr__(self, "reason", reason)
+        object.__setattr__(self, "detail", detail)
 
 
 @dataclass(frozen=True, slots=True)

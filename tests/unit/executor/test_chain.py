@@ -383,6 +383,20 @@ def test_poisonous_text_stays_with_its_item(bench: Bench) -> None:
     assert "\0" not in bench.items(result.rejects)[0].reason
 
 
+def test_a_reason_for_each_item_is_counted_as_one(bench: Bench) -> None:
+    @op("test.names")
+    def names(item: Item) -> None:
+        raise Reject(f"bad {item.key}")
+
+    add(bench, names)
+    result = bench.run([call("test.names")], item(0), item(1))
+    assert dict(result.counts[0].rejected) == {"OTHER": 2}
+    assert [(each.reason, each.detail) for each in bench.items(result.rejects)] == [
+        ("OTHER", "bad item-0"),
+        ("OTHER", "bad item-1"),
+    ]
+
+
 def test_scratch_is_empty_after_the_task_and_warnings_travel(bench: Bench) -> None:
     @op("test.scribble")
     def scribble(item: Item, *, ctx: Context) -> None:
