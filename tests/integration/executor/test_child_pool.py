@@ -22,6 +22,7 @@ from pixloom.errors import InternalError, InvalidError
 from pixloom.v1 import executor_pb2 as pb
 from pixloom.v1 import item_pb2, job_pb2, op_pb2
 from pixloom_executor.children import ChildPool, ChildSettings
+from pixloom_executor.children.oom_kills import cause_of_kill, count_oom_kills
 from tests.unit.executor.tasks import batch_of, call, inline, item, sliced
 
 if TYPE_CHECKING:
@@ -130,6 +131,34 @@ async def test_what_takes_a_child_down_costs_its_item(pool: ChildPool, tmp_path:
     reject = read_items(results[0].rejects, open_store((tmp_path / "store").as_uri()))[0]
     assert (reject.key, reject.reason, reject.node) == ("item-2", reason, "b")
     assert "twice" in reject.detail
+
+
+KILLED = """
+import os
+import signal
+
+from pixloom import Item, op
+
+
+@op("user.killed")
+def killed(item: Item) -> None:
+    if item.key == "item-1":
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+async def test_a_child_that_is_killed_is_out_of_memory_only_where_the_kernel_may_have_done_it(tmp_path: Path) -> None:
+    (tmp_path / "killed_ops.py").write_text(KILLED)
+    pool = await imported(tmp_path, "killed_ops")
+    try:
+        results = await run(pool, batch([call("user.killed")], items=3))
+    finally:
+        await pool.stop()
+    reason, detail = cause_of_kill(count_oom_kills())
+    assert dict(results[0].counts[0].rejected) == {reason: 1}
+    reject = read_items(results[0].rejects, open_store((tmp_path / "store").as_uri()))[0]
+    assert (reject.key, reject.reason) == ("item-1", reason)
+    assert detail in reject.detail
 
 
 async def test_on_error_fail_holds_for_crashes(pool: ChildPool) -> None:

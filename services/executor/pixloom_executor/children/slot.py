@@ -15,6 +15,7 @@ from pixloom.errors import PixloomError
 from pixloom.v1 import executor_pb2 as pb
 from pixloom_executor.children.child import EXIT_OUT_OF_MEMORY
 from pixloom_executor.children.frames import LENGTH, ResultFrame
+from pixloom_executor.children.oom_kills import cause_of_kill, count_oom_kills
 from pixloom_executor.marker import read_position, request_stop
 
 if TYPE_CHECKING:
@@ -317,7 +318,7 @@ def _cause(code: int) -> tuple[str, str]:
     if code == EXIT_OUT_OF_MEMORY:
         return "OUT_OF_MEMORY", "ran out of the memory it may have"
     if code == -signal.SIGKILL:
-        return "OUT_OF_MEMORY", "was killed, most likely because the machine ran out of memory"
+        return cause_of_kill(count_oom_kills())
     if code < 0:
         return "CRASHED", f"died by signal {signal.Signals(-code).name}"
     return "CRASHED", f"exited with code {code}"
