@@ -28,6 +28,8 @@ LOST_S = 30.0
 """The grace of a broken stream, and the longest time for which a scheduler or its database may hang here; far less
 than the deadline of a task, which would put an end to it anyway."""
 
+SETTLED_S = 5.0
+"""Time after which what was begun under other shares of a limit has ended, where nothing hangs."""
 
 STARVED_STEPS_S = (0.005, 0.02, 0.05)
 """Time that each callback of a starved scheduler takes: it is slow, always late, or hardly gets to anything."""
@@ -38,13 +40,17 @@ class Faults:
     """Rates by kind of fault: how many a second, or how often out of all; 0 means never.
 
     Without `hand_over` executors never say that they have room, so that all work comes by NATS; without `columns` they
-    are of a version that reads and writes every task as a message. A run draws about half of the kinds. Runs with few faults go deep where those with many only thrash.
+    are of a version that reads and writes every task as a message. With `limit_pool` so many batches may run at once in
+    all, and with `limit_jobs` so many jobs; 0 for no limit. A run draws about half of the kinds. Runs with few faults go
+    deep where those with many only thrash.
     """
 
     replicas: int = 1
     commands: bool = False
     hand_over: bool = True
     columns: bool = True
+    limit_pool: int = 0
+    limit_jobs: int = 0
     database: float = 0.0
     unknown_commits: float = 0.0
     database_down: float = 0.0
@@ -135,6 +141,7 @@ class Storm:
         self._gone: dict[str, float] = {}
         self._unknown: dict[tuple[str, bytes, int], float] = {}
         self._reports = 10**6
+        self._settled_at = float("inf")
         self.ended = 0
         database.fault_rate, database.unknown_rate = faults.database, faults.unknown_commits
         queue.loss_rate, queue.repeat_rate = faults.queue_loss, faults.queue_repeat
@@ -173,8 +180,12 @@ class Storm:
             queue=self._queue,
             network=self._network,
             look=self._invariants.said,
+            limits={name: most for name, most in self._limits().items() if most},
         )
         place.scheduler.start()
+
+    def _limits(self) -> dict[str, int]:
+        return {"pool.cpu": self.faults.limit_pool, "jobs": self.faults.limit_jobs}
 
     def _start_executor(self, place: _Place) -> None:
         place.number += 1
@@ -191,7 +202,9 @@ class Storm:
         place.executor.start()
 
     def look(self) -> None:
-        """Check that nobody waits for an executor that is gone."""
+        """Check that nobody waits for an executor that is gone, and that all together keep to a limit."""
+        if self.faults.limit_pool:
+            self._look_at_limit()
         alive = {place.executor.process.name for place in self._executors if place.executor is not None}
         now = self._world.loop.time()
         for scheduler in self.serving():
@@ -232,6 +245,19 @@ class Storm:
                             f"task {shard} of job {job_id[-4:]} is leased to {lease.executor}, which has not got it"
                         )
                         self._world.violate("what its executor does not know of is queued again", detail)
+
+    def _look_at_limit(self) -> None:
+        """Check what runs at once, where everybody has known for a while who is there."""
+        serving, now = self.serving(), self._world.loop.time()
+        places = {scheduler.partitions._place for scheduler in serving}
+        if places != {(place, len(self._schedulers)) for place in range(len(self._schedulers))}:
+            self._settled_at = float("inf")
+        elif self._settled_at > now:
+            self._settled_at = now
+        running = sum(len(live.run.leases) for each in serving for live in each.replica.jobs.values())
+        most = max(self.faults.limit_pool, len(serving))
+        if now - self._settled_at > SETTLED_S and running > most:
+            self._world.violate("what runs at once keeps to the limit", f"{running} batches run, {most} may")
 
     async def _keep_up(self) -> None:
         """Start again what has ended."""

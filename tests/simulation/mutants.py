@@ -326,6 +326,20 @@ MUTANTS: Final = (
         "pass",
         {"replicas": 2, "scheduler_freeze": 0.3, "scheduler_leave": 0.3, "child_fail": 0.2},
     ),
+    Mutant(
+        "every scheduler takes a whole limit for itself",
+        SCHEDULER + "limits:share_of",
+        "divmod(limit, replicas)",
+        "(limit, 0)",
+        {"replicas": 3, "limit_pool": 3, "child_partial": 0.3, "child_fail": 0.2, "commands": True},
+    ),
+    Mutant(
+        "a scheduler without a share of a limit runs nothing",
+        SCHEDULER + "limits:share_of",
+        "max(1, each + (place < over))",
+        "each + (place < over)",
+        {"replicas": 3, "limit_pool": 2},
+    ),
 )
 
 

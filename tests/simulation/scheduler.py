@@ -85,6 +85,7 @@ class SchedulerProcess:
         queue: SimulatedNats,
         network: Network,
         look: Callable[[SchedulerProcess, LiveJob, list[Change]], None],
+        limits: dict[str, int] | None = None,
     ) -> None:
         self.world = world
         self.process = Process(name)
@@ -162,6 +163,7 @@ class SchedulerProcess:
             clock=self.clock,
             costs=costs.costs,
             new_id=lambda: f"{world.rng.getrandbits(128):032x}",
+            limits=limits,
         )
         self.incarnation = database.incarnation
         grants = Grants(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.simulation.faults import Faults
 from tests.simulation.mutants import MUTANTS, Mutant
 from tests.simulation.simulation import run_seed
 from tests.simulation.teeth import catch
@@ -26,6 +27,21 @@ def test_no_seed_breaks_an_invariant(part: int) -> None:
         outcome = run_seed(seed)
         where = f"replay it with: python -m tests.simulation --seeds {seed}"
         assert not outcome.violations, "\n".join([*outcome.lines[-40:], str(outcome.violations[0]), where])
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "faults",
+    [
+        Faults(replicas=3, limit_pool=2, child_partial=0.2, executor_kill=0.05, queue_loss=0.05),
+        Faults(replicas=3, limit_pool=4, limit_jobs=4, scheduler_kill=0.15, scheduler_leave=0.1, child_fail=0.1),
+    ],
+    ids=["fewer than schedulers", "schedulers come and go"],
+)
+def test_schedulers_keep_limits_together_and_nothing_waits_for_ever(faults: Faults, seed: int) -> None:
+    outcome = run_seed(seed, faults=faults)
+    assert outcome.jobs
+    assert not outcome.violations, "\n".join([*outcome.lines[-40:], str(outcome.violations[0])])
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))

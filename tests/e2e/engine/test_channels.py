@@ -50,8 +50,11 @@ async def test_results_of_a_run_through_a_channel_of_asyncio_say_how_they_are_re
     async with aio_channel(engine.stack.grpc_address) as channel:
         client = AsyncClient(channel=channel)
         results = await job().execute(client)
+        numbers, table = results["numbers"], results["table"]
+        assert isinstance(numbers, CollectionResult)
         with pytest.raises(InvalidError, match="iter_items"):
-            list(results["numbers"])
+            list(numbers)
+        assert isinstance(table, ArtifactResult)
         with pytest.raises(InvalidError, match="read_artifact"):
-            results["table"].bytes()
-        assert len(await client.read_artifact(results["table"].sha256)) == results["table"].size_bytes
+            table.bytes()
+        assert len(await client.read_artifact(table.sha256)) == table.size_bytes

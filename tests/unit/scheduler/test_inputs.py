@@ -169,7 +169,8 @@ async def test_attempts_in_columns_are_those_of_the_moment_when_the_tasks_were_f
 async def test_pages_of_a_whole_stage_go_on_where_the_token_says():
     live, journal = job_with(5), Journal(5)
     reader = InputReader(cache=OutputCache(), payloads=journal)
-    pages, token = [], ""
+    pages: list[list[int]] = []
+    token = ""
     while not pages or token:
         slices, token = await reader.page(live, 2, token=token, most=2)
         pages.append([each.count for each in slices])
