@@ -95,7 +95,15 @@ class Faults:
         drawn = {name: rng.uniform(0, rate) if rng.random() < share else 0.0 for name, rate in most.items()}
         drawn["restore"] *= rng.random() < 0.3
         replicas, commands, hand_over = rng.choice((1, 2, 2, 3)), rng.random() < 0.6, rng.random() < 0.5
-        return cls(replicas=replicas, commands=commands, hand_over=hand_over, columns=rng.random() < 0.7, **drawn)
+        return cls(
+            replicas=replicas,
+            commands=commands,
+            hand_over=hand_over,
+            columns=rng.random() < 0.7,
+            limit_pool=0,
+            limit_jobs=0,
+            **drawn,
+        )
 
     def __str__(self) -> str:
         return " ".join(
