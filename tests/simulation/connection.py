@@ -163,6 +163,8 @@ class SimulatedConnection:
         text = _SPACE.sub(" ", query).strip()
         if text.startswith("WITH fenced AS ( UPDATE pixloom.partition p SET commit_seq"):
             return await (self._first(text, *args) if self._open is not None else self._alone(text, *args))
+        if text.startswith("WITH fenced AS ( SELECT p.id FROM pixloom.partition p"):
+            return await self._alone(text, *args)
         if text.startswith("UPDATE pixloom.partition p SET owner"):
             return self._take(text, *args)
         partitions = self._database.tables.partitions
@@ -174,25 +176,8 @@ class SimulatedConnection:
         if text.startswith("SELECT address, epoch FROM pixloom.partition"):
             row = partitions[args[0]]
             return [{"address": row.address, "epoch": row.epoch}] if row.expires_at > self._world.now() else []
-        if text.startswith("SELECT id, address, extract(epoch FROM expires_at"):
-            now = self._world.now()
-            alive = [member for member in self._database.replicas.values() if member.expires_at > now]
-            return [
-                {"id": member.id, "address": member.address, "left_s": member.expires_at - now}
-                for member in sorted(alive, key=lambda member: (member.start_time, member.id))
-            ]
-        if text.startswith("SELECT id, owner, address, epoch, extract(epoch FROM expires_at"):
-            now = self._world.now()
-            return [
-                {
-                    "id": number,
-                    "owner": row.owner,
-                    "address": row.address,
-                    "epoch": row.epoch,
-                    "left_s": row.expires_at - now,
-                }
-                for number, row in sorted(partitions.items())
-            ]
+        if text.startswith("WITH beat AS ( INSERT INTO pixloom.replica"):
+            return self._look(*args)
         if text.startswith("SELECT project, request_id FROM pixloom.job WHERE (project, request_id) IN"):
             requests = self._database.tables.requests
             wanted = zip(*args, strict=True)
@@ -225,9 +210,6 @@ class SimulatedConnection:
                     freed = replace(row, owner="", address="", expires_at=self._world.now())
                     self._write({number: freed})
             return "UPDATE"
-        if text.startswith("INSERT INTO pixloom.replica"):
-            self._database.beat(*args)
-            return "INSERT"
         if text.startswith("DELETE FROM pixloom.replica WHERE id = $1"):
             self._database.replicas.pop(args[0], None)
             return "DELETE"
@@ -330,6 +312,11 @@ class SimulatedConnection:
         """Do what the first statement of a group commit does."""
         fenced = await self._fence(text, ids, epochs, numbers, lease)
         if len(fenced) != len(ids):
+            if "FROM fenced) = cardinality($1) RETURNING" in text and self._open is not None:
+                self._open.partitions.clear()
+                return []
+            return fenced
+        if not values:
             return fenced
         rows, nodes = len(COLUMNS), len(COLUMNS) + len(NODE_TYPES)
         ends = nodes + len(END_TYPES)
@@ -358,6 +345,39 @@ class SimulatedConnection:
             self._write({number: replace(row, commit_seq=seq, expires_at=now + lease.total_seconds())})
             fenced.append((number, now))
         return fenced
+
+    def _look(self, replica: str, address: str, lease_s: float, alive: bool) -> list[dict[str, Any]]:  # noqa: FBT001
+        """Take in that a replica is alive, if it says so, and return the rows of the live ones and of the partitions."""
+        now = self._world.now()
+        if alive:
+            self._database.beat(replica, address, lease_s)
+        members = [
+            member
+            for member in self._database.replicas.values()
+            if member.expires_at > now or (alive and member.id == replica)
+        ]
+
+        def left_s(expires_at: float) -> float:
+            return round(expires_at - now, 6)
+
+        return [
+            {
+                "partition": None,
+                "replica": member.id,
+                "address": member.address,
+                "left_s": left_s(member.expires_at),
+            }
+            for member in sorted(members, key=lambda member: (member.start_time, member.id))
+        ] + [
+            {
+                "partition": number,
+                "replica": row.owner,
+                "address": row.address,
+                "epoch": row.epoch,
+                "left_s": left_s(row.expires_at),
+            }
+            for number, row in sorted(self._database.tables.partitions.items())
+        ]
 
     def _take(
         self, text: str, owner: str, address: str, lease_s: float, most: int, among: list[int]

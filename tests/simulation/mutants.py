@@ -71,6 +71,13 @@ MUTANTS: Final = (
         {"restore": 0.2, "child_fail": 0.1},
     ),
     Mutant(
+        "a renewal does not check the epoch",
+        COMMITTER + "RENEW",
+        "p.epoch = v.epoch AND ",
+        "",
+        _TAKEOVER,
+    ),
+    Mutant(
         "a takeover does not raise the epoch",
         SCHEDULER + "journal.ownership:_TAKE",
         "epoch = p.epoch + 1",

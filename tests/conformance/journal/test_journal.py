@@ -200,6 +200,34 @@ async def test_a_batch_of_another_epoch_writes_nothing(database: Database, write
     assert await database.loader.load(job.header.id) is None
 
 
+async def test_a_renewal_draws_out_all_leases_or_none(database: Database) -> None:
+    ownership, membership = database.ownership("a"), database.membership("a")
+    owned = await ownership.take(3)
+    committer = Committer(connect=database.open_connection, lease_s=LEASE_S)
+    renewal = Batch(stamps={each.id: Stamp(each.epoch, each.commit_seq + 1) for each in owned}, lease_s=60.0)
+    await committer.commit(renewal)
+    # Sent again, as after an answer that was lost, it is found to be there.
+    await committer.commit(renewal)
+    left = [holding.left_s for holding in (await membership.look(alive=False)).partitions[:3]]
+    assert all(LEASE_S < left_s <= 60 for left_s in left)
+
+    await ownership.release([1])
+    await database.ownership("b").take(1, [1])
+    stamps = {number: Stamp(stamp.epoch, stamp.seq + 1) for number, stamp in renewal.stamps.items()}
+    with pytest.raises(OwnershipLostError) as lost:
+        await committer.commit(Batch(stamps=stamps, lease_s=600.0))
+    assert lost.value.partitions == {1}
+    standing = await membership.look(alive=False)
+    assert all(holding.left_s <= 60 for holding in standing.partitions)
+    del stamps[1]
+    # Nothing of it was written, so the rest goes in under the same numbers.
+    await committer.commit(Batch(stamps=stamps, lease_s=600.0))
+    standing = await membership.look(alive=False)
+    assert [holding.left_s > 60 for holding in standing.partitions[:3]] == [True, False, True]
+    await committer.close()
+    await membership.close()
+
+
 async def test_a_batch_ahead_of_the_database_finds_that_commits_are_lost(database: Database, writer: Writer) -> None:
     job = new_job(writer.partition)
     with pytest.raises(CommitsLostError):
@@ -414,6 +442,18 @@ async def test_replicas_see_one_another_until_their_rows_expire_or_they_leave(da
             members = (await second.look(alive=False)).members
     for member in (first, second, silent):
         await member.close()
+
+
+async def test_a_replica_that_says_that_it_is_alive_sees_itself_also_when_it_is_late(database: Database) -> None:
+    membership = database.membership("a", lease_s=0.0)
+    for _ in range(2):
+        assert [member.id for member in (await membership.look(alive=True, lease_s=0.0)).members] == ["a"]
+    assert (await membership.look(alive=False)).members == ()
+    [member] = (await membership.look(alive=True, lease_s=LEASE_S)).members
+    assert 0 < member.left_s <= LEASE_S
+    await membership.leave()
+    assert [member.id for member in (await membership.look(alive=True, lease_s=LEASE_S)).members] == ["a"]
+    await membership.close()
 
 
 async def test_a_look_shows_owners_until_their_leases_end(database: Database) -> None:

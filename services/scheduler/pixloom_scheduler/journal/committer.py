@@ -3,7 +3,7 @@
 The first statement of each transaction updates the partitions it writes to, and only where epoch and commit number are
 the expected ones; it carries most of what is written too, as each further statement would cost a journey. A batch of one
 partition that it carries whole is a transaction by itself: without the fence it writes nothing, and BEGIN and COMMIT
-would be two journeys more. The row locks make a takeover wait for it; the number makes an unknown commit decidable. When
+would be two journeys more. A batch that only renews the lease is one statement as well, for all partitions or none. The row locks make a takeover wait for it; the number makes an unknown commit decidable. When
 the connection breaks with a commit under way, the identical batch is sent again on a new one: if the fence then finds no
 row, the partition row tells which of three things happened. Same epoch and our number: it was committed. Another
 epoch: somebody took over. A lower number: Postgres lost commits.
@@ -28,6 +28,7 @@ from pixloom_scheduler.journal.statements import (
     JOB_TYPES,
     MOST_INLINE_ROWS,
     NODE_TYPES,
+    RENEW,
     job_row,
     row_columns,
 )
@@ -214,6 +215,15 @@ class Committer:
     async def _first(self, connection: asyncpg.Connection[Any], batch: Batch) -> list[Any]:
         """Run the first statement of a batch."""
         ids = sorted(batch.stamps)
+        fence = (
+            ids,
+            [batch.stamps[i].epoch for i in ids],
+            [batch.stamps[i].seq for i in ids],
+            timedelta(seconds=batch.lease_s or self._lease_s),
+        )
+        if _is_renewal(batch):
+            renewed: list[Any] = await connection.fetch(RENEW, *fence)
+            return renewed
         inline = batch.rows if len(batch.rows) <= MOST_INLINE_ROWS else []
         new = {job.header.id for job in batch.jobs}
         # What has become of a job that is new itself is in its row.
@@ -221,10 +231,7 @@ class Committer:
         jobs = _job_columns(batch) if batch.jobs and _are_jobs_inline(batch) else []
         fenced: list[Any] = await connection.fetch(
             FIRST_WITH_JOBS if jobs else FIRST,
-            ids,
-            [batch.stamps[i].epoch for i in ids],
-            [batch.stamps[i].seq for i in ids],
-            timedelta(seconds=batch.lease_s or self._lease_s),
+            *fence,
             *row_columns(inline),
             *([getattr(node, column) for node in batch.nodes] for column in NODE_TYPES),
             *([getattr(ending, column) for ending in endings] for column in END_TYPES),
@@ -280,13 +287,19 @@ class Committer:
             await connection.close()
 
 
+def _is_renewal(batch: Batch) -> bool:
+    """Return whether a batch says nothing but that its partitions are still ours."""
+    return batch.is_empty and not (batch.revisions or batch.replans)
+
+
 def _is_one_statement(batch: Batch) -> bool:
     """Return whether the first statement of a batch writes all of it or nothing.
 
-    With several partitions it could be ours to write to some of them only, and would raise the numbers of those.
+    With several partitions it could be ours to write to some of them only, and would raise the numbers of those; the one
+    that only renews does not.
     """
     further = batch.revisions or batch.replans or len(batch.rows) > MOST_INLINE_ROWS or not _are_jobs_inline(batch)
-    return len(batch.stamps) == 1 and not further
+    return _is_renewal(batch) or (len(batch.stamps) == 1 and not further)
 
 
 def _are_jobs_inline(batch: Batch) -> bool:

@@ -18,6 +18,7 @@ __all__ = [
     "JOB_TYPES",
     "MOST_INLINE_ROWS",
     "NODE_TYPES",
+    "RENEW",
     "job_row",
     "row_columns",
 ]
@@ -95,6 +96,22 @@ FIRST: Final = _WRITING + _FENCED
 """Fences the partitions and writes journal rows, ended nodes and changed jobs; returns the partitions that are ours."""
 FIRST_WITH_JOBS: Final = f"{_WRITING},\njobs AS ({_inserted('job', JOB_TYPES, first=_JOBS_AT)}){_FENCED}"
 """The same for a batch with new jobs."""
+RENEW: Final = """
+WITH fenced AS (
+    SELECT p.id
+    FROM pixloom.partition p JOIN unnest($1::smallint[], $2::bigint[], $3::bigint[]) AS v(id, epoch, n) ON p.id = v.id
+    WHERE p.epoch = v.epoch AND p.commit_seq = v.n - 1
+    ORDER BY p.id FOR UPDATE OF p
+)
+UPDATE pixloom.partition p SET commit_seq = p.commit_seq + 1, expires_at = clock_timestamp() + $4
+FROM fenced
+WHERE p.id = fenced.id AND (SELECT count(*) FROM fenced) = cardinality($1)
+RETURNING p.id, extract(epoch FROM clock_timestamp()) AS time
+"""
+"""Fences partitions of which nothing else is written: all of them or none, so that it needs no transaction around it.
+
+An owner without work renews its lease by this statement each second. What a replica without work costs is that.
+"""
 
 
 def row_columns(rows: list[tuple[Any, ...]]) -> list[list[Any]]:
