@@ -14,7 +14,7 @@ import structlog
 
 from pixloom.batches import task_keys
 from pixloom.rpc.bundles import bundled, unbundled
-from pixloom.rpc.channel import aio_channel
+from pixloom.rpc.channel import FIXED_WINDOW, aio_channel
 from pixloom.v1 import executor_pb2, executor_pb2_grpc
 from pixloom_executor.ordinary import without_columns
 
@@ -94,9 +94,8 @@ class SessionListener(Protocol):
 
 def session_channel(address: str) -> grpc.aio.Channel:
     """Open a channel for a session with the replica at an address; it is back soon after the replica is."""
-    return aio_channel(
-        address, options=(("grpc.max_reconnect_backoff_ms", int(RECONNECT_MAX_S * 1000)),), is_traced=False
-    )
+    backoff = ("grpc.max_reconnect_backoff_ms", int(RECONNECT_MAX_S * 1000))
+    return aio_channel(address, options=(backoff, *FIXED_WINDOW), is_traced=False)
 
 
 class Session:

@@ -18,6 +18,7 @@ from grpc_health.v1 import health_pb2
 from pixloom.artifacts import open_store
 from pixloom.errors import MachineError
 from pixloom.queue import connect_queue, declare_stream
+from pixloom.rpc.channel import FIXED_WINDOW
 from pixloom.rpc.server import INTERNAL_PROBLEMS_BYTES, build_server, listen, publish_services
 from pixloom.v1 import executor_admin_pb2_grpc, executor_pb2_grpc, job_pb2_grpc, op_pb2_grpc, workflow_pb2_grpc
 from pixloom_scheduler.catalogue import OpCatalogue
@@ -230,7 +231,9 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
         finished=FinishedJobs(engine),
         owners=owners,
     )
-    server = build_server(interceptors=(ForwardingInterceptor(owners),), problems_bytes=INTERNAL_PROBLEMS_BYTES)
+    server = build_server(
+        interceptors=(ForwardingInterceptor(owners),), options=FIXED_WINDOW, problems_bytes=INTERNAL_PROBLEMS_BYTES
+    )
     executor_pb2_grpc.add_ExecutorServiceServicer_to_server(sessions, server)
     job_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
     workflow_pb2_grpc.add_WorkflowServiceServicer_to_server(

@@ -42,6 +42,9 @@ _SETTINGS: Final = {
     "shared_buffers": "128MB",
     "max_connections": "50",
     "wal_compression": "on",
+    # What is committed without a sync is lost without harm, and the next commit with one takes it along: the process
+    # that would write it need not look five times a second.
+    "wal_writer_delay": "2s",
     "synchronous_commit": "on",
     "log_min_messages": "warning",
     "log_line_prefix": "%m [%p] ",

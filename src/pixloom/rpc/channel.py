@@ -15,9 +15,19 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import TracerProvider
 
-__all__ = ["aio_channel", "service_config", "sync_channel"]
+__all__ = ["FIXED_WINDOW", "aio_channel", "service_config", "sync_channel"]
 
 _MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
+
+FIXED_WINDOW: Final[tuple[tuple[str, int], ...]] = (
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 1024 * 1024),
+)
+"""For both sides of the sessions of executors: a window that is large from the beginning and not fitted to the line.
+
+To fit it, gRPC follows what arrives with pings that are answered. Of a stream that carries a heartbeat each second, they
+were half of what woke its threads, each of which then looks for more work a dozen times within the next second.
+"""
 
 
 @cache
