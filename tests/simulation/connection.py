@@ -348,24 +348,21 @@ class SimulatedConnection:
 
     def _look(self, replica: str, address: str, lease_s: float, alive: bool) -> list[dict[str, Any]]:  # noqa: FBT001
         """Take in that a replica is alive, if it says so, and return the rows of the live ones and of the partitions."""
-        now = self._world.now()
         if alive:
             self._database.beat(replica, address, lease_s)
+        now = self._world.now()
         members = [
             member
             for member in self._database.replicas.values()
             if member.expires_at > now or (alive and member.id == replica)
         ]
 
-        def left_s(expires_at: float) -> float:
-            return round(expires_at - now, 6)
-
         return [
             {
                 "partition": None,
                 "replica": member.id,
                 "address": member.address,
-                "left_s": left_s(member.expires_at),
+                "left_s": member.expires_at - now,
             }
             for member in sorted(members, key=lambda member: (member.start_time, member.id))
         ] + [
@@ -374,7 +371,7 @@ class SimulatedConnection:
                 "replica": row.owner,
                 "address": row.address,
                 "epoch": row.epoch,
-                "left_s": left_s(row.expires_at),
+                "left_s": row.expires_at - now,
             }
             for number, row in sorted(self._database.tables.partitions.items())
         ]

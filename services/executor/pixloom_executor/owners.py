@@ -11,6 +11,7 @@ even with a lower epoch: the database was put back to an earlier moment then.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -50,6 +51,7 @@ class Owners:
         self._owners: dict[int, tuple[int, str]] = {}
         self._sought: set[int] = set()
         self._wanted = asyncio.Event()
+        self._is_resting = False
         self._log = structlog.get_logger("owners")
 
     @property
@@ -112,7 +114,9 @@ class Owners:
             session.send_report(report)
 
     def granted(self, session: Session, batch: executor_pb2.LeaseBatch) -> None:
-        """Take in that a replica granted work: it owns the partition, whatever was known so far."""
+        """Take in that a replica granted work, which is in the book: it owns the partition, whatever was known so far."""
+        if self._is_resting:
+            self._wanted.set()
         if batch.owner_epoch > self._owners.get(batch.partition, (0, ""))[0]:
             self.owned(session, [executor_pb2.OwnedPartition(partition=batch.partition, epoch=batch.owner_epoch)])
 
@@ -147,11 +151,12 @@ class Owners:
                     self._running.pop(address).cancel()
                 await self._seek()
                 self._wanted.clear()
-                try:
-                    async with asyncio.timeout(SEEK_EVERY_S):
+                # Owners may be lost as long as something is held of them; who holds nothing sleeps until it does.
+                self._is_resting = not (self._sought or self._book.partitions())
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(None if self._is_resting else SEEK_EVERY_S):
                         await self._wanted.wait()
-                except TimeoutError:
-                    continue
+                self._is_resting = False
 
     async def _seek(self) -> None:
         """Ask any replica for the owners of partitions of which something is held or waits to be claimed."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from pixloom.errors import UnavailableError
+from pixloom_scheduler.alarms import wait_or_set
 from pixloom_scheduler.job import partition_of
 from pixloom_scheduler.journal.ownership import OUTAGE
 from pixloom_scheduler.journal.tables import PARTITIONS
@@ -38,6 +39,9 @@ MOST_GRACE_S: Final = 15.0
 """The longest time by which others' leases are drawn out, as we were late ourselves."""
 
 _RETRY_S: Final = 0.2
+_TOGETHER_S: Final = 0.02
+"""Time between a look and a renewal that counts as none."""
+
 _OUTAGE: Final = (*OUTAGE, UnavailableError)
 
 
@@ -150,7 +154,7 @@ class Partitions:
             if standing is not None and len(standing.members) > len(standing.partitions):
                 return
             if not self._replica.stamps:
-                await self._wait(wait_s)
+                await wait_or_set(self._heard, wait_s)
 
     async def run(self) -> None:
         """Keep in step with the others until cancelled."""
@@ -160,7 +164,7 @@ class Partitions:
                 wait_s = await self._level()
             except _OUTAGE as error:
                 self._log.warning("look_failed", error=type(error).__name__)
-            await self._wait(wait_s)
+            await wait_or_set(self._heard, wait_s)
 
     async def release_all(self) -> None:
         """Make everything durable, give all partitions back at once and be gone."""
@@ -179,13 +183,6 @@ class Partitions:
 
     def _hear(self) -> None:
         self._heard.set()
-
-    async def _wait(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._heard.wait()
-        except TimeoutError:
-            return
 
     async def _level(self) -> float:
         """Look, and do what follows; return when to look again, seconds from now."""
@@ -224,7 +221,12 @@ class Partitions:
             await self._take(move.take, [partition for partition, owner in owners.items() if not owner])
         waited_for = [self._late_s + holding.left_s for holding in standing.partitions if self._waits_for(holding)]
         next_s = min(standing.next_expiry_s(self._id), *waited_for, LOOK_EVERY_S)
-        return min(LOOK_EVERY_S, max(0.02, next_s + 0.02), self._setbacks.left_s or LOOK_EVERY_S)
+        return min(self._next_look_s(), max(0.02, next_s + 0.02), self._setbacks.left_s or LOOK_EVERY_S)
+
+    def _next_look_s(self) -> float:
+        """Return when to look again for no other reason than the time: together with the renewal, so as to wake once."""
+        due_s = self._replica.lease.due_s if self._replica.stamps else 0.0
+        return due_s if _TOGETHER_S < due_s < LOOK_EVERY_S else LOOK_EVERY_S
 
     def _note_place(self, place: tuple[int, int]) -> None:
         """Pass on another place, before anything is taken or given up on the strength of it."""

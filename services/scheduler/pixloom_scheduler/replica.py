@@ -13,13 +13,13 @@ value fails one job and not the partition.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from pixloom.errors import InternalError, OverloadedError, PixloomError, UnavailableError
+from pixloom_scheduler.alarms import wait_or_set
 from pixloom_scheduler.core.apply import apply
 from pixloom_scheduler.core.changes import Change, Durable, JobAccepted
 from pixloom_scheduler.core.decide import decide
@@ -226,9 +226,7 @@ class Replica:
         while not (self._stopping and not self._queue):
             timeout = max(0.0, self.lease.due_s) if self.stamps else None
             if not self._queue:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(timeout):
-                        await self._wake.wait()
+                await wait_or_set(self._wake, timeout)
             self._wake.clear()
             await self._step()
             if self.readers:

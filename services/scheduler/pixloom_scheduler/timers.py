@@ -8,6 +8,8 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from pixloom_scheduler.alarms import wait_or_set
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -79,11 +81,7 @@ class Timers:
                 self._fire()
             self._earlier.clear()
             wait = self._heap[0][0] - now if self._heap else None
-            try:
-                async with asyncio.timeout(wait):
-                    await self._earlier.wait()
-            except TimeoutError:
-                continue
+            await wait_or_set(self._earlier, wait)
 
     def _fire(self) -> None:
         _, number, timer = heapq.heappop(self._heap)
