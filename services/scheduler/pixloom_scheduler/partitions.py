@@ -1,8 +1,8 @@
 """Which partitions this replica owns: takes free ones, gives up what it has too much, knows the owners of the others.
 
-A look at the database (`journal.membership`) once a second, at the moment at which somebody else's lease ends, and
-whenever somebody says that partitions were released. What follows from it is decided by `levelling`, and the jobs of a
-partition that was taken are loaded by `loading`.
+A look at the database (`journal.membership`) once a second, or every other one by a replica that is alone, at the moment
+at which somebody else's lease ends, and whenever somebody comes or says that partitions were released. What follows from
+it is decided by `levelling`, and the jobs of a partition that was taken are loaded by `loading`.
 """
 
 from __future__ import annotations

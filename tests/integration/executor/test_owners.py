@@ -79,12 +79,13 @@ async def served() -> AsyncIterator[Replica]:
 
 
 class Executor:
-    """The sessions of an executor that holds one lease, and their channels."""
+    """The sessions of an executor that holds one lease, unless it is idle, and their channels."""
 
-    def __init__(self, folder: Path, *configured: str) -> None:
-        book = LeaseBook()
-        lease = HeldLease(b"t", pb.LeaseBatch(job_id="j", partition=0), ((0, 1),), {0})
-        book.hold(lease)
+    def __init__(self, folder: Path, *configured: str, is_idle: bool = False) -> None:
+        book = self.book = LeaseBook()
+        self.lease = HeldLease(b"t", pb.LeaseBatch(job_id="j", partition=0), ((0, 1),), {0})
+        if not is_idle:
+            book.hold(self.lease)
         # Never started: nothing here is to be run.
         children = ChildPool(
             slots=1, settings=ChildSettings(artifacts_url=folder.as_uri(), scratch_dir=str(folder / "scratch"))
@@ -147,6 +148,23 @@ async def test_a_replica_is_believed_about_itself(tmp_path: Path, first: Replica
         first.hang_up.set()
         assert await first.hears_of_leases() == [b"t"]
         assert executor.owner() == first.address
+
+
+async def test_who_held_nothing_looks_for_the_owner_of_what_it_is_given(
+    tmp_path: Path, first: Replica, second: Replica
+) -> None:
+    first.owned = [pb.OwnedPartition(partition=1, epoch=1)]
+    second.owned = [pb.OwnedPartition(partition=2, epoch=1)]
+    first.answer = second.answer = pb.WhoOwnsResponse(address=second.address, epoch=2)
+    async with Executor(tmp_path, first.address, second.address, is_idle=True).running() as executor:
+        assert await first.hears_of_leases() == []
+        assert await second.hears_of_leases() == []
+        session = executor.owners.owner(1)
+        assert session is not None
+        executor.book.hold(executor.lease)
+        executor.owners.granted(session, executor.lease.batch)
+        assert await second.hears_of_leases() == [b"t"]
+        assert executor.owner() == second.address
 
 
 async def test_nothing_is_kept_open_to_a_replica_that_is_gone(tmp_path: Path, first: Replica) -> None:

@@ -26,7 +26,7 @@ from pixloom_scheduler.journal.membership import Membership
 from pixloom_scheduler.journal.ownership import Ownership, connect
 from pixloom_scheduler.limits import share_of
 from pixloom_scheduler.live import LiveJob
-from pixloom_scheduler.partitions import Partitions
+from pixloom_scheduler.partitions import LOOK_ALONE_S, LOOK_EVERY_S, Partitions
 from pixloom_scheduler.replica import Replica
 from tests.support.core_world import plan_of
 from tests.support.effects import NoEffects
@@ -330,6 +330,21 @@ async def test_who_is_alone_does_not_stand_back(make: Callable[[str], Member]) -
     assert first.partitions._setbacks.left_s == 0
     assert first.partitions._standing is not None
     assert [member.id for member in first.partitions._standing.members] == ["a"]
+
+
+async def test_who_is_alone_looks_less_often_until_somebody_comes(make: Callable[[str], Member]) -> None:
+    first = make("a")
+    await first.partitions.join()
+    assert LOOK_EVERY_S < await first.partitions._level() <= LOOK_ALONE_S
+    second = make("b")
+    await second.partitions._level()
+    assert second.partitions._standing is not None
+    assert [member.id for member in second.partitions._standing.members] == ["a", "b"]
+    async with asyncio.timeout(60):
+        await first.partitions._heard.wait()
+    first.tasks = [asyncio.create_task(first.replica.run())]
+    assert await first.partitions._level() <= LOOK_EVERY_S
+    assert len(first.owned) == 8
 
 
 async def test_who_was_kept_from_looking_gives_the_others_as_much_time_as_it_lost(
