@@ -1,8 +1,8 @@
 """Which partitions this replica owns: takes free ones, gives up what it has too much, knows the owners of the others.
 
-A look at the database (`journal.membership`) once a second, or every other one by a replica that is alone, at the moment
-at which somebody else's lease ends, and whenever somebody comes or says that partitions were released. What follows from
-it is decided by `levelling`, and the jobs of a partition that was taken are loaded by `loading`.
+A look at the database (`journal.membership`) once a second, at the moment at which somebody else's lease ends, and
+whenever somebody comes or says that partitions were released. What follows from it is decided by `levelling`, and the
+jobs of a partition that was taken are loaded by `loading`.
 """
 
 from __future__ import annotations
@@ -32,12 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["Partitions"]
 
 LOOK_EVERY_S: Final = 1.0
-LOOK_ALONE_S: Final = 2.0
-"""The same for a replica that owns everything while there is no other.
-
-Whoever comes says so, which is heard at once; and until then nobody reads that this one is alive.
-"""
-
 PUNCTUAL_S: Final = 0.25
 """Lateness of a look that may happen to anybody."""
 
@@ -90,7 +84,6 @@ class Partitions:
         self._setbacks = Setbacks(monotonic=monotonic, chance=chance)
         self._losses_seen = 0
         self._looked: float | None = None
-        self._look_every_s = LOOK_EVERY_S
         self._late_s = 0.0
         self._standing: Standing | None = None
         self._heard = asyncio.Event()
@@ -227,23 +220,13 @@ class Partitions:
         if move.take and not self._is_closing:
             await self._take(move.take, [partition for partition, owner in owners.items() if not owner])
         waited_for = [self._late_s + holding.left_s for holding in standing.partitions if self._waits_for(holding)]
-        self._look_every_s = LOOK_ALONE_S if self._is_alone(standing) else LOOK_EVERY_S
-        next_s = min(standing.next_expiry_s(self._id), *waited_for, self._look_every_s)
-        return min(self._next_look_s(), max(0.02, next_s + 0.02), self._setbacks.left_s or LOOK_ALONE_S)
-
-    def _is_alone(self, standing: Standing) -> bool:
-        """Return whether this replica owns everything and there is no other, with a lease that lasts to the next look."""
-        return (
-            [member.id for member in standing.members] == [self._id]
-            and len(self._replica.stamps) == len(standing.partitions)
-            and self._replica.lease.length_s > LOOK_ALONE_S + PUNCTUAL_S
-        )
+        next_s = min(standing.next_expiry_s(self._id), *waited_for, LOOK_EVERY_S)
+        return min(self._next_look_s(), max(0.02, next_s + 0.02), self._setbacks.left_s or LOOK_EVERY_S)
 
     def _next_look_s(self) -> float:
-        """Return when to look again for no other reason than the time: together with a renewal, so as to wake once."""
+        """Return when to look again for no other reason than the time: together with the renewal, so as to wake once."""
         due_s = self._replica.lease.due_s if self._replica.stamps else 0.0
-        more_s = self._look_every_s - LOOK_EVERY_S
-        return due_s + more_s if _TOGETHER_S < due_s < LOOK_EVERY_S else self._look_every_s
+        return due_s if _TOGETHER_S < due_s < LOOK_EVERY_S else LOOK_EVERY_S
 
     def _note_place(self, place: tuple[int, int]) -> None:
         """Pass on another place, before anything is taken or given up on the strength of it."""
@@ -267,7 +250,7 @@ class Partitions:
     def _note_lateness(self) -> None:
         """Take in by how much this look came later than it should have, wherever the time went."""
         now = self._monotonic()
-        late_s = now - self._looked - self._look_every_s if self._looked is not None else 0.0
+        late_s = now - self._looked - LOOK_EVERY_S if self._looked is not None else 0.0
         self._looked = now
         self._late_s = min(late_s, MOST_GRACE_S) if late_s > PUNCTUAL_S else 0.0
 

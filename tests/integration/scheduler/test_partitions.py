@@ -26,7 +26,7 @@ from pixloom_scheduler.journal.membership import Membership
 from pixloom_scheduler.journal.ownership import Ownership, connect
 from pixloom_scheduler.limits import share_of
 from pixloom_scheduler.live import LiveJob
-from pixloom_scheduler.partitions import LOOK_ALONE_S, LOOK_EVERY_S, Partitions
+from pixloom_scheduler.partitions import LOOK_EVERY_S, Partitions
 from pixloom_scheduler.replica import Replica
 from tests.support.core_world import plan_of
 from tests.support.effects import NoEffects
@@ -332,10 +332,13 @@ async def test_who_is_alone_does_not_stand_back(make: Callable[[str], Member]) -
     assert [member.id for member in first.partitions._standing.members] == ["a"]
 
 
-async def test_who_is_alone_looks_less_often_until_somebody_comes(make: Callable[[str], Member]) -> None:
+async def test_a_look_comes_with_the_renewal_and_whoever_comes_is_seen_at_once(make: Callable[[str], Member]) -> None:
     first = make("a")
     await first.partitions.join()
-    assert LOOK_EVERY_S < await first.partitions._level() <= LOOK_ALONE_S
+    first.replica.lease.renew(sent=time.monotonic() - 0.1, length_s=LEASE_S)
+    assert first.partitions._next_look_s() < LOOK_EVERY_S
+    first.replica.lease.renew(sent=time.monotonic() - 2.0, length_s=LEASE_S)
+    assert first.partitions._next_look_s() == LOOK_EVERY_S, "nothing to wait for: it is overdue"
     second = make("b")
     await second.partitions._level()
     assert second.partitions._standing is not None
