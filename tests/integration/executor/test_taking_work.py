@@ -12,7 +12,7 @@ import pytest
 from pixloom.rpc.bundles import unbundled
 from pixloom.rpc.channel import aio_channel
 from pixloom.v1 import executor_pb2 as pb
-from pixloom.v1 import executor_pb2_grpc
+from pixloom.v1 import executor_pb2_grpc, item_pb2
 from pixloom_executor.children import ChildPool, ChildSettings
 from pixloom_executor.leases import LeaseBook
 from pixloom_executor.owners import Owners
@@ -34,6 +34,9 @@ class Scheduler(executor_pb2_grpc.ExecutorServiceServicer):
     """Grants every claim, and says in the same breath that other tasks are to be ended; hands work over."""
 
     def __init__(self) -> None:
+        self.reads_columns = False
+        self.grants: tuple[int, ...] | None = None
+        self.claims: list[pb.Claim] = []
         self.cancel: pb.CancelTasks | None = None
         self.answers: asyncio.Queue[pb.SessionResponse] = asyncio.Queue()
         self.heard: asyncio.Queue[pb.SessionRequest] = asyncio.Queue()
@@ -63,19 +66,36 @@ class Scheduler(executor_pb2_grpc.ExecutorServiceServicer):
                     case "hello":
                         self.hellos.put_nowait(request.hello)
                         await self.welcomes.wait()
-                        welcome = pb.Welcome(incarnation="i", owned=[pb.OwnedPartition(partition=0, epoch=1)])
+                        welcome = pb.Welcome(
+                            incarnation="i",
+                            owned=[pb.OwnedPartition(partition=0, epoch=1)],
+                            reads_columns=self.reads_columns,
+                        )
                         # An executor that misses a few replies opens another stream: none of it is to happen here.
                         welcome.heartbeat_interval.FromSeconds(60)
                         self.answers.put_nowait(pb.SessionResponse(welcome=welcome))
                     case "heartbeat":
                         self.answers.put_nowait(pb.SessionResponse(heartbeat_reply=pb.HeartbeatReply()))
                     case "claim":
-                        grant = pb.Grant(
-                            claim_id=request.claim.claim_id, lease_token=b"t", tasks=list(request.claim.tasks)
-                        )
+                        self.claims.append(request.claim)
+                        grant = self._granted(request.claim)
                         self.answers.put_nowait(self._together(pb.SessionResponse(grant=grant)))
                     case "report" | "give_back":
                         self.heard.put_nowait(request)
+
+    def _granted(self, claim: pb.Claim) -> pb.Grant:
+        grant = pb.Grant(claim_id=claim.claim_id, lease_token=b"t")
+        keys = [(task.shard, task.attempt) for task in claim.tasks]
+        keys += zip(claim.keys.shards, claim.keys.attempts, strict=True)
+        if self.grants is None and claim.keys.shards:
+            grant.all = True
+        else:
+            grant.tasks.extend(
+                pb.TaskKey(shard=shard, attempt=attempt)
+                for shard, attempt in keys
+                if self.grants is None or shard in self.grants
+            )
+        return grant
 
     def hand_over(self, batch: pb.LeaseBatch) -> None:
         """Hand a batch over."""
@@ -90,8 +110,15 @@ class Scheduler(executor_pb2_grpc.ExecutorServiceServicer):
 
 
 @pytest.fixture
-async def scheduler() -> AsyncIterator[tuple[Scheduler, str]]:
+def reads_columns() -> bool:
+    """Whether the scheduler reads claims and results as columns."""
+    return False
+
+
+@pytest.fixture
+async def scheduler(*, reads_columns: bool) -> AsyncIterator[tuple[Scheduler, str]]:
     served = Scheduler()  # type: ignore[abstract]  # the other calls are not made
+    served.reads_columns = reads_columns
     server = grpc.aio.server()
     executor_pb2_grpc.add_ExecutorServiceServicer_to_server(served, server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -143,9 +170,28 @@ def three_tasks(op: str = "debug.noop") -> pb.LeaseBatch:
     return batch
 
 
-async def taken(supervisor: Supervisor, nats: EmbeddedNats, *, is_cut_off: bool = False) -> None:
-    """Let the executor take a dispatch of three tasks off a queue, whose server may be gone then."""
+def three_in_columns() -> pb.LeaseBatch:
+    """Return the same tasks as columns."""
     batch = three_tasks()
+    del batch.tasks[:]
+    batch.ordinary.CopyFrom(
+        pb.OrdinaryTasks(
+            shards=range(3),
+            attempts=[1] * 3,
+            places=[0] * 3,
+            offsets=range(3),
+            counts=[1] * 3,
+            sources=[sliced(inline(*map(item, range(3))))],
+        )
+    )
+    return batch
+
+
+async def taken(
+    supervisor: Supervisor, nats: EmbeddedNats, batch: pb.LeaseBatch | None = None, *, is_cut_off: bool = False
+) -> None:
+    """Let the executor take a dispatch of three tasks off a queue, whose server may be gone then."""
+    batch = batch or three_tasks()
     connection = await nats_client.connect(nats.url)
     try:
         subject = connection.new_inbox()
@@ -260,3 +306,80 @@ async def test_what_is_handed_back_before_a_new_stream_is_up_is_told_on_it(
         heard = await served.heard.get()
     # The first of them may have begun.
     assert heard.give_back.shards[-2:] == [1, 2]
+
+
+# -- Columns ----------------------------------------------------------------------------------------------------------
+
+
+async def reported(scheduler: Scheduler, tasks: int) -> dict[int, str]:
+    """Return the keys of what came out by shard, and check that columns go only to who reads them."""
+    found: dict[int, str] = {}
+    async with asyncio.timeout(60):
+        while len(found) < tasks:
+            heard = await scheduler.heard.get()
+            report = heard.report
+            assert bool(report.results) is not scheduler.reads_columns
+            assert bool(report.ordinary.shards) is scheduler.reads_columns
+            rows = [(result.shard, result.output.inline) for result in report.results]
+            rows += zip(report.ordinary.shards, report.ordinary.outputs, strict=True)
+            for shard, output in rows:
+                assert shard not in found
+                (found[shard],) = [entry.key for entry in item_pb2.ItemBatch.FromString(output).items]
+            scheduler.answers.put_nowait(pb.SessionResponse(report_ack=pb.ReportAck(report_id=report.report_id)))
+    return found
+
+
+@pytest.mark.parametrize("reads_columns", [False, True])
+async def test_a_claim_of_columns_is_one_of_messages_for_who_does_not_read_them(
+    supervisor: Supervisor, scheduler: tuple[Scheduler, str], nats: EmbeddedNats, *, reads_columns: bool
+) -> None:
+    await taken(supervisor, nats, three_in_columns())
+    (claim,) = scheduler[0].claims
+    keys = ([(task.shard, task.attempt) for task in claim.tasks], list(claim.keys.shards))
+    assert keys == (([], [0, 1, 2]) if reads_columns else ([(0, 1), (1, 1), (2, 1)], []))
+    assert await reported(scheduler[0], 3) == {0: "item-0", 1: "item-1", 2: "item-2"}
+    assert await supervisor.flush(60)
+
+
+@pytest.mark.parametrize("reads_columns", [False, True])
+async def test_only_what_was_granted_of_columns_runs_and_reads_what_it_did(
+    supervisor: Supervisor, scheduler: tuple[Scheduler, str], nats: EmbeddedNats
+) -> None:
+    scheduler[0].grants = (2,)
+    await taken(supervisor, nats, three_in_columns())
+    assert await reported(scheduler[0], 1) == {2: "item-2"}
+    assert await supervisor.flush(60)
+
+
+@pytest.mark.parametrize("reads_columns", [False, True])
+async def test_what_is_handed_over_as_columns_runs_too(
+    supervisor: Supervisor, scheduler: tuple[Scheduler, str]
+) -> None:
+    scheduler[0].hand_over(three_in_columns())
+    assert await reported(scheduler[0], 3) == {0: "item-0", 1: "item-1", 2: "item-2"}
+    await supervisor.finish()
+    assert await supervisor.flush(60)
+
+
+@pytest.mark.parametrize("reads_columns", [True])
+async def test_columns_that_are_halted_go_back_as_a_whole(
+    supervisor: Supervisor, scheduler: tuple[Scheduler, str], nats: EmbeddedNats
+) -> None:
+    scheduler[0].cancel = pb.CancelTasks(job_id=JOB, generation=1, now=True)
+    await taken(supervisor, nats, three_in_columns())
+    async with asyncio.timeout(60):
+        heard = await scheduler[0].heard.get()
+    assert heard.give_back.shards == [0, 1, 2]
+    assert await supervisor.flush(60)
+
+
+async def test_columns_that_do_not_fit_together_are_not_claimed(
+    supervisor: Supervisor, scheduler: tuple[Scheduler, str], nats: EmbeddedNats
+) -> None:
+    batch = three_in_columns()
+    batch.ordinary.places[1] = 7
+    await taken(supervisor, nats, batch)
+    assert scheduler[0].claims == []
+    # It goes on with the next one.
+    await taken(supervisor, nats, three_in_columns())
+    assert len(await reported(scheduler[0], 3)) == 3
