@@ -182,7 +182,7 @@ class SimulatedChildren:
             self._world.log(
                 "ran", self._executor, f"{run.batch.job_id[-4:]}.{run.batch.stage}.{task.shard}.{task.attempt}", outcome
             )
-            if run.deliver_ordinary is not None and _is_ordinary(run.batch, result):
+            if self._faults.columns and run.deliver_ordinary is not None and _is_ordinary(run.batch, result):
                 run.deliver_ordinary(as_columns(result))
             else:
                 run.deliver(result)

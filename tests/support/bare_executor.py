@@ -36,11 +36,15 @@ class BareExecutor:
         scheduler: Address of the scheduler, host:port.
         pool: The only pool it serves.
         open_slots: Slots that it says are open: with none, nothing is handed over to it, and all work comes by NATS.
+        reads_columns: Whether it says that it reads tasks as columns.
     """
 
-    def __init__(self, identity: str, *, scheduler: str, pool: str, open_slots: int = 0) -> None:
+    def __init__(
+        self, identity: str, *, scheduler: str, pool: str, open_slots: int = 0, reads_columns: bool = False
+    ) -> None:
         self.identity = identity
         self._open_slots = open_slots
+        self._reads_columns = reads_columns
         self._pool = pool
         self._channel = aio_channel(scheduler, is_traced=False)
         self._call: Any = executor_pb2_grpc.ExecutorServiceStub(self._channel).Session()
@@ -50,7 +54,14 @@ class BareExecutor:
         self._beating: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        hello = pb.Hello(executor_id=self.identity, pools=[self._pool], slots=1, ops=OPS, open_slots=self._open_slots)
+        hello = pb.Hello(
+            executor_id=self.identity,
+            pools=[self._pool],
+            slots=1,
+            ops=OPS,
+            open_slots=self._open_slots,
+            reads_columns=self._reads_columns,
+        )
         await self.send(hello=hello)
         await self.answer("welcome")
         self._beating = asyncio.create_task(self._beat())
@@ -112,19 +123,20 @@ class BareExecutor:
         return grant
 
     async def ask(self, batch: pb.LeaseBatch) -> None:
-        """Claim all tasks of a dispatch."""
+        """Claim all tasks of a dispatch, in the form in which they came."""
         self._claims += 1
-        keys = [pb.TaskKey(shard=task.shard, attempt=task.attempt) for task in batch.tasks]
-        await self.send(
-            claim=pb.Claim(
-                claim_id=self._claims,
-                dispatch_id=batch.dispatch_id,
-                job_id=batch.job_id,
-                generation=batch.generation,
-                stage=batch.stage,
-                tasks=keys,
-            )
+        claim = pb.Claim(
+            claim_id=self._claims,
+            dispatch_id=batch.dispatch_id,
+            job_id=batch.job_id,
+            generation=batch.generation,
+            stage=batch.stage,
+            tasks=[pb.TaskKey(shard=task.shard, attempt=task.attempt) for task in batch.tasks],
         )
+        columns = batch.ordinary
+        if columns.shards:
+            claim.keys.CopyFrom(pb.TaskKeys(shards=columns.shards, attempts=columns.attempts))
+        await self.send(claim=claim)
 
     async def refused(self, report: pb.Report) -> list[int]:
         """Send a report and return the shards that were refused."""
