@@ -3,7 +3,8 @@
 The first statement of each transaction updates the partitions it writes to, and only where epoch and commit number are
 the expected ones; it carries most of what is written too, as each further statement would cost a journey. A batch of one
 partition that it carries whole is a transaction by itself: without the fence it writes nothing, and BEGIN and COMMIT
-would be two journeys more. A batch that only renews the lease is one statement as well, for all partitions or none. The row locks make a takeover wait for it; the number makes an unknown commit decidable. When
+would be two journeys more. A batch that only renews the lease is one statement as well, for all partitions or none. The
+row locks make a takeover wait for it; the number makes an unknown commit decidable. When
 the connection breaks with a commit under way, the identical batch is sent again on a new one: if the fence then finds no
 row, the partition row tells which of three things happened. Same epoch and our number: it was committed. Another
 epoch: somebody took over. A lower number: Postgres lost commits.
