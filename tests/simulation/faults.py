@@ -11,6 +11,7 @@ from tests.simulation.children import ChildFaults
 from tests.simulation.executor import ExecutorProcess
 from tests.simulation.invariants import FORGED
 from tests.simulation.items import manifest_of
+from tests.simulation.looks import Looks
 from tests.simulation.scheduler import SchedulerProcess
 
 if TYPE_CHECKING:
@@ -23,13 +24,6 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 __all__ = ["Faults", "Storm"]
-
-LOST_S = 30.0
-"""The grace of a broken stream, and the longest time for which a scheduler or its database may hang here; far less
-than the deadline of a task, which would put an end to it anyway."""
-
-SETTLED_S = 5.0
-"""Time after which what was begun under other shares of a limit has ended, where nothing hangs."""
 
 STARVED_STEPS_S = (0.005, 0.02, 0.05)
 """Time that each callback of a starved scheduler takes: it is slow, always late, or hardly gets to anything."""
@@ -146,10 +140,9 @@ class Storm:
         self._slots = world.rng.choice((1, 1, 2, 4))
         self._tasks: list[asyncio.Task[None]] = []
         self._lost_jobs: set[str] = set()
-        self._gone: dict[str, float] = {}
-        self._unknown: dict[tuple[str, bytes, int], float] = {}
         self._reports = 10**6
-        self._settled_at = float("inf")
+        self.replicas = len(self._schedulers)
+        self.look = Looks(world, self).look
         self.ended = 0
         database.fault_rate, database.unknown_rate = faults.database, faults.unknown_commits
         queue.loss_rate, queue.repeat_rate = faults.queue_loss, faults.queue_repeat
@@ -209,63 +202,9 @@ class Storm:
         )
         place.executor.start()
 
-    def look(self) -> None:
-        """Check that nobody waits for an executor that is gone, and that all together keep to a limit."""
-        if self.faults.limit_pool:
-            self._look_at_limit()
-        alive = {place.executor.process.name for place in self._executors if place.executor is not None}
-        now = self._world.loop.time()
-        for scheduler in self.serving():
-            for job_id, live in scheduler.replica.jobs.items():
-                for lease in live.run.leases.values():
-                    if lease.executor in alive or scheduler.process.is_frozen:
-                        continue
-                    since = max(self._gone.setdefault(lease.executor, now), scheduler.started_at)
-                    if now - since > LOST_S:
-                        detail = f"{lease.executor} is gone and has a lease of job {job_id[-4:]}"
-                        self._world.violate("what a lost executor held is queued again", detail)
-
-        self._look_for_unknown_tasks(now)
-
-    def _look_for_unknown_tasks(self, now: float) -> None:
-        """Check that no task is leased for long to an executor that does not know of it and so will never report it."""
-        before, self._unknown = self._unknown, {}
-        executors = {
-            place.executor.process.name: place.executor
-            for place in self._executors
-            if place.executor is not None and place.executor.process.is_alive and not place.executor.process.is_frozen
-        }
-        for scheduler in self.serving():
-            leases = [
-                (job_id, lease) for job_id, live in scheduler.replica.jobs.items() for lease in live.run.leases.values()
-            ]
-            for job_id, lease in leases:
-                executor = executors.get(lease.executor)
-                if executor is None or scheduler.process.is_frozen:
-                    continue
-                held = executor.book.get(lease.token)
-                known = held.running | held.unacknowledged if held is not None else set()
-                for shard in lease.tasks.keys() - known:
-                    key = (scheduler.process.name, lease.token, shard)
-                    since = self._unknown[key] = before.get(key, now)
-                    if now - since > LOST_S:
-                        detail = (
-                            f"task {shard} of job {job_id[-4:]} is leased to {lease.executor}, which has not got it"
-                        )
-                        self._world.violate("what its executor does not know of is queued again", detail)
-
-    def _look_at_limit(self) -> None:
-        """Check what runs at once, where everybody has known for a while who is there."""
-        serving, now = self.serving(), self._world.loop.time()
-        places = {scheduler.partitions._place for scheduler in serving}
-        if places != {(place, len(self._schedulers)) for place in range(len(self._schedulers))}:
-            self._settled_at = float("inf")
-        elif self._settled_at > now:
-            self._settled_at = now
-        running = sum(len(live.run.leases) for each in serving for live in each.replica.jobs.values())
-        most = max(self.faults.limit_pool, len(serving))
-        if now - self._settled_at > SETTLED_S and running > most:
-            self._world.violate("what runs at once keeps to the limit", f"{running} batches run, {most} may")
+    def executors(self) -> list[ExecutorProcess]:
+        """Return the executors that were started last in each place."""
+        return [place.executor for place in self._executors if place.executor is not None]
 
     async def _keep_up(self) -> None:
         """Start again what has ended."""

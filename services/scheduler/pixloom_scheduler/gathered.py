@@ -17,7 +17,6 @@ from pixloom.v1 import item_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from collections.abc import Set as AbstractSet
 
     from pixloom.v1 import executor_pb2
     from pixloom_scheduler.core.model import JobRun
@@ -58,7 +57,7 @@ class GatheredOutputs:
         self._stages: OrderedDict[Stage, _Outputs] = OrderedDict()
         self._bytes = 0
 
-    def add(self, run: JobRun, report: executor_pb2.Report, *, ended: int, given: AbstractSet[int]) -> None:
+    def add(self, run: JobRun, report: executor_pb2.Report, *, ended: int, given: frozenset[int]) -> None:
         """Take in a report that says one thing of each of its tasks.
 
         Args:
@@ -100,7 +99,7 @@ class GatheredOutputs:
             self._bytes -= outputs.bytes
 
 
-def _manifests(report: executor_pb2.Report, given: AbstractSet[int]) -> list[item_pb2.Manifest]:
+def _manifests(report: executor_pb2.Report, given: frozenset[int]) -> list[item_pb2.Manifest]:
     """Return what a report gave, what travels inside as one manifest; nothing of it keeps the report in memory."""
     columns = report.ordinary
     manifests: list[item_pb2.Manifest] = []
