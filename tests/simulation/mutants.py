@@ -327,6 +327,33 @@ MUTANTS: Final = (
         _TAKEOVER,
     ),
     Mutant(
+        "what a stage gave is served though not all of it is there",
+        SCHEDULER + "gathered:GatheredOutputs.get",
+        " or outputs.shards != run.stages[stage].done",
+        "",
+        {"replicas": 2, "child_fail": 0.3, "executor_kill": 0.3, "scheduler_leave": 0.3},
+    ),
+    Mutant(
+        "a grant of some of the tasks in columns is taken for all of them",
+        SESSIONS + "_claim",
+        "keys.shards and granted.tasks == tasks",
+        "keys.shards",
+        {"hand_over": False, "commands": True, "stream_stall": 0.5, "child_hang": 0.2, "executor_kill": 0.3},
+    ),
+    Mutant(
+        "attempts of results in columns are not looked at",
+        SCHEDULER + "rpc.results:_read_columns",
+        "                attempt=attempt,",
+        "                attempt=stage.tasks[shard].attempt if shard in stage.tasks else attempt,",
+        _FORGED,
+    ),
+    Mutant(
+        "tasks in columns all read from the first place",
+        SCHEDULER + "inputs:InputReader.ordinary",
+        "place_of[shards.edge[shard], shards.source[shard]]",
+        "0",
+    ),
+    Mutant(
         "who lost a partition has its old jobs when it comes back",
         SCHEDULER + "replica:Replica._let_go",
         "del self.jobs[live.header.id]",
