@@ -111,7 +111,7 @@ def test_frames_are_sent_when_they_have_been_held_for_long(
 ) -> None:
     child, peer = pair
     now = [time.monotonic_ns()]
-    monkeypatch.setattr(time, "monotonic_ns", lambda: now[0])
+    monkeypatch.setattr("pixloom_executor.children.connection.time.monotonic_ns", lambda: now[0])
     peer.send(b"one", b"two", b"three")
     child.receive()
     child.hold(frame(1))

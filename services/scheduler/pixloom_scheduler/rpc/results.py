@@ -85,11 +85,11 @@ def is_unambiguous(report: executor_pb2.Report) -> bool:
 
 
 def outputs_of(report: executor_pb2.Report) -> Iterator[tuple[int, item_pb2.Manifest]]:
-    """Yield shard and manifest of the tasks in an unambiguous report that have given items."""
+    """Yield shard and output of the results in an unambiguous report, of whatever is wrong as well."""
     for result in report.results:
         yield result.shard, result.output
     columns = report.ordinary
-    for shard, items, output in zip(columns.shards, columns.items, columns.outputs, strict=False):
+    for shard, items, output in zip(columns.shards, columns.items, columns.outputs, strict=True):
         yield shard, item_pb2.Manifest(count=items, inline=output)
 
 

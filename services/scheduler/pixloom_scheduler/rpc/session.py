@@ -21,7 +21,6 @@ from pixloom.rpc.bundles import bundled, unbundled
 from pixloom.v1 import executor_pb2, executor_pb2_grpc
 from pixloom_scheduler.core.changes import AttemptEnded, Change
 from pixloom_scheduler.core.events import TasksReported
-from pixloom_scheduler.core.states import Outcome
 from pixloom_scheduler.core.view import halt_of
 from pixloom_scheduler.crash_points import reach
 from pixloom_scheduler.executors import ExecutorSession
@@ -59,7 +58,6 @@ PUNCTUAL_S: Final = 0.25
 MAX_OPEN_REPORTS: Final = 256
 PAGE_SLICES: Final = 1000
 MAX_ID: Final = 256
-_GIVING: Final = frozenset((Outcome.OK, Outcome.PARTIAL))
 
 
 class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
@@ -387,7 +385,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
 
     def _remember(self, live: LiveJob, report: executor_pb2.Report, ends: list[AttemptEnded]) -> None:
         """Keep for the stages behind it what a report gave, as far as it was accepted."""
-        given = frozenset(change.shard for change in ends if change.outcome in _GIVING)
+        given = frozenset(change.shard for change in ends if change.items_out)
         stages = live.run.stages
         readers = {stages[consumer].plan.kind for consumer, _ in stages[report.stage].consumers}
         if StageKind.MAPPED in readers:
