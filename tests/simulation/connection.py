@@ -218,6 +218,12 @@ class SimulatedConnection:
             return "SELECT"
         if text.startswith("SET synchronous_commit"):
             return "SET"
+        if text.startswith("INSERT INTO pixloom.journal "):
+            self._insert("journal", [_untravelled(row) for row in _rows(COLUMNS, args)])
+            return "INSERT"
+        if text.startswith("INSERT INTO pixloom.job "):
+            self._insert("job", _rows(JOB_TYPES, args))
+            return "INSERT"
         if text.startswith("UPDATE pixloom.job j SET tags = v.tags, priority = v.priority"):
             transaction = self._transaction()
             for job_id, tags, priority in zip(*args, strict=True):
@@ -231,15 +237,6 @@ class SimulatedConnection:
                 transaction.endings.setdefault(job_id, {}).update(columns)
             return "UPDATE"
         raise AssertionError(f"the simulated database does not know this statement: {text}")
-
-    async def copy_records_to_table(
-        self, table: str, *, records: Iterable[tuple[Any, ...]], columns: Sequence[str], schema_name: str
-    ) -> str:
-        """Insert rows."""
-        assert schema_name == "pixloom"
-        await self.trip()
-        self._insert(table, [dict(zip(columns, record, strict=True)) for record in records])
-        return "COPY"
 
     def _insert(self, table: str, rows: Iterable[dict[str, Any]]) -> None:
         transaction, tables = self._transaction(), self._database.tables

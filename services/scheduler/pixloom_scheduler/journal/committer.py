@@ -21,12 +21,12 @@ import structlog
 
 from pixloom_scheduler.crash_points import reach
 from pixloom_scheduler.journal.revisions import write_replans, write_revisions
-from pixloom_scheduler.journal.rows import COLUMNS
 from pixloom_scheduler.journal.statements import (
     END_TYPES,
     FIRST,
     FIRST_WITH_JOBS,
-    JOB_TYPES,
+    INSERT_JOBS,
+    INSERT_ROWS,
     MOST_INLINE_ROWS,
     NODE_TYPES,
     RENEW,
@@ -56,7 +56,7 @@ _REQUESTS: Final = "job_by_request"
 """The index that lets in one job for each request."""
 
 MOST_INLINE_BYTES: Final = 256 * 1024
-"""Documents and plans of new jobs up to which they go with the first statement; more are copied."""
+"""Documents and plans of new jobs up to which they go with the first statement; larger ones follow it."""
 
 _STANDING: Final = "SELECT id, epoch, commit_seq FROM pixloom.partition WHERE id = ANY($1::smallint[])"
 _CONNECTION_ERRORS: Final = (
@@ -264,13 +264,11 @@ class Committer:
     async def _write(self, connection: asyncpg.Connection[Any], batch: Batch) -> None:
         """Write what the first statement could not carry: jobs and journal rows that are too many for it, and revisions."""
         if not _are_jobs_inline(batch):
-            await connection.copy_records_to_table(
-                "job", schema_name="pixloom", records=_job_rows(batch), columns=list(JOB_TYPES)
-            )
+            await connection.execute(INSERT_JOBS, *_job_columns(batch))
         if len(batch.rows) > MOST_INLINE_ROWS:
-            await connection.copy_records_to_table(
-                "journal", schema_name="pixloom", records=batch.rows, columns=COLUMNS
-            )
+            for first in range(0, len(batch.rows), MOST_INLINE_ROWS):
+                rows = batch.rows[first : first + MOST_INLINE_ROWS]
+                await connection.execute(INSERT_ROWS, *row_columns(rows))
         if batch.revisions:
             await write_revisions(connection, batch.revisions)
         if batch.replans:
@@ -308,9 +306,6 @@ def _are_jobs_inline(batch: Batch) -> bool:
     return sum(len(new.spec) + len(new.plan) for new in batch.jobs) <= MOST_INLINE_BYTES
 
 
-def _job_rows(batch: Batch) -> list[tuple[Any, ...]]:
-    return [job_row(new, batch.endings.get(new.header.id)) for new in batch.jobs]
-
-
 def _job_columns(batch: Batch) -> list[list[Any]]:
-    return [list(column) for column in zip(*_job_rows(batch), strict=True)]
+    rows = [job_row(new, batch.endings.get(new.header.id)) for new in batch.jobs]
+    return [list(column) for column in zip(*rows, strict=True)]

@@ -15,6 +15,8 @@ __all__ = [
     "END_TYPES",
     "FIRST",
     "FIRST_WITH_JOBS",
+    "INSERT_JOBS",
+    "INSERT_ROWS",
     "JOB_TYPES",
     "MOST_INLINE_ROWS",
     "NODE_TYPES",
@@ -49,8 +51,12 @@ JOB_TYPES: Final = {
     "state": "text", "generation": "int", "recovery_attempts": "int", "max_recovery_attempts": "int",
     "trace_context": "jsonb", "create_time": "timestamptz", "end_time": "timestamptz", "record": "bytea",
 }  # fmt: skip
-MOST_INLINE_ROWS: Final = 512
-"""Journal rows up to which they go with the first statement; more are copied."""
+MOST_INLINE_ROWS: Final = 2500
+"""Journal rows up to which they go with the first statement; more follow, so many at a time.
+
+None are copied: a server that waits for the rest of a COPY heeds no timeout, and an owner that was stopped in the middle
+of one would keep its partitions locked for as long as it stands still.
+"""
 
 
 _IS_FENCED: Final = "(SELECT count(*) FROM fenced) = cardinality($1)"
@@ -64,11 +70,11 @@ def _arrays(types: dict[str, str], *, first: int) -> str:
     return f"unnest({params}) AS v({names})"
 
 
-def _inserted(table: str, types: dict[str, str], *, first: int) -> str:
+def _insert(table: str, types: dict[str, str], *, first: int) -> str:
     names = ", ".join(f'"{name}"' for name in types)
     values = ", ".join(f'v."{name}"::int[]' if name in _ARRAYS else f'v."{name}"' for name in types)
     arrays = _arrays(types, first=first)
-    return f"INSERT INTO pixloom.{table} ({names}) SELECT {values} FROM {arrays} WHERE {_IS_FENCED}"  # noqa: S608  # names of ours
+    return f"INSERT INTO pixloom.{table} ({names}) SELECT {values} FROM {arrays}"  # noqa: S608  # names of ours
 
 
 _ROWS_AT: Final = 5
@@ -82,8 +88,8 @@ WITH fenced AS (
     WHERE p.id = v.id AND p.epoch = v.epoch AND p.commit_seq = v.n - 1
     RETURNING p.id, extract(epoch FROM clock_timestamp()) AS time
 ),
-rows AS ({_inserted("journal", _ROW_TYPES, first=_ROWS_AT)}),
-nodes AS ({_inserted("node", NODE_TYPES, first=_NODES_AT)}),
+rows AS ({_insert("journal", _ROW_TYPES, first=_ROWS_AT)} WHERE {_IS_FENCED}),
+nodes AS ({_insert("node", NODE_TYPES, first=_NODES_AT)} WHERE {_IS_FENCED}),
 ends AS (
     UPDATE pixloom.job j
     SET state = v.state, generation = v.generation, recovery_attempts = v.recovery_attempts, end_time = v.end_time,
@@ -94,8 +100,13 @@ ends AS (
 _FENCED: Final = "\nSELECT id, time FROM fenced\n"
 FIRST: Final = _WRITING + _FENCED
 """Fences the partitions and writes journal rows, ended nodes and changed jobs; returns the partitions that are ours."""
-FIRST_WITH_JOBS: Final = f"{_WRITING},\njobs AS ({_inserted('job', JOB_TYPES, first=_JOBS_AT)}){_FENCED}"
+FIRST_WITH_JOBS: Final = (
+    f"{_WRITING},\njobs AS ({_insert('job', JOB_TYPES, first=_JOBS_AT)} WHERE {_IS_FENCED}){_FENCED}"
+)
 """The same for a batch with new jobs."""
+INSERT_ROWS: Final = _insert("journal", _ROW_TYPES, first=1)
+INSERT_JOBS: Final = _insert("job", JOB_TYPES, first=1)
+"""What the first statement could not carry, behind it in a transaction."""
 RENEW: Final = """
 WITH fenced AS (
     SELECT p.id
