@@ -55,8 +55,9 @@ class WatchedEffects:
         self._inner.committed(live, changes)
 
     def resumed(self, live: LiveJob) -> None:
-        """Look, then go on."""
-        self._look(live, [])
+        """Look, unless the next step has begun, as this comes a turn of the loop after it was durable; then go on."""
+        if live.run.seq == live.committed_seq:
+            self._look(live, [])
         self._inner.resumed(live)
 
     def dropped(self, jobs: list[LiveJob]) -> None:
