@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlencode, urlsplit
 
-import asyncpg
 import pytest
 
 from pixloom.graph.plan import StageKind
@@ -46,9 +42,8 @@ from pixloom_scheduler.journal.ownership import Owned, Ownership, connect
 from pixloom_scheduler.journal.reader import Reader
 from pixloom_scheduler.journal.revisions import Replan, Revision
 from pixloom_scheduler.journal.rows import COLUMNS, encode
-from pixloom_scheduler.journal.statements import END_TYPES, FIRST, MOST_INLINE_ROWS, NODE_TYPES
+from pixloom_scheduler.journal.statements import END_TYPES, FIRST, NODE_TYPES
 from pixloom_scheduler.live import LiveJob
-from tests.faults.proxy import FaultProxy, Side
 from tests.simulation.database import SimulatedDatabase
 from tests.simulation.loop import Process
 from tests.simulation.reading import SimulatedLoader, SimulatedReader
@@ -395,61 +390,6 @@ async def fence(connection: Any, partition: int, epoch: int, seq: int) -> list[A
     nothing: list[list[Any]] = [[] for _ in (*COLUMNS, *NODE_TYPES, *END_TYPES)]
     fenced: list[Any] = await connection.fetch(FIRST, [partition], [epoch], [seq], timedelta(seconds=LEASE_S), *nothing)
     return fenced
-
-
-class Stop:
-    """Lets nothing more through to the server once so many bytes have gone there."""
-
-    def __init__(self, proxy: FaultProxy, after: int) -> None:
-        self.happened = asyncio.Event()
-        self._proxy = proxy
-        self._left = after
-
-    def client_sent(self, data: bytes) -> None:
-        self._left -= len(data)
-        if self._left < 0:
-            self._proxy.silent = Side.TO_SERVER
-            self.happened.set()
-
-
-async def test_an_owner_that_is_stopped_in_the_middle_of_a_commit_does_not_keep_its_partition(
-    postgres_database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Whoever is stopped does not end its own connection when a statement takes too long: only the server can.
-    impatient = asyncpg.connect
-    monkeypatch.setattr(
-        asyncpg, "connect", lambda *args, **limits: impatient(*args, **limits | {"command_timeout": None})
-    )
-    url = urlsplit(database_url)
-    where = parse_qs(url.query)
-    async with FaultProxy() as proxy:
-        proxy.aim(Path(where["host"][0]) / f".s.PGSQL.{where['port'][0]}")
-        through = url._replace(query=urlencode({"host": "127.0.0.1", "port": proxy.port})).geturl()
-        owned = await postgres_database.ownership("a", lease_s=0.05).take(16)
-        postgres_database.open_connection = functools.partial(connect, through, lease_s=LEASE_S)
-        writer = Writer(postgres_database, owned)
-        stop = Stop(proxy, after=100_000)
-        proxy.make_filter = lambda: stop
-        job = new_job(writer.partition)
-        attempt = AttemptEnded(stage=1, shard=0, attempt=1, outcome=Outcome.OK, payload=bytes(300))
-        rows = rows_of(job, [JobAccepted(), *(replace(attempt, shard=shard) for shard in range(MOST_INLINE_ROWS + 1))])
-        commit = asyncio.create_task(writer.commit(writer.batch(jobs=[job], rows=rows)))
-        other = Ownership(
-            connect=functools.partial(connect, database_url, lease_s=LEASE_S),
-            replica="b",
-            address="b:1",
-            lease_s=LEASE_S,
-        )
-        taken: set[int] = set()
-        async with asyncio.timeout(60):
-            await stop.happened.wait()
-            while writer.partition not in taken:
-                taken |= {partition.id for partition in await other.take(16)}
-                await asyncio.sleep(0.05)
-        proxy.restore()
-        with pytest.raises(OwnershipLostError):
-            await commit
-        await writer.committer.close()
 
 
 async def test_a_takeover_passes_over_a_partition_whose_owner_is_committing(database: Database) -> None:

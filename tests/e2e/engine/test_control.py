@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -63,6 +64,19 @@ async def until_busy(engine: Engine, slots: int, *, within_s: float = 60) -> Non
         await asyncio.sleep(0.05)
 
 
+async def until_told(engine: Engine, *, within_s: float = 60) -> None:
+    """Wait until both executors have read what they were told so far: they have been heard of for two seconds since."""
+    begin = max(executor.last_seen_time for executor in await engine.client.list_executors() if executor.last_seen_time)
+    since = time.monotonic()
+    while True:
+        seen = [executor.last_seen_time for executor in await engine.client.list_executors()]
+        # Heartbeats come each second, and what is told comes before the replies to them.
+        if len(seen) == 2 and all(at is not None and at > begin + timedelta(seconds=2) for at in seen):
+            return
+        assert time.monotonic() - since < within_s, f"executors were last heard of at {seen}"
+        await asyncio.sleep(0.05)
+
+
 def behind(gate: Gate, count: int = 6) -> tuple[dict[str, Any], dict[str, Any]]:
     return ({"id": "numbers", "op": "debug.range", "params": {"count": count}}, gate.node("wait"))
 
@@ -92,6 +106,7 @@ async def test_plain_pause_lets_running_tasks_finish_and_starts_no_other(engine:
     gate = Gate(tmp_path)
     job = await under_way(engine, *behind(gate))
     await engine.client.pause_job(job.id)
+    await until_told(engine)
     gate.open()
     await until_busy(engine, 0)
     # Executors say that they are free as soon as they are: what they have done may not be durable yet.
@@ -130,6 +145,7 @@ async def test_cancel_waits_for_running_tasks_and_starts_no_other(engine: Engine
     gate = Gate(tmp_path)
     job = await under_way(engine, *behind(gate))
     assert (await engine.client.cancel_job(job.id)).state == "RUNNING"
+    await until_told(engine)
     gate.open()
     ended = await engine.finish(job.id)
     assert ended.state == "CANCELLED"

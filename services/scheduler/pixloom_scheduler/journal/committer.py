@@ -174,8 +174,9 @@ class Committer:
         try:
             if _is_one_statement(batch):
                 reach("commit.before")
-                fenced = await self._first(connection, batch)
+                # The time is read as the statement begins, and its answer comes when all is written and synced.
                 read_at = asyncio.get_running_loop().time()
+                fenced = await self._first(connection, batch)
             else:
                 fenced, read_at = await self._transact(connection, batch)
         except asyncpg.UniqueViolationError as error:
