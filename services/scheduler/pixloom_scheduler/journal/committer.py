@@ -174,9 +174,8 @@ class Committer:
         try:
             if _is_one_statement(batch):
                 reach("commit.before")
-                # The time is read as the statement begins, and its answer comes when all is written and synced.
-                read_at = asyncio.get_running_loop().time()
                 fenced = await self._first(connection, batch)
+                read_at = asyncio.get_running_loop().time()
             else:
                 fenced, read_at = await self._transact(connection, batch)
         except asyncpg.UniqueViolationError as error:
