@@ -144,7 +144,7 @@ MUTANTS: Final = (
         SCHEDULER + "dispatch:Dispatcher._hand",
         "granted < len(offer.shards)",
         "False",
-        {"commands": True, "stream_stall": 0.5},
+        {"commands": True, "executor_kill": 0.3},
     ),
     Mutant(
         "a token is not checked at adoption",
