@@ -23,6 +23,7 @@ __all__ = ["MUTANTS", "Mutant", "planted"]
 
 SCHEDULER = "pixloom_scheduler."
 SESSIONS = SCHEDULER + "rpc.session:ExecutorSessions."
+REPORTS = SCHEDULER + "rpc.reports:Reports."
 COMMITTER = SCHEDULER + "journal.committer:"
 
 
@@ -121,9 +122,11 @@ MUTANTS: Final = (
     ),
     Mutant(
         "an acknowledgement leaves before its commit",
-        SESSIONS + "_report",
-        "future.add_done_callback(lambda done: self._reported(session, live, report, done, open_reports))",
-        "self._acknowledge(session, report, frozenset(result.shard for result in results), open_reports)",
+        REPORTS + "take",
+        """future.add_done_callback(
+        lambda done: self._reported(session, live, report, done, open_reports, siblings=siblings)
+    )""",
+        "self._acknowledge(session, report, frozenset(result.shard for result in event.results), open_reports)",
     ),
     Mutant(
         "a publish leaves before its commit",
@@ -162,14 +165,14 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a result is accepted whatever lease it names",
-        SESSIONS + "_report",
+        REPORTS + "take",
         "known = session.holdings.leases.get(report.lease_token)",
         "known = next(iter(session.holdings.leases.values()), None)",
         _FORGED,
     ),
     Mutant(
         "a result of another generation is accepted",
-        SESSIONS + "_report",
+        REPORTS + "take",
         "report.generation != live.run.generation",
         "False",
         _FORGED,
@@ -224,7 +227,7 @@ MUTANTS: Final = (
     Mutant(
         "the tasks of an executor that is gone are not queued again",
         SCHEDULER + "grants:Grants.lose",
-        "self._replica.report(lease.job_id, LeaseLost(lease.number))",
+        "self._replica.report(lease.job_id, LeaseLost(number))",
         "continue",
         {"executor_kill": 0.5},
     ),

@@ -16,7 +16,7 @@ from pixloom_executor.probe import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from pixloom_executor.registry import Registry
 
@@ -73,17 +73,17 @@ class Binder:
     def _digests(self) -> dict[tuple[str, bytes], str]:
         return {}
 
-    def bind(self, batch: pb.LeaseBatch, context: Callable[[str, Limits], Context]) -> list[BoundCall]:
-        """Return the calls of a batch.
+    def bind(self, calls: Iterable[pb.OpCall], context: Callable[[str, Limits], Context]) -> list[BoundCall]:
+        """Return calls that can be called.
 
         Args:
-            batch: The batch.
+            calls: The calls of a batch.
             context: Makes the context of a node with its limits.
 
         Raises:
             InvalidError: with UNKNOWN_OP in its metadata's `reason`, or INVALID_PARAMS.
         """
-        return [self._bind_one(number, call, context) for number, call in enumerate(batch.calls)]
+        return [self._bind_one(number, call, context) for number, call in enumerate(calls)]
 
     def _bind_one(self, number: int, call: pb.OpCall, make: Callable[[str, Limits], Context]) -> BoundCall:
         definition = self._registry.get(call.op)

@@ -30,7 +30,7 @@ from pixloom_executor.tally import Tally
 from pixloom_executor.whole import WholeRun
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pixloom.artifacts import ArtifactStore
     from pixloom_executor.probe import Limits
@@ -77,6 +77,8 @@ class ChainRunner:
         self._calls: list[BoundCall] = []
         self._chain: ItemChain | None = None
         self._invalid: InvalidError | None = None
+        self._siblings: dict[int, pb.SiblingTask] = {}
+        self._params_json = b""
 
     def take_digests(self) -> set[str]:
         """Return the digests of the artifacts written since the last call; sync them before reporting."""
@@ -132,7 +134,10 @@ class ChainRunner:
         started_ns = time.time_ns()
         result: pb.TaskResult | None = None
         try:
-            self._bind(batch)
+            if batch.siblings:
+                self._bind_sibling(batch, task.shard)
+            else:
+                self._bind(batch)
             self._prepare(task)
             if isinstance(task, OrdinaryTask) or (
                 batch.kind == op_pb2.OP_KIND_ITEM and (task.inputs or task.inputs_paged)
@@ -159,11 +164,31 @@ class ChainRunner:
         if self._batch is not batch:
             self._batch, self._calls, self._chain, self._invalid = batch, [], None, None
             try:
-                self._calls = self._binder.bind(batch, lambda node, limits: self._context(batch.job_id, node, limits))
+                self._calls = self._bound(batch, batch.calls)
             except InvalidError as error:
                 self._invalid = error
         if self._invalid is not None:
             raise self._invalid
+
+    def _bind_sibling(self, batch: pb.LeaseBatch, stage: int) -> None:
+        """Let the only call of a batch of siblings stand for one of them; those behind each other may have the same params."""
+        if self._batch is not batch:
+            self._batch, self._calls, self._chain, self._invalid = batch, [], None, None
+            self._siblings = {sibling.stage: sibling for sibling in batch.siblings}
+        sibling, common = self._siblings[stage], batch.calls[0]
+        params_json = sibling.params_json or common.params_json
+        if not self._calls or params_json != self._params_json:
+            call = pb.OpCall()
+            call.CopyFrom(common)
+            call.node, call.params_json = sibling.node, params_json
+            self._calls = []
+            self._calls = self._bound(batch, [call])
+            self._params_json = params_json
+        only = self._calls[0]
+        only.node = only.context.node = sibling.node
+
+    def _bound(self, batch: pb.LeaseBatch, calls: Iterable[pb.OpCall]) -> list[BoundCall]:
+        return self._binder.bind(calls, lambda node, limits: self._context(batch.job_id, node, limits))
 
     def _context(self, job_id: str, node: str, limits: Limits) -> Context:
         return Context(

@@ -24,6 +24,7 @@ class HeldLease:
         granted: Shard and attempt of all tasks as granted; the token covers them.
         running: Shards without a result.
         unacknowledged: Shards whose results were not acknowledged.
+        siblings: Those of its tasks that are siblings, by stage, which stands in for the shard.
     """
 
     token: bytes
@@ -31,6 +32,10 @@ class HeldLease:
     granted: tuple[tuple[int, int], ...]
     running: set[int]
     unacknowledged: set[int] = field(default_factory=set)
+    siblings: dict[int, executor_pb2.SiblingTask] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.siblings = {sibling.stage: sibling for sibling in self.batch.siblings}
 
     def as_message(self) -> executor_pb2.Lease:
         """Return the lease as it is announced."""
@@ -41,6 +46,7 @@ class HeldLease:
             stage=self.batch.stage,
             tasks=[executor_pb2.TaskKey(shard=shard, attempt=attempt) for shard, attempt in self.granted],
             held=sorted(self.running | self.unacknowledged),
+            siblings=bool(self.siblings),
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pixloom.batches import task_keys
 from pixloom.v1 import executor_pb2 as pb
 from pixloom.v1 import job_pb2
 
@@ -38,6 +39,8 @@ class OrdinaryTask:
 def tasks_of(batch: pb.LeaseBatch) -> Sequence[pb.Task | OrdinaryTask]:
     """Return the tasks of a batch in their order."""
     columns = batch.ordinary
+    if batch.siblings:
+        return [pb.Task(shard=shard, attempt=attempt) for shard, attempt in task_keys(batch)]
     if not columns.shards:
         return batch.tasks
     sources = list(columns.sources)

@@ -87,6 +87,7 @@ async def run_executor(settings: ExecutorSettings, *, stop: asyncio.Event) -> No
                 leases=book.announced(),
                 open_slots=supervisor.open_slots(),
                 reads_columns=True,
+                reads_siblings=True,
             )
 
         def open_session(address: str, owners: Owners) -> Session:

@@ -21,21 +21,38 @@ def _ns(time: Timestamp) -> int:
     return time.seconds * 1_000_000_000 + time.nanos
 
 
-def write_task_spans(batch: executor_pb2.LeaseBatch, result: executor_pb2.TaskResult, executor: str) -> None:
-    """Write the span of a task and those of its ops, below the dispatch it came with."""
+def write_task_spans(
+    batch: executor_pb2.LeaseBatch,
+    result: executor_pb2.TaskResult,
+    executor: str,
+    *,
+    sibling: executor_pb2.SiblingTask | None = None,
+) -> None:
+    """Write the span of a task and those of its ops, below the dispatch it came with.
+
+    Args:
+        batch: The batch it came in.
+        result: How it ended.
+        executor: Id of the executor.
+        sibling: The task, if it is a sibling.
+    """
     if not batch.trace_tasks:
         return
-    context = extract(dict(batch.trace_context))
+    context, node = dict(batch.trace_context), batch.calls[0].node
+    place = f"{batch.job_id}.{batch.generation}.{batch.stage}.{result.shard}"
+    if sibling is not None:
+        context["traceparent"], node = sibling.traceparent, sibling.node
+        place = f"{batch.job_id}.{batch.generation}.{sibling.stage}.0"
     tracer = trace.get_tracer("pixloom")
     start = _ns(result.start_time)
     span = tracer.start_span(
         names.SPAN_TASK,
-        context=context,
+        context=extract(context),
         start_time=start,
         attributes={
             names.ATTR_JOB_ID: batch.job_id,
-            names.ATTR_NODE_ID: batch.calls[0].node,
-            names.ATTR_TASK_ID: f"{batch.job_id}.{batch.generation}.{batch.stage}.{result.shard}",
+            names.ATTR_NODE_ID: node,
+            names.ATTR_TASK_ID: place,
             names.ATTR_ATTEMPT: result.attempt,
             names.ATTR_EXECUTOR_ID: executor,
             names.ATTR_ITEMS: result.output.count + result.rejects.count,
@@ -47,13 +64,14 @@ def write_task_spans(batch: executor_pb2.LeaseBatch, result: executor_pb2.TaskRe
     counts = {count.node: count for count in result.counts}
     at = start
     for call in batch.calls:
-        count = counts.get(call.node)
+        name = node if sibling is not None else call.node
+        count = counts.get(name)
         end = at + (count.elapsed.ToNanoseconds() if count is not None else _ns(result.end_time) - start)
         op = tracer.start_span(
             names.SPAN_OP,
             context=inside,
             start_time=at,
-            attributes={names.ATTR_OP: call.op, names.ATTR_NODE_ID: call.node},
+            attributes={names.ATTR_OP: call.op, names.ATTR_NODE_ID: name},
         )
         op.end(end)
         at = end

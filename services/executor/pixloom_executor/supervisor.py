@@ -152,10 +152,11 @@ class Supervisor:
         stage = message.stage if message.HasField("stage") else None
 
         def is_meant(batch: executor_pb2.LeaseBatch) -> bool:
+            # Of a stage that is ended by itself, a sibling's only task has a result already, and the others go on.
             return (
                 batch.job_id == message.job_id
                 and batch.generation == message.generation
-                and stage in (None, batch.stage)
+                and (stage is None or (stage == batch.stage and not batch.siblings))
             )
 
         self._children.end(is_meant, running=message.now)
@@ -304,7 +305,7 @@ class Supervisor:
         if self._draining.is_set() and result.outcome == job_pb2.ATTEMPT_OUTCOME_CANCELLED:
             self._hand_back(lease, (result.shard,))
             return
-        write_task_spans(lease.batch, result, self._executor_id)
+        write_task_spans(lease.batch, result, self._executor_id, sibling=lease.siblings.get(result.shard))
         pending = self._pending.get(lease.token)
         if pending is None:
             pending = self._pending[lease.token] = []

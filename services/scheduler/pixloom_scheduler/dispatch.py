@@ -45,7 +45,9 @@ from pixloom_scheduler.core.events import CancelRequested, DispatchFilled, Dispa
 from pixloom_scheduler.core.states import JobState
 from pixloom_scheduler.executors import BATCH_OVERHEAD_S
 from pixloom_scheduler.limits import Admission, Concurrency
-from pixloom_scheduler.offers import Offer
+from pixloom_scheduler.lookout import LOOK_EVERY_S, Lookout
+from pixloom_scheduler.offers import Offer, OfferBook
+from pixloom_scheduler.siblings import MOST_SIBLINGS, SIBLINGS_S, are_siblings, may_have_siblings
 from pixloom_scheduler.task_stream import TaskStream
 from pixloom_scheduler.turns import Turns, task_s
 
@@ -71,8 +73,6 @@ BATCHES_LEFT: Final = 8
 """Batches a slot that the ready work of a stage is cut into: long ones while there is much, short ones at its end."""
 MAX_BATCH_TASKS: Final = 512
 URGENT_PRIORITY: Final = 7
-LOOK_EVERY_S: Final = 10.0
-FORGET_AFTER_S: Final = 300.0
 PUBLISHERS: Final = 4
 RETRY_S: Final = 0.1
 
@@ -110,8 +110,8 @@ class Dispatcher:
         self.admission = Admission(limits or {})
         self.turns = Turns(costs=costs, limits_of=self.concurrency.names_of, find=replica.find)
         self._unserved: dict[str, tuple[LiveJob, set[int]]] = {}
-        self._offers: dict[str, Offer] = {}
-        self._offered_s: dict[tuple[str, str], float] = {}
+        self._offers = OfferBook()
+        self._lookout = Lookout(offers=self._offers, tasks=self._tasks, clock=clock, withdraw=self._withdraw)
         self._working: set[asyncio.Task[None]] = set()
         self._outbox: deque[str] = deque()
         self._has_outbox = asyncio.Event()
@@ -267,25 +267,11 @@ class Dispatcher:
             pools: The pools it served.
             since: When it was gone, seconds; later messages it has not got.
         """
-        lanes = {(offer.pool, offer.lane) for offer in self._offers.values() if offer.may_be_pulled(since)}
-        lanes = {(pool, lane) for pool, lane in lanes if pool in pools}
-        if lanes:
-            self._work(self._offer_pulled(sorted(lanes), since))
+        if lanes := self._lookout.pulled(pools, since=since):
+            self._work(self._offer_pulled(lanes, since))
 
     async def _offer_pulled(self, lanes: list[tuple[str, str]], since: float) -> None:
-        try:
-            for pool, lane in lanes:
-                delivered = await self._tasks.delivered(pool, lane)
-                for dispatch_id, offer in list(self._offers.items()):
-                    if (
-                        (offer.pool, offer.lane) == (pool, lane)
-                        and offer.may_be_pulled(since)
-                        and offer.seq <= delivered
-                    ):
-                        self._withdraw(dispatch_id)
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            # They come again when the time for their acknowledgement is over.
-            self._log.warning("pulled_not_offered", error=type(error).__name__)
+        await self._lookout.withdraw_pulled(lanes, since=since)
         self.fill()
 
     def _work(self, work: Coroutine[Any, Any, None]) -> None:
@@ -320,9 +306,11 @@ class Dispatcher:
             if session is None and self._executors.is_brisk(pool, ops, now=now):
                 # It has room in a moment, sooner than by NATS.
                 return False
-        if session is None and self._offered_s.get((pool, lane), 0.0) >= WINDOW_S * slots:
+        if session is None and self._offers.offered_s(pool, lane) >= WINDOW_S * slots:
             return False
         seconds = task_s(run, index, self._costs)
+        if session is not None and self._hand_siblings(session, live, index, most=int(SIBLINGS_S / seconds)):
+            return True
         backlog_s = (len(stage.shards) - stage.cursor + len(stage.ready)) * seconds
         batch_s = BATCH_S
         if lane != LANES[0]:
@@ -338,18 +326,43 @@ class Dispatcher:
         names = self.concurrency.names_of(run, index)
         offer = Offer(live, index, run.generation, shards, pool, lane, min(seconds * len(shards), 1.0), names)
         dispatch_id = self._new_id()
-        self._offers[dispatch_id] = offer
         self.concurrency.take(names)
         if session is not None:
             offer.session = session
             offer.expected_s += BATCH_OVERHEAD_S
-            session.holdings.expect(offer.expected_s)
+            self._offers.add(dispatch_id, offer)
             self._work(self._hand(dispatch_id, offer))
         else:
-            self._offered_s[pool, lane] = self._offered_s.get((pool, lane), 0.0) + offer.expected_s
+            self._offers.add(dispatch_id, offer)
             self._outbox.append(dispatch_id)
             self._has_outbox.set()
         return True
+
+    def _hand_siblings(self, session: ExecutorSession, live: LiveJob, index: int, *, most: int) -> bool:
+        """Hand a stage over together with others that are like it; False if there are none, or it cannot be."""
+        run = live.run
+        if (
+            most < 2
+            or not session.hello.reads_siblings
+            or self.concurrency.names_of(run, index)
+            or not may_have_siblings(run, index)
+        ):
+            return False
+        stages = self.turns.take_while(
+            live,
+            index,
+            lambda other: may_have_siblings(run, other) and are_siblings(run, index, other),
+            most=min(most, MOST_SIBLINGS),
+        )
+        handed = 0
+        if len(stages) > 1:
+            batch = self._composer.compose_siblings(live, stages, dispatch_id=self._new_id())
+            handed = self._hand_over(session, live, batch)
+        if handed:
+            self.turns.weigh(live, stages)
+        if handed < len(stages):
+            self._mark(live, stages)
+        return bool(handed)
 
     async def _hand(self, dispatch_id: str, offer: Offer) -> None:
         """Hand an offer over; what the executor does not get is offered again."""
@@ -401,13 +414,8 @@ class Dispatcher:
             self._withdraw(dispatch_id)
 
     def _forget(self, dispatch_id: str) -> Offer | None:
-        offer = self._offers.pop(dispatch_id, None)
+        offer = self._offers.remove(dispatch_id)
         if offer is not None:
-            if offer.session is not None:
-                offer.session.holdings.expect(-offer.expected_s)
-            else:
-                left = self._offered_s[offer.pool, offer.lane] - offer.expected_s
-                self._offered_s[offer.pool, offer.lane] = left if left > 1e-9 else 0.0
             self.concurrency.give(offer.limits)
         return offer
 
@@ -467,20 +475,7 @@ class Dispatcher:
         for job_id in {*self.turns.jobs(), *self.concurrency.jobs(), *self.admission.jobs()}:
             if self._replica.find(job_id) is None:
                 self._leave(job_id)
-        now = self._clock.now()
-        old = [
-            (dispatch_id, offer)
-            for dispatch_id, offer in self._offers.items()
-            if offer.published and now - offer.published > LOOK_EVERY_S
-        ]
-        for dispatch_id, offer in old:
-            if offer.live.run.state.is_terminal or now - offer.published > FORGET_AFTER_S:
-                self._withdraw(dispatch_id)
-        for pool, lane in sorted({(offer.pool, offer.lane) for _, offer in old}):
-            floor, last = await self._tasks.extent(pool, lane)
-            for dispatch_id, offer in old:
-                if (offer.pool, offer.lane) == (pool, lane) and (offer.seq <= floor or offer.seq > last):
-                    self._withdraw(dispatch_id)
+        await self._lookout.withdraw_lost()
         self.fill()
 
     async def reconnected(self) -> None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pixloom.v1 import executor_pb2
+    from pixloom_scheduler.core.model import JobRun, LeaseRun
 
 __all__ = ["ExecutorRegistry", "ExecutorSession", "HeldLease", "Holdings"]
 
@@ -41,6 +42,7 @@ class HeldLease:
         task_s: Seconds that a task is expected to take.
         handed_over: Whether it was granted without having been asked for.
         stream: Number of the stream that it was last granted or announced on.
+        siblings: Its numbers by stage, if it is of the only tasks of several stages; `number` is one of them then.
     """
 
     job_id: str
@@ -49,6 +51,38 @@ class HeldLease:
     task_s: float = 0.0
     handed_over: bool = False
     stream: int = 0
+    siblings: dict[int, int] = field(default_factory=dict)
+
+    def held(self, run: JobRun, token: bytes) -> dict[int, LeaseRun]:
+        """Return by number what its job knows of it; numbers begin anew when a job was elsewhere meanwhile."""
+        leases = {number: run.leases.get(number) for number in self.siblings.values() or (self.number,)}
+        return {number: lease for number, lease in leases.items() if lease is not None and lease.token == token}
+
+    def is_over(self, run: JobRun) -> bool:
+        """Return whether its job knows nothing of it any more."""
+        return run.leases.keys().isdisjoint(self.siblings.values() or (self.number,))
+
+    def may_be_of(self, run: JobRun, stage: int) -> bool:
+        """Return whether a report that names a stage can be about it."""
+        if self.siblings:
+            return True
+        lease = run.leases.get(self.number)
+        return lease is None or lease.stage == stage
+
+    def names(self, held: Mapping[int, LeaseRun]) -> set[int]:
+        """Return the tasks that are left of it, as its executor names them."""
+        if self.siblings:
+            return {lease.stage for lease in held.values()}
+        return {shard for lease in held.values() for shard in lease.tasks}
+
+    def parts(self, shards: Iterable[int]) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """Yield for tasks, as their executor names them, the leases and shards that they are in the job."""
+        if not self.siblings:
+            yield self.number, tuple(shards)
+            return
+        for stage in shards:
+            if stage in self.siblings:
+                yield self.siblings[stage], (0,)
 
     @property
     def expected_s(self) -> float:

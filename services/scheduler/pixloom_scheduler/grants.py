@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pixloom_scheduler.core.changes import LeaseAdopted, TasksGranted
-from pixloom_scheduler.core.events import LeaseAnnounced, LeaseLost, TasksClaimed, TasksReturned
+from pixloom_scheduler.core.events import LeaseAnnounced, LeaseLost, SiblingsHandedOver, TasksClaimed, TasksReturned
 from pixloom_scheduler.executors import HeldLease, Holdings
 from pixloom_scheduler.turns import task_s
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pixloom.v1 import executor_pb2
+    from pixloom_scheduler.core.changes import Change
     from pixloom_scheduler.dispatch import Dispatcher
     from pixloom_scheduler.executors import ExecutorSession
     from pixloom_scheduler.live import LiveJob
@@ -20,7 +21,22 @@ if TYPE_CHECKING:
     from pixloom_scheduler.timers import Timers
     from pixloom_scheduler.tokens import Tasks, TokenMint
 
-__all__ = ["Grants"]
+__all__ = ["Grants", "SiblingsGranted"]
+
+SIBLINGS: Final = -1
+"""Stands in a token for the stage of siblings, which is not one."""
+
+
+class SiblingsGranted(NamedTuple):
+    """Siblings are leased to an executor.
+
+    Attributes:
+        token: What it must show.
+        tasks: Stage and attempt of each.
+    """
+
+    token: bytes
+    tasks: Tasks
 
 
 class Grants:
@@ -76,49 +92,67 @@ class Grants:
                 return change
         return None
 
+    def grant_siblings(
+        self, session: ExecutorSession, live: LiveJob, stages: tuple[int, ...]
+    ) -> SiblingsGranted | None:
+        """Grant the only tasks of those of some stages that were not offered before; None if there are none."""
+        job, generation = live.header.id, live.run.generation
+        event = SiblingsHandedOver(
+            executor=session.id,
+            stages=stages,
+            mint=lambda granted: self._mint.mint(
+                job=job, generation=generation, stage=SIBLINGS, tasks=_first_attempts(granted), executor=session.id
+            ),
+        )
+        grants = [change for change in self._replica.handle_now(live, event) if isinstance(change, TasksGranted)]
+        if not grants:
+            return None
+        self._remember(session, live, *grants, handed_over=True, are_siblings=True)
+        live.announce()
+        return SiblingsGranted(grants[0].token, _first_attempts(grant.stage for grant in grants))
+
     def adopt(self, session: ExecutorSession, lease: executor_pb2.Lease) -> bool:
         """Recognise a lease that an earlier owner, or this one before the stream broke, granted."""
         live = self._replica.find(lease.job_id)
         if live is None:
             return False
         # The stream broke and is back within its grace: the lease was never given up.
-        for number, running in live.run.leases.items():
-            if running.token == lease.lease_token and running.executor == session.id:
-                known = session.holdings.leases.get(lease.lease_token)
-                if known is None:
-                    known = HeldLease(lease.job_id, number, len(running.tasks))
-                    session.holdings.hold(lease.lease_token, known)
-                known.stream = session.stream
-                # Tasks that were handed back while the stream was down.
-                gone = tuple(sorted(running.tasks.keys() - frozenset(lease.held)))
-                if gone:
-                    self._returned(session, live, lease.lease_token, gone)
-                return True
+        running = {
+            number: held
+            for number, held in live.run.leases.items()
+            if held.token == lease.lease_token and held.executor == session.id
+        }
+        if running:
+            known = session.holdings.leases.get(lease.lease_token)
+            if known is None:
+                siblings = {held.stage: number for number, held in running.items()} if lease.siblings else {}
+                tasks_left = sum(len(held.tasks) for held in running.values())
+                known = HeldLease(lease.job_id, next(iter(running)), tasks_left, siblings=siblings)
+                session.holdings.hold(lease.lease_token, known)
+            known.stream = session.stream
+            # Tasks that were handed back while the stream was down.
+            gone = tuple(sorted(known.names(running) - frozenset(lease.held)))
+            if gone:
+                self._returned(session, live, lease.lease_token, gone)
+            return True
         tasks = tuple((task.shard, task.attempt) for task in lease.tasks)
         genuine = self._mint.is_genuine(
             lease.lease_token,
             job=lease.job_id,
             generation=lease.generation,
-            stage=lease.stage,
+            stage=SIBLINGS if lease.siblings else lease.stage,
             tasks=tasks,
             executor=session.id,
         )
         if not genuine:
             return False
-        grant = TasksGranted(
-            lease=0,
-            executor=session.id,
-            stage=lease.stage,
-            tasks=tasks,
-            token=lease.lease_token,
-            time=0.0,
-            deadline=0.0,
-        )
-        changes = self._replica.handle_now(live, LeaseAnnounced(lease.generation, grant, frozenset(lease.held)))
-        for change in changes:
-            if isinstance(change, LeaseAdopted):
-                self._remember(session, live, change.grant)
-        return bool(changes)
+        grants: list[TasksGranted] = []
+        for event in _announced(lease, tasks, executor=session.id):
+            changes = self._replica.handle_now(live, event)
+            grants += [change.grant for change in changes if isinstance(change, LeaseAdopted)]
+        if grants:
+            self._remember(session, live, *grants, are_siblings=lease.siblings)
+        return bool(grants)
 
     def give_back(self, session: ExecutorSession, message: executor_pb2.GiveBack) -> None:
         """Take back tasks that were not started."""
@@ -141,11 +175,11 @@ class Grants:
         for token in [token for token in session.holdings.leases if token not in known]:
             lease = session.holdings.leases[token]
             live = self._replica.find(lease.job_id)
-            held = live.run.leases.get(lease.number) if live is not None else None
-            if live is None or held is None or held.token != token:
+            held = lease.held(live.run, token) if live is not None else {}
+            if live is None or not held:
                 session.holdings.let_go(token)
             else:
-                self._returned(session, live, token, tuple(held.tasks))
+                self._returned(session, live, token, tuple(lease.names(held)))
 
     def lose(self, session: ExecutorSession, current: ExecutorSession | None) -> None:
         """Give up the leases of a session that is gone, but for those that its executor announced in a later one."""
@@ -158,17 +192,17 @@ class Grants:
             lost = {token: lease for token, lease in holdings.items() if lease.stream == session.stream}
         for token, lease in lost.items():
             live = self._replica.find(lease.job_id)
-            # Numbers of leases begin anew when a job was elsewhere meanwhile.
-            held = live.run.leases.get(lease.number) if live is not None else None
-            if held is not None and held.token == token:
-                self._replica.report(lease.job_id, LeaseLost(lease.number))
+            for number in lease.held(live.run, token) if live is not None else ():
+                self._replica.report(lease.job_id, LeaseLost(number))
             session.holdings.let_go(token)
 
     def _returned(self, session: ExecutorSession, live: LiveJob, token: bytes, shards: tuple[int, ...]) -> None:
-        number = session.holdings.leases[token].number
-        changes = self._replica.handle_now(live, TasksReturned(number, shards))
+        held = session.holdings.leases[token]
+        changes: list[Change] = []
+        for number, tasks in held.parts(shards):
+            changes += self._replica.handle_now(live, TasksReturned(number, tasks))
         session.holdings.done(token, len(shards))
-        if number not in live.run.leases:
+        if held.is_over(live.run):
             session.holdings.let_go(token)
         if live.run.cancelling is not None:
             # It may have been the last that the end of the job waited for.
@@ -177,13 +211,27 @@ class Grants:
         self._dispatcher.fill()
 
     def _remember(
-        self, session: ExecutorSession, live: LiveJob, grant: TasksGranted, *, handed_over: bool = False
+        self,
+        session: ExecutorSession,
+        live: LiveJob,
+        *grants: TasksGranted,
+        handed_over: bool = False,
+        are_siblings: bool = False,
     ) -> None:
-        seconds = task_s(live.run, grant.stage, self._costs)
-        lease = HeldLease(live.header.id, grant.lease, len(grant.tasks), seconds, handed_over, session.stream)
-        session.holdings.hold(grant.token, lease)
-        self._dispatcher.leased(live, grant.lease, grant.stage)
-        self._watch(live, grant.deadline)
+        first = grants[0]
+        lease = HeldLease(
+            live.header.id,
+            first.lease,
+            sum(len(grant.tasks) for grant in grants),
+            task_s(live.run, first.stage, self._costs),
+            handed_over,
+            session.stream,
+            {grant.stage: grant.lease for grant in grants} if are_siblings else {},
+        )
+        session.holdings.hold(first.token, lease)
+        for grant in grants:
+            self._dispatcher.leased(live, grant.lease, grant.stage)
+        self._watch(live, first.deadline)
 
     def _watch(self, live: LiveJob, deadline: float) -> None:
         """Look at a job's leases at the earliest of their deadlines: nearly all of them end long before."""
@@ -201,3 +249,20 @@ class Grants:
             else:
                 detail = "it did not end in time although its executor is alive"
                 self._replica.report(live.header.id, LeaseLost(number, "DEADLINE", detail))
+
+
+def _first_attempts(stages: Iterable[int]) -> Tasks:
+    return tuple((stage, 1) for stage in stages)
+
+
+def _announced(lease: executor_pb2.Lease, tasks: Tasks, *, executor: str) -> Iterator[LeaseAnnounced]:
+    """Yield what an announced lease is to the job: one lease, or one of each sibling."""
+    held = frozenset(lease.held)
+    parts = [(lease.stage, tasks, held)]
+    if lease.siblings:
+        parts = [(stage, ((0, attempt),), frozenset([0])) for stage, attempt in tasks if stage in held]
+    for stage, part, part_held in parts:
+        grant = TasksGranted(
+            lease=0, executor=executor, stage=stage, tasks=part, token=lease.lease_token, time=0.0, deadline=0.0
+        )
+        yield LeaseAnnounced(lease.generation, grant, part_held)

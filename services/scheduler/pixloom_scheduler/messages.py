@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from google.protobuf.duration_pb2 import Duration
@@ -15,7 +15,7 @@ from pixloom_scheduler.core.policy import deadline_s
 from pixloom_scheduler.traces import MAX_TRACED_TASKS, is_sampled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pixloom_scheduler.clock import DatabaseClock
     from pixloom_scheduler.core.model import JobRun, StageRun
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from pixloom_scheduler.traces import Traces
 
 __all__ = ["MessageComposer"]
+
+MOST_PARAMS_BYTES: Final = 256 * 1024
+"""Bytes of params in one message about siblings, beyond which the others go in the next one."""
 
 _ON_ERROR = {
     OnError.QUARANTINE: executor_pb2.ON_ERROR_QUARANTINE,
@@ -86,22 +89,74 @@ class MessageComposer:
                 live, stage_index, dispatch_id=dispatch_id, tasks=len(shards), start=start, end=self._clock.now()
             )
         items = max([stage.shards.items_of(shard) for shard in shards], default=1)
+        batch = self._batch(live, stage_index, self._calls(run, stage_index), dispatch_id=dispatch_id, items=items)
+        if ordinary is None:
+            batch.tasks.extend(tasks)
+        else:
+            batch.ordinary.CopyFrom(ordinary)
+        if traced:
+            batch.trace_context.update(context)
+            batch.trace_tasks = True
+        return batch
+
+    def compose_siblings(self, live: LiveJob, stages: Sequence[int], *, dispatch_id: str) -> executor_pb2.LeaseBatch:
+        """Return the message about the only tasks of stages that are siblings; of fewer if it would be very large."""
+        start = self._clock.now()
+        run, header = live.run, live.header
+        first = run.stages[stages[0]]
+        calls = self._calls(run, stages[0])
+        common = self._params(run, first.plan.nodes[0])
+        traced = is_sampled(header.trace_context)
+        siblings: list[executor_pb2.SiblingTask] = []
+        size = 0
+        for index in stages:
+            (node,) = run.stages[index].plan.nodes
+            params = self._params(run, node)
+            sibling = executor_pb2.SiblingTask(stage=index, node=run.plan.nodes[node].id)
+            if params != common:
+                sibling.params_json = orjson.dumps(params)
+                size += len(sibling.params_json)
+                if size > MOST_PARAMS_BYTES and siblings:
+                    break
+            if traced:
+                context = self._traces.dispatched(
+                    live, index, dispatch_id=f"{dispatch_id}.{index}", tasks=1, start=start, end=self._clock.now()
+                )
+                sibling.traceparent = context.get("traceparent", "")
+            siblings.append(sibling)
+        batch = self._batch(live, stages[0], calls, dispatch_id=dispatch_id, items=1)
+        batch.siblings.extend(siblings)
+        if traced:
+            batch.trace_context.update(header.trace_context)
+            batch.trace_tasks = True
+        return batch
+
+    def _batch(
+        self, live: LiveJob, stage_index: int, calls: list[executor_pb2.OpCall], *, dispatch_id: str, items: int
+    ) -> executor_pb2.LeaseBatch:
+        """Return a message without tasks.
+
+        Args:
+            live: The job.
+            stage_index: The stage.
+            calls: What it runs.
+            dispatch_id: Id of the dispatch.
+            items: Most items in one of the tasks.
+        """
+        run, header = live.run, live.header
+        stage = run.stages[stage_index]
         return executor_pb2.LeaseBatch(
             dispatch_id=dispatch_id,
-            project=live.header.project,
-            job_id=live.header.id,
+            project=header.project,
+            job_id=header.id,
             generation=run.generation,
             stage=stage_index,
             kind=_KIND[run.plan.nodes[stage.plan.nodes[0]].kind],
-            calls=self._calls(run, stage_index),
-            tasks=tasks,
-            ordinary=ordinary,
+            calls=calls,
             deadline=_duration(deadline_s(run, stage, items)),
             owner_address=self._address,
-            owner_epoch=self._epoch_of(live.header.partition),
-            partition=live.header.partition,
-            trace_context=context,
-            trace_tasks=traced,
+            owner_epoch=self._epoch_of(header.partition),
+            partition=header.partition,
         )
 
     def _are_ordinary(self, stage: StageRun, shards: tuple[int, ...]) -> bool:
@@ -129,16 +184,19 @@ class MessageComposer:
         )
 
     @staticmethod
-    def _calls(run: JobRun, stage_index: int) -> list[executor_pb2.OpCall]:
+    def _params(run: JobRun, node: int) -> dict[str, Any]:
+        params = run.nodes[node].params
+        return run.plan.nodes[node].params if params is None else params
+
+    def _calls(self, run: JobRun, stage_index: int) -> list[executor_pb2.OpCall]:
         calls = []
         for index in run.stages[stage_index].plan.nodes:
             plan = run.plan.nodes[index]
-            params = run.nodes[index].params
             calls.append(
                 executor_pb2.OpCall(
                     node=plan.id,
                     op=plan.op,
-                    params_json=orjson.dumps(plan.params if params is None else params),
+                    params_json=orjson.dumps(self._params(run, index)),
                     on_error=_ON_ERROR[plan.on_error],
                     timeout=_duration(plan.timeout_s),
                     deliver=plan.deliver,

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import ItemsView, ValuesView
+
     from pixloom_scheduler.executors import ExecutorSession
     from pixloom_scheduler.live import LiveJob
 
-__all__ = ["Offer"]
+__all__ = ["Offer", "OfferBook"]
 
 
 @dataclass(slots=True)
@@ -45,3 +47,53 @@ class Offer:
     def may_be_pulled(self, before: float) -> bool:
         """Return whether it was published by then, and an executor may have pulled it."""
         return 0.0 < self.published <= before
+
+
+class OfferBook:
+    """Offers by dispatch, and how much work they are."""
+
+    def __init__(self) -> None:
+        self._offers: dict[str, Offer] = {}
+        self._offered_s: dict[tuple[str, str], float] = {}
+
+    def __len__(self) -> int:
+        return len(self._offers)
+
+    def __contains__(self, dispatch_id: str) -> bool:
+        return dispatch_id in self._offers
+
+    def get(self, dispatch_id: str) -> Offer | None:
+        """Return an offer, or None."""
+        return self._offers.get(dispatch_id)
+
+    def items(self) -> ItemsView[str, Offer]:
+        """Return all of them with their dispatches."""
+        return self._offers.items()
+
+    def values(self) -> ValuesView[Offer]:
+        """Return all of them."""
+        return self._offers.values()
+
+    def offered_s(self, pool: str, lane: str) -> float:
+        """Return the expected seconds of work that is offered to all of a pool in a lane."""
+        return self._offered_s.get((pool, lane), 0.0)
+
+    def add(self, dispatch_id: str, offer: Offer) -> None:
+        """Take in an offer, which counts against the room of the executor it is for, or of its lane."""
+        self._offers[dispatch_id] = offer
+        if offer.session is not None:
+            offer.session.holdings.expect(offer.expected_s)
+        else:
+            self._offered_s[offer.pool, offer.lane] = self.offered_s(offer.pool, offer.lane) + offer.expected_s
+
+    def remove(self, dispatch_id: str) -> Offer | None:
+        """Forget an offer and return it, or None."""
+        offer = self._offers.pop(dispatch_id, None)
+        if offer is None:
+            return None
+        if offer.session is not None:
+            offer.session.holdings.expect(-offer.expected_s)
+        else:
+            left = self._offered_s[offer.pool, offer.lane] - offer.expected_s
+            self._offered_s[offer.pool, offer.lane] = left if left > 1e-9 else 0.0
+        return offer

@@ -275,7 +275,7 @@ class Replica:
         changes: list[Change] = []
         # The clock is corrected at every commit; the journal of a job never goes back.
         now = max(self._clock.now(), live.run.updated)
-        work.note_lease(live)
+        work.note_leases(live)
         try:
             if work.new is not None:
                 self.jobs[work.job_id] = live
@@ -353,7 +353,7 @@ class Replica:
         for work in works:
             by_job.setdefault(work.job_id, []).append(work)
         for job_id, own_works in by_job.items():
-            await self._reload(job_id, dict(work.lease for work in reversed(own_works) if work.lease is not None))
+            await self._reload(job_id, {n: held for work in reversed(own_works) for n, held in work.leases.items()})
             if self._is_renewal_due():
                 # There may be many of them, and each takes its time.
                 await self._commit(Step(), everything=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from pixloom.errors import StateConflictError, UnavailableError
 from pixloom_scheduler.core.changes import AttemptEnded
-from pixloom_scheduler.core.events import LeaseLost, TasksReported
+from pixloom_scheduler.core.events import LeaseLost, SiblingsReported, TasksReported
 from pixloom_scheduler.job import partition_of
 from pixloom_scheduler.journal.batch import Batch
 from pixloom_scheduler.journal.rows import encode
@@ -68,18 +68,24 @@ class Work:
     new: NewJob | None
     live: LiveJob | None
     done: asyncio.Future[list[Change]]
-    lease: tuple[int, LeaseRun] | None = None
+    leases: dict[int, LeaseRun] = field(default_factory=dict)
 
     @property
     def partition(self) -> int:
         """Partition of the job."""
         return partition_of(self.job_id)
 
-    def note_lease(self, live: LiveJob) -> None:
-        """Keep the lease that the event is about: if the database refuses the batch, the event happens again and needs it."""
-        if isinstance(self.event, TasksReported | LeaseLost):
-            lease = live.run.leases.get(self.event.lease)
-            self.lease = (self.event.lease, lease.copy()) if lease is not None else None
+    def note_leases(self, live: LiveJob) -> None:
+        """Keep the leases that the event is about: if the database refuses the batch, it happens again and needs them."""
+        match self.event:
+            case TasksReported() | LeaseLost():
+                numbers: tuple[int, ...] = (self.event.lease,)
+            case SiblingsReported():
+                numbers = tuple(lease for lease, _ in self.event.results)
+            case _:
+                return
+        held = live.run.leases
+        self.leases = {number: held[number].copy() for number in numbers if number in held}
 
     def conflict(self, error: IllegalTransitionError) -> None:
         """Tell whoever waits that it does not fit the job's state."""

@@ -132,6 +132,19 @@ class Turns:
             if not place.stages:
                 del line.places[run.id]
 
+    def take_while(self, live: LiveJob, stage: int, fits: Callable[[int], bool], *, most: int) -> list[int]:
+        """Take a job's stages out of the line of `stage`, nearest to the end first, up to one that does not fit."""
+        run = live.run
+        line = self._lines[run.plan.stages[stage].pool][self._limits_of(run, stage)]
+        place = line.places.get(run.id)
+        taken: list[int] = []
+        while place is not None and place.stages and len(taken) < most and fits(place.last_stage()):
+            taken.append(place.last_stage())
+            place.stages.discard(taken[-1])
+        if place is not None and not place.stages:
+            del line.places[run.id]
+        return taken
+
     def weigh(self, live: LiveJob, stages: Iterable[int]) -> None:
         """Give a job its place by what is under way in `stages`, and by its priority, which may have changed too."""
         run = live.run

@@ -247,6 +247,42 @@ class OrdinaryTasks(_message.Message):
 Global___OrdinaryTasks: _TypeAlias = OrdinaryTasks  # noqa: Y015
 
 @_typing.final
+class SiblingTask(_message.Message):
+    """The first attempt at the only task of a stage that runs the same op as others of its job and reads no items. Where one
+    of these is named by its shard, in results and hand-backs and leases, that is its stage.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    PARAMS_JSON_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
+    stage: _builtins.int
+    """Stage."""
+    node: _builtins.str
+    """Node it stands for."""
+    params_json: _builtins.bytes
+    """Params as one JSON object, all references resolved; empty if they are those of the batch's only call."""
+    traceparent: _builtins.str
+    """W3C traceparent of its node, if spans are recorded."""
+    def __init__(
+        self,
+        *,
+        stage: _builtins.int = ...,
+        node: _builtins.str = ...,
+        params_json: _builtins.bytes = ...,
+        traceparent: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "params_json", b"params_json", "stage", b"stage", "traceparent", b"traceparent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SiblingTask: _TypeAlias = SiblingTask  # noqa: Y015
+
+@_typing.final
 class LeaseBatch(_message.Message):
     """Several tasks of one stage, as one message on NATS."""
 
@@ -287,6 +323,7 @@ class LeaseBatch(_message.Message):
     TRACE_TASKS_FIELD_NUMBER: _builtins.int
     OWNER_EPOCH_FIELD_NUMBER: _builtins.int
     ORDINARY_FIELD_NUMBER: _builtins.int
+    SIBLINGS_FIELD_NUMBER: _builtins.int
     dispatch_id: _builtins.str
     """Id of this dispatch; new each time."""
     project: _builtins.str
@@ -327,6 +364,12 @@ class LeaseBatch(_message.Message):
     def ordinary(self) -> Global___OrdinaryTasks:
         """The tasks, if all of them are ordinary and all executors of the pool read columns; `tasks` is empty then."""
 
+    @_builtins.property
+    def siblings(self) -> _containers.RepeatedCompositeFieldContainer[Global___SiblingTask]:
+        """The tasks, if they are of several stages: only in what is handed over, to executors that read them. `stage` is that
+        of the first, and nothing else holds tasks then.
+        """
+
     def __init__(
         self,
         *,
@@ -345,10 +388,11 @@ class LeaseBatch(_message.Message):
         trace_tasks: _builtins.bool = ...,
         owner_epoch: _builtins.int = ...,
         ordinary: Global___OrdinaryTasks | None = ...,
+        siblings: _abc.Iterable[Global___SiblingTask] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "ordinary", b"ordinary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "deadline", b"deadline", "dispatch_id", b"dispatch_id", "generation", b"generation", "job_id", b"job_id", "kind", b"kind", "ordinary", b"ordinary", "owner_address", b"owner_address", "owner_epoch", b"owner_epoch", "partition", b"partition", "project", b"project", "stage", b"stage", "tasks", b"tasks", "trace_context", b"trace_context", "trace_tasks", b"trace_tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "deadline", b"deadline", "dispatch_id", b"dispatch_id", "generation", b"generation", "job_id", b"job_id", "kind", b"kind", "ordinary", b"ordinary", "owner_address", b"owner_address", "owner_epoch", b"owner_epoch", "partition", b"partition", "project", b"project", "siblings", b"siblings", "stage", b"stage", "tasks", b"tasks", "trace_context", b"trace_context", "trace_tasks", b"trace_tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -422,6 +466,7 @@ class Lease(_message.Message):
     STAGE_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
+    SIBLINGS_FIELD_NUMBER: _builtins.int
     lease_token: _builtins.bytes
     """Token of the grant: nonce and HMAC over incarnation, job, generation, stage, tasks with attempts, and executor."""
     job_id: _builtins.str
@@ -430,6 +475,8 @@ class Lease(_message.Message):
     """Generation."""
     stage: _builtins.int
     """Stage."""
+    siblings: _builtins.bool
+    """Whether they are siblings, of several stages: each is named by its stage in place of its shard."""
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskKey]:
         """All tasks of the grant, as granted; the token covers them."""
@@ -447,10 +494,11 @@ class Lease(_message.Message):
         stage: _builtins.int = ...,
         tasks: _abc.Iterable[Global___TaskKey] | None = ...,
         held: _abc.Iterable[_builtins.int] | None = ...,
+        siblings: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "held", b"held", "job_id", b"job_id", "lease_token", b"lease_token", "stage", b"stage", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "held", b"held", "job_id", b"job_id", "lease_token", b"lease_token", "siblings", b"siblings", "stage", b"stage", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -472,6 +520,7 @@ class Hello(_message.Message):
     LEASES_FIELD_NUMBER: _builtins.int
     OPEN_SLOTS_FIELD_NUMBER: _builtins.int
     READS_COLUMNS_FIELD_NUMBER: _builtins.int
+    READS_SIBLINGS_FIELD_NUMBER: _builtins.int
     executor_id: _builtins.str
     """Id of the executor, new at each start of its process."""
     slots: _builtins.int
@@ -486,6 +535,8 @@ class Hello(_message.Message):
     """Slots that no long task holds up, as in heartbeats. Unset means all."""
     reads_columns: _builtins.bool
     """Whether it reads tasks as columns."""
+    reads_siblings: _builtins.bool
+    """Whether it reads batches of siblings."""
     @_builtins.property
     def pools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Pools it serves."""
@@ -511,10 +562,11 @@ class Hello(_message.Message):
         leases: _abc.Iterable[Global___Lease] | None = ...,
         open_slots: _builtins.int | None = ...,
         reads_columns: _builtins.bool = ...,
+        reads_siblings: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_open_slots", b"_open_slots", "open_slots", b"open_slots"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_open_slots", b"_open_slots", "executor_id", b"executor_id", "hostname", b"hostname", "leases", b"leases", "open_slots", b"open_slots", "ops", b"ops", "pid", b"pid", "pools", b"pools", "reads_columns", b"reads_columns", "slots", b"slots", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_open_slots", b"_open_slots", "executor_id", b"executor_id", "hostname", b"hostname", "leases", b"leases", "open_slots", b"open_slots", "ops", b"ops", "pid", b"pid", "pools", b"pools", "reads_columns", b"reads_columns", "reads_siblings", b"reads_siblings", "slots", b"slots", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__open_slots: _TypeAlias = _typing.Literal["open_slots"]  # noqa: Y015
     _WhichOneofArgType__open_slots: _TypeAlias = _typing.Literal["_open_slots", b"_open_slots"]  # noqa: Y015

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from pixloom.batches import keep_tasks, task_count, task_keys
+from pixloom.batches import keep_tasks, node_of, task_count, task_keys
 from pixloom.v1 import executor_pb2 as pb
 from pixloom.v1 import job_pb2
 from pixloom_executor.children.frames import RunFrame
@@ -139,7 +139,7 @@ class BatchRun:
             self._blame_item(shard, position, reason, detail)
             return
         if position.in_op:
-            node = self.batch.calls[position.call].node
+            node = node_of(self.batch, shard, position.call)
             failed = self._ended(
                 shard,
                 job_pb2.ATTEMPT_OUTCOME_FAILED,

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, assert_never
 
+from pixloom.graph.plan import StageKind
 from pixloom_scheduler.core.changes import (
     CancelAccepted,
     Change,
@@ -44,6 +45,8 @@ from pixloom_scheduler.core.events import (
     RejectsFound,
     ResumeRequested,
     RetryRequested,
+    SiblingsHandedOver,
+    SiblingsReported,
     StartRequested,
     TasksClaimed,
     TasksReported,
@@ -80,6 +83,10 @@ def decide(job: JobRun, event: Event, now: float, costs: Costs) -> list[Change]:
             return _report(job, event, now, costs)
         case TasksClaimed():
             return _claim(job, event, now)
+        case SiblingsReported():
+            return _report_siblings(job, event, now, costs)
+        case SiblingsHandedOver():
+            return _hand_over(job, event, now)
         case DispatchFilled():
             return _fill(job, event)
         case DispatchVanished():
@@ -276,6 +283,36 @@ def _claim(job: JobRun, event: TasksClaimed, now: float) -> list[Change]:
     ]
 
 
+def _hand_over(job: JobRun, event: SiblingsHandedOver, now: float) -> list[Change]:
+    if job.state is not JobState.RUNNING or job.cancelling is not None:
+        return []
+    stages: list[int] = []
+    for index in event.stages:
+        stage = _open_stage(job, index)
+        if stage is not None and stage.plan.kind is StageKind.WHOLE and stage.is_untouched:
+            stages.append(index)
+    if not stages:
+        return []
+    token = event.mint(tuple(stages))
+    # They run one after another.
+    deadline = now + max(deadline_s(job, job.stages[index], len(stages)) for index in stages)
+    changes: list[Change] = []
+    for lease, index in enumerate(stages, job.next_lease):
+        changes.append(TasksOffered(stage=index, shards=(0,), cursor=1))
+        changes.append(
+            TasksGranted(
+                lease=lease,
+                executor=event.executor,
+                stage=index,
+                tasks=((0, 1),),
+                token=token,
+                time=now,
+                deadline=deadline,
+            )
+        )
+    return changes
+
+
 def _adopt(job: JobRun, event: LeaseAnnounced, now: float) -> list[Change]:
     grant = event.grant
     stage = _open_stage(job, grant.stage)
@@ -342,6 +379,18 @@ def _report(job: JobRun, event: TasksReported, now: float, costs: Costs) -> list
         changes.append(end_attempt(job, stage, result, lease=lease, now=now, costs=costs))
     if returned:
         changes.append(TasksGivenUp(lease=event.lease, shards=tuple(returned)))
+    return changes
+
+
+def _report_siblings(job: JobRun, event: SiblingsReported, now: float, costs: Costs) -> list[Change]:
+    seen: set[int] = set()
+    changes: list[Change] = []
+    for lease, result in event.results:
+        # One result of each counts; nothing of this is applied yet.
+        told = _report(job, TasksReported(lease, (result,)), now, costs) if lease not in seen else []
+        if told:
+            seen.add(lease)
+            changes += told
     return changes
 
 

@@ -26,6 +26,8 @@ __all__ = [
     "Result",
     "ResumeRequested",
     "RetryRequested",
+    "SiblingsHandedOver",
+    "SiblingsReported",
     "StartRequested",
     "TasksClaimed",
     "TasksReported",
@@ -214,6 +216,21 @@ class TasksClaimed:
 
 
 @dataclass(frozen=True, slots=True)
+class SiblingsHandedOver:
+    """The only tasks of several stages, none of which was offered before, go to an executor together.
+
+    Attributes:
+        executor: The executor.
+        stages: The stages.
+        mint: Makes the token, one for all, for the stages whose tasks are granted.
+    """
+
+    executor: str
+    stages: tuple[int, ...]
+    mint: Callable[[tuple[int, ...]], bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseAnnounced:
     """An executor shows a lease granted by an earlier owner; its token was found genuine.
 
@@ -314,6 +331,17 @@ class TasksReported:
     results: tuple[Result, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class SiblingsReported:
+    """An executor reports attempts at tasks that it was handed together.
+
+    Attributes:
+        results: Lease and outcome of each.
+    """
+
+    results: tuple[tuple[int, Result], ...]
+
+
 Event = (
     StartRequested
     | PauseRequested
@@ -329,8 +357,10 @@ Event = (
     | DispatchVanished
     | BackoffEnded
     | TasksClaimed
+    | SiblingsHandedOver
     | LeaseAnnounced
     | TasksReturned
     | LeaseLost
     | TasksReported
+    | SiblingsReported
 )

@@ -191,6 +191,11 @@ class StageRun:
     warnings: list[str] = field(default_factory=list)
 
     @property
+    def is_untouched(self) -> bool:
+        """Whether it has one task, of which nothing was offered yet."""
+        return len(self.shards) == 1 and self.cursor == 0 and not self.tasks and not self.shards.ended[0]
+
+    @property
     def has_ready(self) -> bool:
         """Whether a task could be offered now."""
         return self.released and not self.ended and (bool(self.ready) or self.cursor < len(self.shards))

@@ -17,13 +17,13 @@ from pixloom_scheduler.core.events import Result
 from pixloom_scheduler.core.states import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from google.protobuf.timestamp_pb2 import Timestamp
 
     from pixloom_scheduler.core.model import StageRun
 
-__all__ = ["is_unambiguous", "outputs_of", "read_report", "read_result"]
+__all__ = ["is_unambiguous", "outputs_of", "read_report", "read_result", "read_siblings"]
 
 MAX_TEXT: Final = 1024
 MAX_VALUE_BYTES: Final = 64 * 1024
@@ -63,6 +63,26 @@ def read_report(stage: StageRun, report: executor_pb2.Report) -> tuple[Result, .
     if report.HasField("ordinary"):
         results += _read_columns(stage, report.ordinary)
     return tuple(results)
+
+
+def read_siblings(
+    stages: Sequence[StageRun], leases: Mapping[int, int], report: executor_pb2.Report
+) -> tuple[tuple[int, Result], ...]:
+    """Return the reported results of siblings as the core takes them, each with its lease.
+
+    Args:
+        stages: The stages of their job.
+        leases: Leases of the siblings by stage, by which the report names them; what is not among them is left out.
+        report: The report.
+    """
+    found = []
+    for message in report.results:
+        lease = leases.get(message.shard)
+        if lease is not None:
+            result = read_result(stages[message.shard], message)
+            result.shard = 0
+            found.append((lease, result))
+    return tuple(found)
 
 
 def read_result(stage: StageRun, message: executor_pb2.TaskResult) -> Result:

@@ -1,9 +1,8 @@
 """`ExecutorService`: the session of each executor, and the leases it holds.
 
-Claims are answered at once; work that the dispatcher hands over is granted without a claim. Reports are answered when
-the commit that holds their results is durable; results that do not belong to a lease of this executor are refused and
-change nothing. When a stream breaks, its leases are given a short grace in which the executor may come back; then they
-are LOST and their tasks go out again.
+Claims are answered at once; work that the dispatcher hands over is granted without a claim; what is reported, `reports`
+takes. When a stream breaks, its leases are given a short grace in which the executor may come back; then they are LOST
+and their tasks go out again.
 """
 
 from __future__ import annotations
@@ -15,17 +14,13 @@ import structlog
 
 from pixloom.batches import keep_tasks, task_count, task_keys
 from pixloom.errors import InvalidError, NotFoundError
-from pixloom.graph.plan import StageKind
 from pixloom.opcodec import op_from_proto
 from pixloom.rpc.bundles import bundled, unbundled
 from pixloom.v1 import executor_pb2, executor_pb2_grpc
-from pixloom_scheduler.core.changes import AttemptEnded, Change
-from pixloom_scheduler.core.events import TasksReported
 from pixloom_scheduler.core.view import halt_of
-from pixloom_scheduler.crash_points import reach
 from pixloom_scheduler.executors import ExecutorSession
+from pixloom_scheduler.rpc.reports import Reports
 from pixloom_scheduler.rpc.requests import read_text
-from pixloom_scheduler.rpc.results import is_unambiguous, outputs_of, read_report
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -34,10 +29,11 @@ if TYPE_CHECKING:
 
     from pixloom_scheduler.catalogue import OpCatalogue
     from pixloom_scheduler.clock import DatabaseClock
+    from pixloom_scheduler.core.changes import TasksGranted
     from pixloom_scheduler.costs import CostModel
     from pixloom_scheduler.dispatch import Dispatcher
     from pixloom_scheduler.executors import ExecutorRegistry
-    from pixloom_scheduler.grants import Grants
+    from pixloom_scheduler.grants import Grants, SiblingsGranted
     from pixloom_scheduler.inputs import InputReader, OutputCache
     from pixloom_scheduler.journal.ownership import Owned
     from pixloom_scheduler.live import LiveJob
@@ -84,8 +80,6 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         self._executors = executors
         self._dispatcher = dispatcher
         self._inputs = inputs
-        self._outputs = outputs
-        self._costs = costs
         self._catalogue = catalogue
         self._partitions = partitions
         self._takeovers = takeovers
@@ -93,6 +87,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         self._clock = clock
         self._timers = timers
         self._incarnation = incarnation
+        self._reports = Reports(replica=replica, partitions=partitions, outputs=outputs, costs=costs)
         self._log = structlog.get_logger("sessions")
 
     def stop(self) -> None:
@@ -224,7 +219,7 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
                 if message.WhichOneof("message") == "report":
                     # Reading stops while too many results wait for their commit: that is the back-pressure.
                     await open_reports.acquire()
-                    self._report(session, message.report, open_reports)
+                    self._reports.take(session, message.report, open_reports)
                 else:
                     self._take(session, message)
 
@@ -315,100 +310,27 @@ class ExecutorSessions(executor_pb2_grpc.ExecutorServiceServicer):
         if batch.ordinary.shards and not session.hello.reads_columns:
             # It was not in session when the batch was composed, and would see no task in it.
             return 0
-        granted = self._grants.grant(
-            session,
-            live,
-            generation=batch.generation,
-            stage=batch.stage,
-            tasks=task_keys(batch),
-            handed_over=True,
-        )
+        granted: TasksGranted | SiblingsGranted | None
+        if batch.siblings:
+            granted = self._grants.grant_siblings(session, live, tuple(sibling.stage for sibling in batch.siblings))
+        else:
+            granted = self._grants.grant(
+                session,
+                live,
+                generation=batch.generation,
+                stage=batch.stage,
+                tasks=task_keys(batch),
+                handed_over=True,
+            )
         if granted is None:
             return 0
         if len(granted.tasks) < task_count(batch):
             keep_tasks(batch, dict(granted.tasks))
+        if batch.siblings:
+            batch.stage = batch.siblings[0].stage
         assignment = executor_pb2.Assignment(lease_token=granted.token, batch=batch)
         session.outbox.put_nowait(executor_pb2.SessionResponse(assignment=assignment))
         return len(granted.tasks)
-
-    def _report(self, session: ExecutorSession, report: executor_pb2.Report, open_reports: asyncio.Semaphore) -> None:
-        if self._partitions.is_elsewhere(report.job_id):
-            # The executor keeps it for the owner.
-            open_reports.release()
-            ack = executor_pb2.ReportAck(report_id=report.report_id, elsewhere=True)
-            session.outbox.put_nowait(executor_pb2.SessionResponse(report_ack=ack))
-            return
-        if self._partitions.loading.is_loading(report.job_id):
-            self._partitions.loading.when_loaded(report.job_id, lambda: self._report(session, report, open_reports))
-            return
-        known = session.holdings.leases.get(report.lease_token)
-        live = self._replica.find(report.job_id)
-        lease = live.run.leases.get(known.number) if known is not None and live is not None else None
-        if (
-            known is None
-            or live is None
-            or known.job_id != report.job_id
-            or report.generation != live.run.generation
-            or not 0 <= report.stage < len(live.run.stages)
-            or (lease is not None and lease.stage != report.stage)
-        ):
-            if known is not None and lease is None and known.job_id == report.job_id:
-                session.holdings.let_go(report.lease_token)
-            self._acknowledge(session, report, frozenset(), open_reports)
-            return
-        results = read_report(live.run.stages[report.stage], report)
-        session.holdings.done(report.lease_token, len(results))
-        future = self._replica.report(report.job_id, TasksReported(known.number, results))
-        future.add_done_callback(lambda done: self._reported(session, live, report, done, open_reports))
-
-    def _reported(
-        self,
-        session: ExecutorSession,
-        live: LiveJob,
-        report: executor_pb2.Report,
-        done: asyncio.Future[list[Change]],
-        open_reports: asyncio.Semaphore,
-    ) -> None:
-        if done.cancelled() or done.exception() is not None:
-            # Nothing is durable: the executor keeps the results and sends them again.
-            open_reports.release()
-            return
-        ends = [change for change in done.result() if isinstance(change, AttemptEnded) and change.stage == report.stage]
-        accepted = frozenset(change.shard for change in ends)
-        if ends and is_unambiguous(report):
-            self._remember(live, report, ends)
-            self._costs.learn(live.run, report)
-        known = session.holdings.leases.get(report.lease_token)
-        if known is not None and known.number not in live.run.leases:
-            session.holdings.let_go(report.lease_token)
-        self._acknowledge(session, report, accepted, open_reports)
-
-    def _remember(self, live: LiveJob, report: executor_pb2.Report, ends: list[AttemptEnded]) -> None:
-        """Keep for the stages behind it what a report gave, as far as it was accepted."""
-        given = frozenset(change.shard for change in ends if change.items_out)
-        stages = live.run.stages
-        readers = {stages[consumer].plan.kind for consumer, _ in stages[report.stage].consumers}
-        if StageKind.MAPPED in readers:
-            for shard, output in outputs_of(report):
-                if shard in given:
-                    self._outputs.put((report.job_id, report.generation, report.stage, shard), output)
-        if StageKind.WHOLE in readers:
-            ended = sum(change.ends_shard for change in ends)
-            self._outputs.gathered.add(live.run, report, ended=ended, given=given)
-
-    @staticmethod
-    def _acknowledge(
-        session: ExecutorSession,
-        report: executor_pb2.Report,
-        accepted: frozenset[int],
-        open_reports: asyncio.Semaphore,
-    ) -> None:
-        reach("acknowledge.before")
-        open_reports.release()
-        reported = [*report.ordinary.shards, *(result.shard for result in report.results)]
-        refused = [shard for shard in reported if shard not in accepted]
-        ack = executor_pb2.ReportAck(report_id=report.report_id, refused=refused)
-        session.outbox.put_nowait(executor_pb2.SessionResponse(report_ack=ack))
 
     def _announce(self, session: ExecutorSession, announce: executor_pb2.Announce) -> None:
         """Adopt leases that an earlier owner, or this one before the stream broke, granted."""
