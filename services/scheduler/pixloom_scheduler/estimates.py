@@ -73,12 +73,15 @@ class Estimates:
         stages_s: dict[int, float] = {}
         together_s = done_s = alone_s = 0.0
         known = True
+        slots_of: dict[str, int] = {}
         for index, stage in enumerate(run.stages):
-            slots = max(1, self._slots(stage.plan.pool))
+            pool = stage.plan.pool
+            slots = slots_of.get(pool) or slots_of.setdefault(pool, max(1, self._slots(pool)))
             item_s = stage_item_s(run, index, self._costs)
             coming = sum(given[edge.producer] for edge in stage.plan.inputs)
             seen = items_seen(run, stage) if stage.plan.kind is not StageKind.WHOLE else 0
-            before = max((paths[other] for other in _before(run, stage)), default=0.0)
+            # What it came after has ended as well, if it has.
+            before = 0.0 if stage.ended else max((paths[other] for other in _before(run, stage)), default=0.0)
             path_s, work_s = 0.0, 0.0
             if stage.plan.kind is StageKind.MAPPED:
                 if not (stage.ended and run.nodes[stage.plan.nodes[-1]].end < run.start):

@@ -30,6 +30,7 @@ from pixloom_scheduler.journal.statements import (
     MOST_INLINE_ROWS,
     NODE_TYPES,
     RENEW,
+    common_once,
     job_row,
     row_columns,
 )
@@ -234,7 +235,7 @@ class Committer:
             FIRST_WITH_JOBS if jobs else FIRST,
             *fence,
             *row_columns(inline),
-            *([getattr(node, column) for node in batch.nodes] for column in NODE_TYPES),
+            *common_once([getattr(node, column) for node in batch.nodes] for column in NODE_TYPES),
             *([getattr(ending, column) for ending in endings] for column in END_TYPES),
             *jobs,
         )
@@ -308,4 +309,4 @@ def _are_jobs_inline(batch: Batch) -> bool:
 
 def _job_columns(batch: Batch) -> list[list[Any]]:
     rows = [job_row(new, batch.endings.get(new.header.id)) for new in batch.jobs]
-    return [list(column) for column in zip(*rows, strict=True)]
+    return common_once(zip(*rows, strict=True))
