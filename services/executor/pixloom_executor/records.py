@@ -34,17 +34,20 @@ def record_from(message: pb.Item, prefix: tuple[int, ...] = ()) -> Item:
     attributes = message.attributes_json
     uri = message.uri
     parents = message.parents
+    ordinal = tuple(message.ordinal[:])  # a slice is copied at once, iterating would not be
+    if prefix:
+        ordinal = prefix + ordinal
     if not uri:  # nothing is known about bytes that are not there
         return Item(
             message.key,
-            (*prefix, *message.ordinal),
+            ordinal,
             parents=tuple(parents) if parents else (),
             op_digest=message.op_digest,
             attributes=orjson.loads(attributes) if attributes else {},
         )
     return Item(
         message.key,
-        (*prefix, *message.ordinal),
+        ordinal,
         uri,
         message.sha256,
         message.size_bytes,
@@ -70,7 +73,10 @@ def record_to_message(record: Item) -> pb.Item:
         Reject: with BAD_RECORD if a field does not fit or the attributes are no JSON.
     """
     try:
-        message = pb.Item(ordinal=record.ordinal, key=record.key, state=_OK)
+        message = pb.Item()  # field by field, in half the time that keywords take
+        message.ordinal.extend(record.ordinal)
+        message.key = record.key
+        message.state = _OK
         if record.uri or record.format or record.width:
             message.uri = record.uri
             message.sha256 = record.sha256

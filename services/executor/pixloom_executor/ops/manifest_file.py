@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from operator import attrgetter
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import Field
 
 from pixloom.sdk.op import File, Item, op
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["manifest"]
 
@@ -107,11 +110,21 @@ def _parquet(items: list[Item], columns: dict[str, str]) -> bytes:
         **dict.fromkeys(("has_alpha", "icc"), truth),
         **dict.fromkeys(("key", "uri", "sha256", "format", "state", "reason", "detail", "op_digest"), text),
     }
-    arrays = [pa.array(list(map(attrgetter(name), items)), type=known[name]) for name in _FIELDS]
+    fields = zip(*map(attrgetter(*_FIELDS), items), strict=True) if items else [()] * len(_FIELDS)
+    arrays = [_of_type(known[name], values) for name, values in zip(_FIELDS, fields, strict=True)]
     arrays += [_typed([item.attributes.get(name) for item in items]) for name in columns]
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_arrays(arrays, names=[*_FIELDS, *columns.values()]), sink, compression="zstd")
     return sink.getvalue()
+
+
+def _of_type(kind: Any, values: Sequence[Any]) -> Any:
+    """Return a column of a type; most hold one value throughout, as what is not known does."""
+    import pyarrow as pa
+
+    if values and values.count(values[0]) == len(values):
+        return pa.repeat(pa.scalar(values[0], kind), len(values))
+    return pa.array(values, type=kind)
 
 
 def _typed(values: list[Any]) -> Any:
