@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
@@ -391,15 +391,20 @@ class SimulatedConnection:
 
 
 def _rows(names: Iterable[str], columns: Sequence[Any]) -> list[dict[str, Any]]:
-    """Return the rows that travelled as columns."""
-    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+    """Return the rows that travelled as columns; a single value is that of all rows."""
+    count = max(map(len, columns))
+    full = [list(column) * count if len(column) == 1 else column for column in columns]
+    return [dict(zip(names, values, strict=True)) for values in zip(*full, strict=True)]
 
 
 def _untravelled(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row with its arrays as the server sees them."""
+    """Return a row with its arrays and times as the server sees them."""
     for name in ("counts", "cuts"):
         if row[name] is not None:
             row[name] = orjson.loads("[" + row[name][1:-1] + "]")
+    for name in ("time", "start_time", "end_time"):
+        if row[name] is not None:
+            row[name] = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=row[name])
     return row
 
 

@@ -46,7 +46,7 @@ class Stop:
 def rows_of(partition: int, count: int) -> list[tuple[Any, ...]]:
     return [
         encode(
-            AttemptEnded(stage=1, shard=number, attempt=1, outcome=Outcome.OK, payload=bytes(300)),
+            AttemptEnded(stage=1, shard=number, attempt=1, outcome=Outcome.OK, payload=number.to_bytes(4) + bytes(300)),
             day=date(2026, 1, 1),
             job_id=f"{1:030x}{partition:02x}",
             seq=number + 1,

@@ -6,6 +6,7 @@ of them took a quarter of what such a job costs the scheduler.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -33,15 +34,24 @@ __all__ = [
 ]
 
 _ROW_TYPES: Final = {
-    "day": "date", "job_id": "text", "seq": "bigint", "time": "timestamptz", "project": "text", "kind": "smallint",
+    "day": "date", "job_id": "text", "seq": "bigint", "time": "bigint", "project": "text", "kind": "smallint",
     "generation": "int", "stage": "int", "shard": "bigint", "attempt": "int", "outcome": "smallint", "executor": "text", "reason": "text",
-    "detail": "text", "start_time": "timestamptz", "end_time": "timestamptz", "items_out": "int", "flags": "smallint",
+    "detail": "text", "start_time": "bigint", "end_time": "bigint", "items_out": "int", "flags": "smallint",
     "counts": "text", "cuts": "text", "payload": "bytea", "data": "jsonb",
 }  # fmt: skip
 """What the columns of journal rows travel as."""
 
 _ARRAYS: Final = frozenset(("counts", "cuts"))
 """Arrays travel as text: `unnest` would take rows apart with them."""
+
+_TIMES: Final = frozenset(("time", "start_time", "end_time"))
+"""Times of journal rows travel as microseconds, which takes a third of the time that converting them here would.
+
+The database multiplies in double precision: exact up to the year 2255.
+"""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 NODE_TYPES: Final = {
     "job_id": "text", "generation": "int", "index": "int", "project": "text", "id": "text", "state": "text",
@@ -79,12 +89,19 @@ def _arrays(types: dict[str, str], *, first: int) -> str:
 
 def _insert(table: str, types: dict[str, str], *, first: int) -> str:
     names = ", ".join(f'"{name}"' for name in types)
-    values = ", ".join(
-        f'(CASE cardinality(${number}) WHEN 1 THEN ${number}[1] ELSE v."{name}" END)' + "::int[]" * (name in _ARRAYS)
-        for number, name in enumerate(types, start=first)
-    )
+    values = ", ".join(_value(name, sql, number) for number, (name, sql) in enumerate(types.items(), start=first))
     arrays = _arrays(types, first=first)
     return f"INSERT INTO pixloom.{table} ({names}) SELECT {values} FROM {arrays}"  # noqa: S608  # names of ours
+
+
+def _value(name: str, sql: str, number: int) -> str:
+    """Return what is inserted into a column: its own value, or that of all rows."""
+    value = f'(CASE cardinality(${number}) WHEN 1 THEN ${number}[1] ELSE v."{name}" END)'
+    if name in _ARRAYS:
+        return f"{value}::int[]"
+    if name in _TIMES and sql == "bigint":
+        return f"timestamptz 'epoch' + {value} * interval '1 microsecond'"
+    return value
 
 
 _ROWS_AT: Final = 5
@@ -143,6 +160,8 @@ def row_columns(rows: list[tuple[Any, ...]]) -> list[list[Any]]:
     for place, name in enumerate(COLUMNS):
         if name in _ARRAYS:
             columns[place] = [None if each is None else "{" + ",".join(map(str, each)) + "}" for each in columns[place]]
+        elif name in _TIMES:
+            columns[place] = [None if each is None else (each - _EPOCH) // _MICROSECOND for each in columns[place]]
     return columns
 
 
