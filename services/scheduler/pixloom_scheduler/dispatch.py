@@ -271,7 +271,11 @@ class Dispatcher:
             self._work(self._offer_pulled(lanes, since))
 
     async def _offer_pulled(self, lanes: list[tuple[str, str]], since: float) -> None:
-        await self._lookout.withdraw_pulled(lanes, since=since)
+        try:
+            await self._lookout.withdraw_pulled(lanes, since=since)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            # They come again when the time for their acknowledgement is over.
+            self._log.warning("pulled_not_offered", error=type(error).__name__)
         self.fill()
 
     def _work(self, work: Coroutine[Any, Any, None]) -> None:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import nats.errors
-import structlog
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -37,7 +34,6 @@ class Lookout:
         self._tasks = tasks
         self._clock = clock
         self._withdraw = withdraw
-        self._log = structlog.get_logger("dispatch")
 
     def pulled(self, pools: Iterable[str], *, since: float) -> list[tuple[str, str]]:
         """Return pools and lanes of offers that an executor may have pulled by then."""
@@ -51,20 +47,17 @@ class Lookout:
         )
 
     async def withdraw_pulled(self, lanes: Iterable[tuple[str, str]], *, since: float) -> None:
-        """Withdraw what may have been pulled by then."""
-        try:
-            for pool, lane in lanes:
-                delivered = await self._tasks.delivered(pool, lane)
-                for dispatch_id, offer in list(self._offers.items()):
-                    if (
-                        (offer.pool, offer.lane) == (pool, lane)
-                        and offer.may_be_pulled(since)
-                        and offer.seq <= delivered
-                    ):
-                        self._withdraw(dispatch_id)
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            # They come again when the time for their acknowledgement is over.
-            self._log.warning("pulled_not_offered", error=type(error).__name__)
+        """Withdraw what may have been pulled by then.
+
+        Raises:
+            nats.errors.Error, OSError, TimeoutError: If NATS does not tell.
+        """
+        for pool, lane in lanes:
+            delivered = await self._tasks.delivered(pool, lane)
+            for dispatch_id, offer in list(self._offers.items()):
+                is_there = (offer.pool, offer.lane) == (pool, lane) and offer.seq <= delivered
+                if is_there and offer.may_be_pulled(since):
+                    self._withdraw(dispatch_id)
 
     async def withdraw_lost(self) -> None:
         """Withdraw what was published a while ago and can no longer be claimed.
