@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -19,7 +20,10 @@ MOST_KNOWN_OFFERS: Final = 4096
 """Sets of ops whose answer is remembered."""
 
 ROOM_S: Final = 0.05
-"""Expected seconds of work handed over, for each slot, behind which nothing more is handed over."""
+"""Expected seconds of work handed over, for each slot, behind which nothing more is handed over.
+
+A lease counts with no more than this: it runs in one slot, and however long it takes the others are free meanwhile.
+"""
 
 BATCH_OVERHEAD_S: Final = 0.001
 """About what a batch takes besides its work."""
@@ -89,6 +93,11 @@ class HeldLease:
         """Seconds that what is left is expected to take."""
         return self.tasks * self.task_s + BATCH_OVERHEAD_S if self.tasks > 0 else 0.0
 
+    @property
+    def handed_s(self) -> float:
+        """Seconds of it that count against the room for what is handed over."""
+        return min(self.expected_s, ROOM_S) if self.handed_over else 0.0
+
 
 @dataclass(slots=True)
 class Holdings:
@@ -97,7 +106,7 @@ class Holdings:
     Attributes:
         leases: Leases by token.
         load_s: Expected seconds of what it holds, and of what is about to be handed over to it.
-        handed_s: The part of those that was handed over.
+        handed_s: The part of those that was handed over, `ROOM_S` of each lease at most.
     """
 
     leases: dict[bytes, HeldLease] = field(default_factory=dict)
@@ -106,32 +115,34 @@ class Holdings:
 
     def expect(self, seconds: float) -> None:
         """Take in that work is about to be handed over; negative once it was, or was not after all."""
-        self.handed_s += seconds
+        self.handed_s += max(-ROOM_S, min(seconds, ROOM_S))
         self.load_s += seconds
 
     def hold(self, token: bytes, lease: HeldLease) -> None:
         """Take in that it holds a lease."""
         self.leases[token] = lease
-        self._weigh(lease, lease.expected_s)
+        self.load_s += lease.expected_s
+        self.handed_s += lease.handed_s
 
     def done(self, token: bytes, tasks: int) -> None:
         """Take in that results of some tasks of a lease have come."""
         lease = self.leases.get(token)
         if lease is not None:
-            before = lease.expected_s
+            before_s, handed_before_s = lease.expected_s, lease.handed_s
             lease.tasks = max(0, lease.tasks - tasks)
-            self._weigh(lease, lease.expected_s - before)
+            self.load_s += lease.expected_s - before_s
+            self.handed_s += lease.handed_s - handed_before_s
 
     def let_go(self, token: bytes) -> None:
         """Forget a lease; nothing happens if it is not held."""
         lease = self.leases.pop(token, None)
         if lease is not None:
-            self._weigh(lease, -lease.expected_s)
+            self.load_s -= lease.expected_s
+            self.handed_s -= lease.handed_s
 
-    def _weigh(self, lease: HeldLease, seconds: float) -> None:
-        self.load_s += seconds
-        if lease.handed_over:
-            self.handed_s += seconds
+    def longest_s(self, leases: int) -> float:
+        """Return how much of `handed_s` the longest few leases are; looks at all of them."""
+        return sum(heapq.nlargest(leases, (lease.handed_s for lease in self.leases.values())))
 
 
 @dataclass(slots=True)
@@ -174,7 +185,14 @@ class ExecutorSession:
     @property
     def has_room(self) -> bool:
         """Whether a batch may be handed over to it."""
-        return self.open_slots > 0 and not self.draining and self.holdings.handed_s < ROOM_S * self.open_slots
+        if not self.open_slots or self.draining:
+            return False
+        room_s = ROOM_S * self.open_slots
+        if self.holdings.handed_s < room_s:
+            return True
+        # What holds slots up is not before anything in the open ones.
+        held_up = self.hello.slots - self.open_slots
+        return held_up > 0 and self.holdings.handed_s - self.holdings.longest_s(held_up) < room_s
 
 
 class ExecutorRegistry:

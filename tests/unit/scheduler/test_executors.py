@@ -57,6 +57,34 @@ def test_nothing_is_handed_over_behind_much_that_was_until_results_come() -> Non
     assert (one.holdings.load_s, one.holdings.handed_s) == (pytest.approx(0), pytest.approx(0))
 
 
+def test_a_long_task_that_was_handed_over_leaves_the_other_slots_to_others() -> None:
+    one = session("one", slots=2)
+    one.holdings.hold(b"a", lease(1, 60.0))
+    assert one.has_room
+    one.holdings.hold(b"b", lease(1, 60.0))
+    assert not one.has_room
+    one.holdings.let_go(b"b")
+    # It says meanwhile that one of its slots is held up: that is the one with the long task.
+    one.open_slots = 1
+    assert one.has_room
+    one.holdings.hold(b"c", lease(4, ROOM_S / 4))
+    assert not one.has_room
+    one.holdings.done(b"c", 1)
+    assert one.has_room
+    one.holdings.let_go(b"a")
+    one.holdings.let_go(b"c")
+    assert (one.holdings.load_s, one.holdings.handed_s) == (pytest.approx(0), pytest.approx(0))
+
+
+def test_a_task_that_takes_longer_than_was_expected_leaves_the_other_slots_to_others() -> None:
+    one = session("one", slots=4)
+    one.open_slots = 1
+    for token in (b"a", b"b", b"c"):
+        one.holdings.hold(token, lease(1, ROOM_S / 2))
+    assert one.holdings.handed_s > ROOM_S
+    assert one.has_room
+
+
 def test_what_was_claimed_is_load_but_takes_no_room() -> None:
     one = session("one")
     one.holdings.hold(b"a", lease(100, 1.0, handed_over=False))
