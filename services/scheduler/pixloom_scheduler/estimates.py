@@ -9,7 +9,8 @@ time passed) once a second of work has been done, and by the slots before: so ot
 they are. Collection and value ops run one at a time; the longest path of them is added. A node that the author gave an
 `estimated_duration_s` counts with that until it has begun.
 
-Nothing is estimated while a job is not RUNNING, or while a source with an unknown end has given nothing.
+Nothing is estimated while a job is not RUNNING, while a source with an unknown end has given nothing, or while a stage
+that has not ended is of a pool that no executor serves.
 """
 
 from __future__ import annotations
@@ -76,7 +77,9 @@ class Estimates:
         slots_of: dict[str, int] = {}
         for index, stage in enumerate(run.stages):
             pool = stage.plan.pool
-            slots = slots_of.get(pool) or slots_of.setdefault(pool, max(1, self._slots(pool)))
+            slots = slots_of[pool] if pool in slots_of else slots_of.setdefault(pool, self._slots(pool))
+            known = known and (stage.ended or slots > 0)
+            slots = max(1, slots)
             item_s = stage_item_s(run, index, self._costs)
             coming = sum(given[edge.producer] for edge in stage.plan.inputs)
             seen = items_seen(run, stage) if stage.plan.kind is not StageKind.WHOLE else 0

@@ -4,9 +4,10 @@ the job has not been started · paused · the job is being cancelled
 1 of 3 dependencies have ended, waits for thumbs and sheet · waits for its condition · waits for items of photos
 retry 2 of 3 in 8 s
 limit 4 reached: jobs in flight, 2 jobs first
-no executor serves pool gpu · no executor of pool cpu offers user.darken@2
+no executor serves pool gpu · no executor serves pool cpu, 2 are draining · no executor of pool cpu offers user.darken@2
 limit 1 reached: pool gpu · share 2 of limit 4 reached: op image.convert, where several schedulers divide it
 2 jobs with higher priority first · queued behind 3 jobs · waits for a free executor, 8 of 8 slots are busy
+about to be taken by an executor, 7 of 8 slots are busy
 """
 
 from __future__ import annotations
@@ -86,7 +87,9 @@ class WaitingReasons:
     def _of_queue(self, live: LiveJob, stage: StageRun, queues: dict[str, str]) -> str:
         run, pool = live.run, stage.plan.pool
         if pool not in self._executors.pools():
-            return f"no executor serves pool {pool}"
+            draining = sum(pool in session.hello.pools for session in self._executors)
+            leaving = f", {draining} {'is' if draining == 1 else 'are'} draining" if draining else ""
+            return f"no executor serves pool {pool}{leaving}"
         ops = [run.plan.nodes[node].op for node in stage.plan.nodes]
         if not self._executors.offers(pool, ops):
             lacking = [op for op in ops if not self._executors.offers(pool, [op])]
@@ -114,8 +117,10 @@ class WaitingReasons:
     def _of_executors(self, pool: str) -> str:
         serving = [session for session in self._executors if pool in session.hello.pools and not session.draining]
         slots = sum(session.hello.slots for session in serving)
-        busy = sum(min(session.busy, session.hello.slots) for session in serving)
-        return f"waits for a free executor, {busy} of {slots} slots are busy"
+        # Heartbeats are a second apart: what an executor was granted since keeps slots busy as well.
+        busy = sum(min(max(session.busy, len(session.holdings.leases)), session.hello.slots) for session in serving)
+        what = "waits for a free executor" if busy >= slots else "about to be taken by an executor"
+        return f"{what}, {busy} of {slots} slots are busy"
 
 
 def _of_job(run: JobRun) -> str:

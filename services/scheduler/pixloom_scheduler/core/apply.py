@@ -237,6 +237,16 @@ def _give_up(job: JobRun, change: TasksGivenUp) -> None:
     if not lease.tasks:
         del job.leases[change.lease]
         job.unsettled.add(lease.stage)
+        _forget_begin(job, stage)
+
+
+def _forget_begin(job: JobRun, stage: StageRun) -> None:
+    """Take nodes for not begun, of which nothing has run: their only leases were handed back."""
+    nodes = [job.nodes[index] for index in stage.plan.nodes]
+    if nodes[0].start or (stage.active and any(lease.stage == stage.plan.index for lease in job.leases.values())):
+        return
+    for node in nodes:
+        node.granted = 0.0
 
 
 def _drop_lease(job: JobRun, lease_id: int) -> None:

@@ -104,8 +104,8 @@ class NodeRun:
         error: Reason and sentence of FAILED or SKIPPED.
         params: Params with all references resolved; None while they are those of the plan.
         start: When the earliest of its attempts that have ended began, seconds; 0 before one has.
-        granted: When its first task was granted, seconds; 0 before, and after a restart until an executor says that it
-            holds one.
+        granted: When its first task was granted, seconds; 0 before, when all that was granted came back before anything
+            had run, and after a restart until an executor says that it holds one.
         end: When it ended, seconds; 0 before.
         generation: Generation in which it last ran, or is to.
     """
