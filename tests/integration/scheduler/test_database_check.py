@@ -14,9 +14,12 @@ import orjson
 import pytest
 
 from pixloom.artifacts.store import open_store
-from pixloom.v1 import executor_pb2, item_pb2
+from pixloom.errors import MachineError
+from pixloom.graph.canonical import digest_of
+from pixloom.v1 import executor_pb2, item_pb2, job_pb2
 from pixloom_scheduler.journal.check.audit import RULES
 from pixloom_scheduler.journal.check.database import check_database
+from pixloom_scheduler.journal.check.documents import DOCUMENTS, PARAMS
 from tests.support.journaled_jobs import make_jobs
 
 if TYPE_CHECKING:
@@ -176,6 +179,62 @@ DAMAGE = {
         "a partition has an owner with an address and an epoch, or none",
         ["UPDATE pixloom.partition SET owner = 'x' WHERE id = 5"],
     ),
+    "a row whose data is no object": (
+        RULES["readable"],
+        [f"UPDATE pixloom.journal SET data = '[1]' WHERE {_FIRST_RESULT}"],
+    ),
+    "a row without its stage": (
+        RULES["readable"],
+        [f"UPDATE pixloom.journal SET stage = NULL WHERE {_FIRST_RESULT}"],
+    ),
+    "a job that is served as another": (
+        RULES["served"],
+        [f"UPDATE pixloom.job SET record = (SELECT record FROM pixloom.job WHERE id = '{OTHER}') WHERE id = '{JOB}'"],
+    ),
+    "an ended job that cannot be served": (
+        RULES["served"],
+        [f"UPDATE pixloom.job SET record = 'x' WHERE id = '{JOB}'"],
+    ),
+    "a node that is served as another": (
+        RULES["served"],
+        [
+            (
+                f"UPDATE pixloom.node SET record = (SELECT record FROM pixloom.node WHERE job_id = '{JOB}' AND index = 1) "
+                f"WHERE job_id = '{JOB}' AND index = 0"
+            )
+        ],
+    ),
+    "an ended node that cannot be served": (
+        RULES["served"],
+        [f"UPDATE pixloom.node SET record = 'x' WHERE job_id = '{JOB}' AND index = 0"],
+    ),
+    "a node row with another id": (
+        RULES["node_rows"],
+        [f"UPDATE pixloom.node SET id = 'nobody' WHERE job_id = '{JOB}' AND index = 0"],
+    ),
+    "a document that was changed": (
+        DOCUMENTS,
+        [f"UPDATE pixloom.job SET spec = '{{}}', sha256 = '{'0' * 64}' WHERE id = '{JOB}'"],
+    ),
+    "a document that is none": (
+        DOCUMENTS,
+        [f"UPDATE pixloom.job SET spec = 'x', sha256 = '{'0' * 64}' WHERE id = '{JOB}'"],
+    ),
+    "a version of a workflow that was changed": (
+        DOCUMENTS,
+        [
+            (
+                "INSERT INTO pixloom.workflow_version (name, version, sha256, spec) "
+                f"VALUES ('w', 1, '{'0' * 64}', '{{}}'), ('w', 2, '{digest_of({})}', '{{}}')"
+            )
+        ],
+    ),
+    "params that cannot be read": (PARAMS, [f"UPDATE pixloom.job SET params = 'x' WHERE id = '{JOB}'"]),
+    "metadata that is no object": (PARAMS, [f"UPDATE pixloom.job SET metadata = '[]' WHERE id = '{JOB}'"]),
+    "a priority that there is not": (
+        "a priority is 0 to 9",
+        [f"UPDATE pixloom.job SET priority = 10 WHERE id = '{JOB}'"],
+    ),
     "a workflow version that is not there": (
         "a job runs a version of a workflow that is stored as it was",
         [f"UPDATE pixloom.job SET version = 3 WHERE id = '{JOB}'"],
@@ -192,6 +251,31 @@ async def test_damage_is_found(database, database_url, kind):
     findings = await check_database(database_url)
     assert rule in {violation.rule for violation in findings.violations}, findings.violations
     assert {violation.job for violation in findings.violations} <= {"", JOB, OTHER, OPEN}
+
+
+async def test_a_payload_that_cannot_be_read_is_found(database, database_url, tmp_path):
+    await database.execute(f"UPDATE pixloom.journal SET payload = '\\xffff' WHERE {_FIRST_RESULT}")
+    findings = await check_database(database_url, artifacts=open_store(tmp_path.as_uri()))
+    assert RULES["readable"] in {violation.rule for violation in findings.violations}
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("ALTER TABLE pixloom.job DROP COLUMN recovery_attempts", "of another version"),
+        ("DROP SCHEMA pixloom CASCADE", "no tables of Pixloom"),
+    ],
+)
+async def test_tables_of_another_version_are_told_from_broken_ones(database, database_url, statement, said):
+    await database.execute(statement)
+    with pytest.raises(MachineError, match=said):
+        await check_database(database_url)
+
+
+async def test_a_database_that_is_not_there_is_told(database, database_url):
+    name = await database.fetchval("SELECT current_database()")
+    with pytest.raises(MachineError, match="there is no database of the name"):
+        await check_database(database_url.replace(f"/{name}", "/not_there", 1))
 
 
 async def _set_failures(database: asyncpg.Connection[Any], outcome: int, times: int) -> None:
@@ -218,6 +302,10 @@ async def _set_failures(database: asyncpg.Connection[Any], outcome: int, times: 
     await database.execute(
         "UPDATE pixloom.journal SET seq = seq - 1000 + $2 WHERE job_id = $1 AND seq > 1000", JOB, times - 1
     )
+    # What is served of the job names its last row.
+    job = job_pb2.Job.FromString(await database.fetchval("SELECT record FROM pixloom.job WHERE id = $1", JOB))
+    job.seq = await database.fetchval("SELECT max(seq) FROM pixloom.journal WHERE job_id = $1", JOB)
+    await database.execute("UPDATE pixloom.job SET record = $2 WHERE id = $1", JOB, job.SerializeToString())
 
 
 @pytest.mark.parametrize(("outcome", "allowed"), [(3, 3), (4, 4)])

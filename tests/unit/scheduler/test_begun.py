@@ -14,7 +14,7 @@ from tests.support.live_jobs import NOW, happen, live_job
 if TYPE_CHECKING:
     from pixloom_scheduler.live import LiveJob
 
-SOURCE = (StageKind.SOURCE, [])
+SOURCE: tuple[StageKind, list[int]] = (StageKind.SOURCE, [])
 
 
 def claim(live: LiveJob, *shards: int, stage: int = 0) -> None:

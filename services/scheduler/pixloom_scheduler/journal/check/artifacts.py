@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from google.protobuf.message import DecodeError
+
 from pixloom.artifacts.manifest import read_items
 from pixloom.errors import InternalError, NotFoundError
 from pixloom.v1 import executor_pb2
+from pixloom_scheduler.journal.check.audit import RULES
 from pixloom_scheduler.journal.check.findings import Violation
 
 if TYPE_CHECKING:
@@ -48,18 +51,20 @@ class ArtifactAudit:
             value: Its value, which may be a file.
             passed: Number of items that passed the last node, as the row has it.
         """
-        listed = executor_pb2.TaskResult.FromString(payload).output.count if payload is not None else 0
+        try:
+            result = executor_pb2.TaskResult.FromString(payload or b"")
+        except DecodeError:
+            self._report(Violation(RULES["readable"], job, where, "outputs and rejects in its payload cannot be read"))
+            return
+        listed = result.output.count
         if listed != passed:
             self._report(Violation(LISTED, job, where, f"its output lists {listed} items, and {passed} passed"))
-        for problem in await asyncio.to_thread(lambda: list(self._problems(payload, value))):
+        for problem in await asyncio.to_thread(lambda: list(self._problems(result, value))):
             self._report(Violation(RULE, job, where, problem))
 
-    def _problems(self, payload: bytes | None, value: object) -> Iterator[str]:
+    def _problems(self, result: executor_pb2.TaskResult, value: object) -> Iterator[str]:
         if isinstance(value, dict) and isinstance(value.get("$artifact"), dict):
             yield from self._read(str(value["$artifact"].get("sha256", "")))
-        if payload is None:
-            return
-        result = executor_pb2.TaskResult.FromString(payload)
         for manifest in (result.output, result.rejects, *(kept.items for kept in result.kept)):
             yield from self._manifest(manifest)
 

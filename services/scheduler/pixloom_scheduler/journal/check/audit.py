@@ -31,7 +31,7 @@ from pixloom_scheduler.journal.check.openings import check_opening
 from pixloom_scheduler.journal.rows import decode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from pixloom.graph.plan import Plan
@@ -58,6 +58,7 @@ RULES: Final = {
     "all_nodes": "a job is terminal if and only if all its nodes are",
     "node_rows": "the rows of nodes tell what the journal tells",
     "job_row": "the row of a job tells what its journal tells",
+    "served": "what is served of an ended job or node is what its journal tells",
 }
 """Rules that the audit of a job looks after, by the names they have in this package."""
 
@@ -108,25 +109,30 @@ class JobAudit:
             self._feed(row)
         except _BrokenError:
             self.is_broken = True
+        except Exception as error:  # noqa: BLE001 # whatever a damaged row raises, it is a finding
+            self._violate("readable", f"row {row['seq']}", repr(error)[:300])
+            self.is_broken = True
 
-    def finish(self, job: Mapping[str, Any], nodes: list[Mapping[str, Any]]) -> None:
+    def finish(self, job: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> None:
         """Compare the state that the journal gives with the rows of the job and of its nodes.
 
         Args:
-            job: The job's row: `state`, `generation`, `recovery_attempts`, `end_time` and whether it `has_record`.
-            nodes: Its node rows.
+            job: The job's row: `state`, `generation`, `recovery_attempts`, `end_time` and what is `served` of it.
+            nodes: Its node rows, with what is `served` of each.
         """
         if self.is_broken:
             return
         run = self.run
         stored = (
-            job["state"], job["generation"], job["recovery_attempts"], job["end_time"] is not None, job["has_record"]
+            job["state"], job["generation"], job["recovery_attempts"], job["end_time"] is not None, job["served"] is not None
         )  # fmt: skip
         ended = run.state.is_terminal
         replayed = (str(run.state), run.generation, run.recoveries, ended, ended)
         if stored != replayed:
             names = "state, generation, recoveries, ended, record"
             self._violate("job_row", "job", f"{names} are {stored}, by the journal {replayed}")
+        if ended and job["served"] not in (None, told := (run.id, str(run.state), run.generation, run.seq)):
+            self._violate("served", "job", f"id, state, generation, seq are {job['served']}, by the journal {told}")
         rows = {
             (node["generation"], node["index"]): (node["project"], *(node[name] for name in _COUNTED)) for node in nodes
         }
@@ -134,6 +140,22 @@ class JobAudit:
             if rows.get(place) != self._node_rows.get(place):
                 where = f"generation {place[0]} node {place[1]}"
                 self._violate("node_rows", where, f"{rows.get(place)}, by the journal {self._node_rows.get(place)}")
+        for node in nodes:
+            self._check_served(node)
+
+    def _check_served(self, node: Mapping[str, Any]) -> None:
+        place = (node["generation"], node["index"])
+        row = self._node_rows.get(place)
+        if row is None:
+            return  # that there is such a row is wrong already
+        _, state, _, ok, filtered, rejected = row
+        told = (self.run.nodes[place[1]].plan.id, state, ok, filtered, rejected)
+        where = f"generation {place[0]} node {place[1]}"
+        if node["id"] != told[0]:
+            self._violate("node_rows", where, f"its id is {node['id']}, by the plan {told[0]}")
+        if node["served"] != told:
+            names = "id, state, ok, filtered, rejected"
+            self._violate("served", where, f"{names} are {node['served']}, by the journal {told}")
 
     # -- One row ----------------------------------------------------------------------------------------------------
 

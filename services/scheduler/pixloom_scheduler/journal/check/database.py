@@ -19,6 +19,12 @@ from pixloom.graph.plan_codec import plan_from_json
 from pixloom_scheduler.core.changes import AttemptEnded
 from pixloom_scheduler.journal.check.artifacts import ArtifactAudit
 from pixloom_scheduler.journal.check.audit import JobAudit
+from pixloom_scheduler.journal.check.documents import (
+    check_columns,
+    find_changed_versions,
+    job_served,
+    node_served,
+)
 from pixloom_scheduler.journal.check.findings import Findings, Violation
 from pixloom_scheduler.journal.check.statements import find_foreign_rows, run_statements
 from pixloom_scheduler.journal.rows import KINDS
@@ -33,12 +39,10 @@ PAGE_JOBS: Final = 500
 _ATTEMPT: Final = KINDS[AttemptEnded]
 
 _JOBS: Final = "SELECT id FROM pixloom.job WHERE id > $1 AND id <= $2 ORDER BY id LIMIT $3"
-_PLAN: Final = "SELECT partition, project, day, plan FROM pixloom.job WHERE id = $1"
-_JOB: Final = """
-SELECT state, generation, recovery_attempts, end_time, record IS NOT NULL AS has_record FROM pixloom.job WHERE id = $1
-"""
+_PLAN: Final = "SELECT partition, project, day, plan, spec, sha256, params, metadata FROM pixloom.job WHERE id = $1"
+_JOB: Final = "SELECT state, generation, recovery_attempts, end_time, record FROM pixloom.job WHERE id = $1"
 _NODES: Final = """
-SELECT generation, index, project, state, reason, ok, filtered, rejected FROM pixloom.node WHERE job_id = $1
+SELECT generation, index, project, id, state, reason, ok, filtered, rejected, record FROM pixloom.node WHERE job_id = $1
 """
 _ROWS: Final = """
 SELECT seq, project, kind, generation, stage, shard, attempt, outcome, executor, reason, detail, start_time, end_time,
@@ -56,8 +60,8 @@ async def check_database(url: str, *, at_rest: bool = False, artifacts: Artifact
         artifacts: Object store in which to look for what results name; None to leave that out.
 
     Raises:
-        UnavailableError: If the database does not answer.
-        MachineError: If it is not one of ours or refuses a query.
+        UnavailableError: If the database does not answer, or somebody keeps others from a table.
+        MachineError: If it is not one of ours, is of another version, or refuses the user or a query.
     """
     try:
         connection = await asyncpg.connect(
@@ -70,14 +74,31 @@ async def check_database(url: str, *, at_rest: bool = False, artifacts: Artifact
                 "lock_timeout": "10s",
             },
         )
+    except asyncpg.InvalidCatalogNameError as error:
+        raise MachineError("there is no database of the name in PIXLOOM_DATABASE_URL; create it first") from error
+    except asyncpg.InvalidAuthorizationSpecificationError as error:
+        raise MachineError("the database refuses the user or password in PIXLOOM_DATABASE_URL") from error
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise UnavailableError("the database does not answer; check PIXLOOM_DATABASE_URL") from error
     try:
         return await _Check(connection, artifacts).run(at_rest=at_rest)
     except asyncpg.UndefinedTableError as error:
         raise MachineError("the database has no tables of Pixloom; `pixloom db upgrade` makes them") from error
-    except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
+    except asyncpg.UndefinedColumnError as error:
+        raise MachineError("the tables are of another version of Pixloom; `pixloom db upgrade` changes them") from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise MachineError("the user in PIXLOOM_DATABASE_URL may not read the tables of Pixloom") from error
+    except asyncpg.LockNotAvailableError as error:
+        raise UnavailableError("a table was locked by somebody else for 10 s, as by a migration; try again") from error
+    except (
+        OSError,
+        asyncpg.PostgresConnectionError,
+        asyncpg.OperatorInterventionError,
+        asyncpg.InterfaceError,
+    ) as error:
         raise UnavailableError("the connection to the database broke during the check; try again") from error
+    except asyncpg.PostgresError as error:
+        raise MachineError(f"the database refused a query of the check, SQLSTATE {error.sqlstate}") from error
     finally:
         connection.terminate()
 
@@ -100,6 +121,8 @@ class _Check:
             self._findings.add(violation)
         async for violation in find_foreign_rows(self._connection):
             self._findings.add(violation)
+        async for violation in find_changed_versions(self._connection):
+            self._findings.add(violation)
         last = await self._connection.fetchval("SELECT max(id) FROM pixloom.job") or ""
         job_id = ""
         while page := await self._connection.fetch(_JOBS, job_id, last, PAGE_JOBS):
@@ -118,8 +141,7 @@ class _Check:
                     return  # deleted meanwhile
                 rows = await self._connection.fetch(self._rows_query, fixed["day"], job_id, seq, SLICE_ROWS)
                 is_last = len(rows) < SLICE_ROWS
-                job = await self._connection.fetchrow(_JOB, job_id) if is_last else None
-                nodes = await self._connection.fetch(_NODES, job_id) if is_last else []
+                job, nodes = await self._ending(job_id) if is_last else (None, [])
             # A start with other params gives a job another plan, and is its second row: so the plan fits its slice.
             audit = audit or self._audit_of(job_id, fixed)
             if audit is None:
@@ -132,8 +154,20 @@ class _Check:
                 return
             seq = rows[-1]["seq"]
 
+    async def _ending(self, job_id: str) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+        """Return what the rows of a job and of its nodes say; records, which may be long, are read one by one."""
+        row = await self._connection.fetchrow(_JOB, job_id)
+        job = {**row, "record": None, "served": job_served(row["record"])} if row is not None else None
+        nodes = [
+            {**node, "record": None, "served": node_served(node["record"])}
+            async for node in self._connection.cursor(_NODES, job_id)
+        ]
+        return job, nodes
+
     def _audit_of(self, job_id: str, fixed: asyncpg.Record) -> JobAudit | None:
         self._findings.jobs += 1
+        for violation in check_columns(job_id, fixed):
+            self._findings.add(violation)
         try:
             plan = plan_from_json(fixed["plan"])
         except Exception as error:  # noqa: BLE001 # whatever a damaged plan raises, it is a finding
@@ -157,5 +191,5 @@ class _Check:
             return
         passed = row["items_out"] or 0
         if row["payload"] is not None or row["data"] or passed:
-            value = (row["data"] or {}).get("value")
+            value = row["data"].get("value") if isinstance(row["data"], dict) else None
             await self._artifacts.check(job_id, f"row {row['seq']}", row["payload"], value, passed=passed)

@@ -58,6 +58,10 @@ STATEMENTS: Final = (
         """,
     ),
     Statement(
+        "a priority is 0 to 9",
+        "SELECT id AS job, 'column priority', 'it is ' || priority FROM pixloom.job WHERE priority NOT BETWEEN 0 AND 9",
+    ),
+    Statement(
         "one job for each request",
         """
         SELECT max(id) AS job, 'request ' || request_id, count(*) || ' jobs of project ' || project
