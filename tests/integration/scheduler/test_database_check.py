@@ -272,10 +272,15 @@ async def test_tables_of_another_version_are_told_from_broken_ones(database, dat
         await check_database(database_url)
 
 
-async def test_a_database_that_is_not_there_is_told(database, database_url):
-    name = await database.fetchval("SELECT current_database()")
-    with pytest.raises(MachineError, match="there is no database of the name"):
-        await check_database(database_url.replace(f"/{name}", "/not_there", 1))
+@pytest.mark.parametrize("verb", ["check", "upgrade"])
+async def test_a_database_that_is_not_there_and_one_that_lets_nobody_in_are_told_apart(database_url, verb):
+    address, _, rest = database_url.rpartition("@")
+    elsewhere = f"{address}@/not_there?{rest.partition('?')[2]}"
+    code, _, err = await _pixloom("db", verb, PIXLOOM_DATABASE_URL=elsewhere)
+    assert (code, "there is no database of the name" in err) == (1, True), err
+    refused = f"{address.rpartition(':')[0]}:wrong@{rest}"
+    code, _, err = await _pixloom("db", verb, PIXLOOM_DATABASE_URL=refused)
+    assert (code, "refuses the user or password" in err) == (1, True), err
 
 
 async def _set_failures(database: asyncpg.Connection[Any], outcome: int, times: int) -> None:

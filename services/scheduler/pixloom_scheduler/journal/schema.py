@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 import pixloom_scheduler
 from pixloom.errors import InvalidError, MachineError, UnavailableError
+from pixloom_scheduler.journal.refusals import refusal_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -73,7 +74,8 @@ async def upgrade(engine: AsyncEngine) -> None:
     except (OSError, OperationalError) as error:
         raise UnavailableError("the database does not answer; check PIXLOOM_DATABASE_URL") from error
     except DBAPIError as error:
-        raise MachineError("the database refused the schema migration; see the log for its answer") from error
+        refused = MachineError("the database refused the schema migration; the log of PostgreSQL says why")
+        raise (refusal_of(getattr(error.orig, "sqlstate", None)) or refused) from error
 
 
 async def add_days(engine: AsyncEngine) -> None:

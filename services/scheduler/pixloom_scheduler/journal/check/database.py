@@ -27,6 +27,7 @@ from pixloom_scheduler.journal.check.documents import (
 )
 from pixloom_scheduler.journal.check.findings import Findings, Violation
 from pixloom_scheduler.journal.check.statements import find_foreign_rows, run_statements
+from pixloom_scheduler.journal.refusals import refusal_of
 from pixloom_scheduler.journal.rows import KINDS
 
 if TYPE_CHECKING:
@@ -74,11 +75,10 @@ async def check_database(url: str, *, at_rest: bool = False, artifacts: Artifact
                 "lock_timeout": "10s",
             },
         )
-    except asyncpg.InvalidCatalogNameError as error:
-        raise MachineError("there is no database of the name in PIXLOOM_DATABASE_URL; create it first") from error
-    except asyncpg.InvalidAuthorizationSpecificationError as error:
-        raise MachineError("the database refuses the user or password in PIXLOOM_DATABASE_URL") from error
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        refusal = refusal_of(getattr(error, "sqlstate", None))
+        if refusal is not None:
+            raise refusal from error
         raise UnavailableError("the database does not answer; check PIXLOOM_DATABASE_URL") from error
     try:
         return await _Check(connection, artifacts).run(at_rest=at_rest)
@@ -86,8 +86,6 @@ async def check_database(url: str, *, at_rest: bool = False, artifacts: Artifact
         raise MachineError("the database has no tables of Pixloom; `pixloom db upgrade` makes them") from error
     except asyncpg.UndefinedColumnError as error:
         raise MachineError("the tables are of another version of Pixloom; `pixloom db upgrade` changes them") from error
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise MachineError("the user in PIXLOOM_DATABASE_URL may not read the tables of Pixloom") from error
     except asyncpg.LockNotAvailableError as error:
         raise UnavailableError("a table was locked by somebody else for 10 s, as by a migration; try again") from error
     except (
@@ -98,7 +96,8 @@ async def check_database(url: str, *, at_rest: bool = False, artifacts: Artifact
     ) as error:
         raise UnavailableError("the connection to the database broke during the check; try again") from error
     except asyncpg.PostgresError as error:
-        raise MachineError(f"the database refused a query of the check, SQLSTATE {error.sqlstate}") from error
+        refused = MachineError(f"the database refused a query of the check, SQLSTATE {error.sqlstate}")
+        raise (refusal_of(error.sqlstate) or refused) from error
     finally:
         connection.terminate()
 
