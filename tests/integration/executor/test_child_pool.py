@@ -20,37 +20,24 @@ from pixloom.artifacts import open_store
 from pixloom.artifacts.manifest import read_items
 from pixloom.errors import InternalError, InvalidError
 from pixloom.v1 import executor_pb2 as pb
-from pixloom.v1 import item_pb2, job_pb2, op_pb2
-from pixloom_executor.children import ChildPool, ChildSettings
+from pixloom.v1 import item_pb2, op_pb2
+from pixloom_executor.children import ChildPool
 from pixloom_executor.children.oom_kills import cause_of_kill, count_oom_kills
+from tests.support.child_pools import (
+    CANCELLED,
+    FAILED,
+    LOST,
+    OK,
+    ChildGate,
+    child_settings,
+    flaky_pool,
+    importing_pool,
+    run,
+)
 from tests.unit.executor.tasks import batch_of, call, inline, item, sliced
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
-OK, FAILED, CANCELLED, LOST = (
-    job_pb2.ATTEMPT_OUTCOME_OK,
-    job_pb2.ATTEMPT_OUTCOME_FAILED,
-    job_pb2.ATTEMPT_OUTCOME_CANCELLED,
-    job_pb2.ATTEMPT_OUTCOME_LOST,
-)
-
-
-def settings(folder: Path, **options: Any) -> ChildSettings:
-    return ChildSettings(
-        artifacts_url=(folder / "store").as_uri(),
-        scratch_dir=str(folder / "scratch"),
-        source_roots=(str(folder),),
-        **options,
-    )
-
-
-@pytest.fixture
-async def pool(tmp_path: Path) -> AsyncIterator[ChildPool]:
-    pool = ChildPool(slots=2, settings=settings(tmp_path))
-    await pool.start()
-    yield pool
-    await pool.stop()
+    from collections.abc import Iterator
 
 
 def batch(calls: list[pb.OpCall], *, tasks: int = 1, items: int = 1) -> pb.LeaseBatch:
@@ -65,13 +52,6 @@ def batch(calls: list[pb.OpCall], *, tasks: int = 1, items: int = 1) -> pb.Lease
             for shard in range(tasks)
         ],
     )
-
-
-async def run(pool: ChildPool, made: pb.LeaseBatch) -> list[pb.TaskResult]:
-    results: list[pb.TaskResult] = []
-    async with asyncio.timeout(60):
-        await pool.run(made, results.append)
-    return sorted(results, key=lambda result: result.shard)
 
 
 def descendants(pid: int) -> set[int]:
@@ -90,7 +70,7 @@ def descendants(pid: int) -> set[int]:
 
 
 async def test_built_in_ops_are_announced(tmp_path: Path) -> None:
-    pool = ChildPool(slots=1, settings=settings(tmp_path))
+    pool = ChildPool(slots=1, settings=child_settings(tmp_path))
     specs = await pool.start()
     await pool.stop()
     assert {"debug.noop@1", "flow.filter@1", "source.folder@1"} <= {spec.ref for spec in specs}
@@ -103,7 +83,7 @@ async def test_what_was_never_finished_is_removed_at_the_start(tmp_path: Path) -
     (unfinished / "old").write_bytes(b"half a thumb")
     os.utime(unfinished / "old", (time.time() - 90_000,) * 2)
     (unfinished / "young").write_bytes(b"half a thumb")
-    pool = ChildPool(slots=1, settings=settings(tmp_path))
+    pool = ChildPool(slots=1, settings=child_settings(tmp_path))
     await pool.start()
     await pool.stop()
     assert os.listdir(unfinished) == ["young"]  # noqa: PTH208
@@ -148,12 +128,8 @@ def killed(item: Item) -> None:
 
 
 async def test_a_child_that_is_killed_is_out_of_memory_only_where_the_kernel_may_have_done_it(tmp_path: Path) -> None:
-    (tmp_path / "killed_ops.py").write_text(KILLED)
-    pool = await imported(tmp_path, "killed_ops")
-    try:
+    async with importing_pool(tmp_path, "killed_ops", KILLED) as pool:
         results = await run(pool, batch([call("user.killed")], items=3))
-    finally:
-        await pool.stop()
     reason, detail = cause_of_kill(count_oom_kills())
     assert dict(results[0].counts[0].rejected) == {reason: 1}
     reject = read_items(results[0].rejects, open_store((tmp_path / "store").as_uri()))[0]
@@ -166,89 +142,29 @@ async def test_on_error_fail_holds_for_crashes(pool: ChildPool) -> None:
     assert (results[0].outcome, results[0].reason, results[0].retryable) == (FAILED, "CRASHED", False)
 
 
-async def test_a_crash_that_does_not_come_again_costs_nothing(tmp_path: Path) -> None:
-    (tmp_path / "flaky_ops.py").write_text(FLAKY)
-    pool = await imported(tmp_path, "flaky_ops")
-    try:
-        results = await run(pool, batch([call("user.crash_once", marker=str(tmp_path / "seen"))], items=4))
-        assert (results[0].outcome, results[0].output.count) == (OK, 4)
-    finally:
-        await pool.stop()
+async def test_a_crash_that_does_not_come_again_costs_nothing(flaky: ChildPool, tmp_path: Path) -> None:
+    results = await run(flaky, batch([call("user.crash_once", marker=str(tmp_path / "seen"))], items=4))
+    assert (results[0].outcome, results[0].output.count) == (OK, 4)
 
 
-FLAKY = """
-import os
-import shutil
-import time
-from pathlib import Path
-from pixloom.sdk.op import Item, op
-
-@op
-def crash_once(item: Item, *, marker: str) -> None:
-    if item.ordinal == (2,) and not Path(marker).exists():
-        Path(marker).touch()
-        os._exit(1)
-
-@op
-def pass_gate(item: Item, *, gate: str) -> None:
-    if item.ordinal > (0,):
-        Path(gate + "-reached").touch()
-        while not Path(gate).exists():
-            time.sleep(0.01)
-
-@op
-def lose_store(item: Item, *, store: str, at: int) -> None:
-    if item.ordinal == (at,):
-        shutil.rmtree(Path(store) / "cas")
-
-@op
-async def shout(item: Item, *, suffix: str = "!") -> dict:
-    return {"text": item.key.upper() + suffix}
-
-@op
-def environment() -> dict:
-    return dict(os.environ)
-"""
-
-
-async def imported(folder: Path, *modules: str) -> ChildPool:
-    before = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = f"{folder}{os.pathsep}{before}"
-    try:
-        pool = ChildPool(slots=1, settings=settings(folder, imports=modules))
-        await pool.start()
-    finally:
-        os.environ["PYTHONPATH"] = before
-    return pool
-
-
-async def test_ops_of_a_users_module_run_plain_and_async(tmp_path: Path) -> None:
-    (tmp_path / "flaky_ops.py").write_text(FLAKY)
-    pool = await imported(tmp_path, "flaky_ops")
-    try:
-        results = await run(pool, batch([call("user.shout", suffix="?")]))
-        output = item_pb2.ItemBatch.FromString(results[0].output.inline).items[0]
-        assert b"ITEM-0?" in output.attributes_json
-    finally:
-        await pool.stop()
+async def test_ops_of_a_users_module_run_plain_and_async(flaky: ChildPool) -> None:
+    results = await run(flaky, batch([call("user.shout", suffix="?")]))
+    output = item_pb2.ItemBatch.FromString(results[0].output.inline).items[0]
+    assert b"ITEM-0?" in output.attributes_json
 
 
 async def test_children_see_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIXLOOM_DATABASE_URL", "canary")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
-    (tmp_path / "flaky_ops.py").write_text(FLAKY)
-    pool = await imported(tmp_path, "flaky_ops")
-    try:
-        made = batch_of([call("user.environment")], [pb.Task(shard=0, attempt=1)], op_pb2.OP_KIND_VALUE)
+    made = batch_of([call("user.environment")], [pb.Task(shard=0, attempt=1)], op_pb2.OP_KIND_VALUE)
+    async with flaky_pool(tmp_path) as pool:
         results = await run(pool, made)
-        assert b"canary" not in results[0].value_json
-        assert b"OMP_NUM_THREADS" in results[0].value_json
-    finally:
-        await pool.stop()
+    assert b"canary" not in results[0].value_json
+    assert b"OMP_NUM_THREADS" in results[0].value_json
 
 
 async def test_a_module_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
-    pool = ChildPool(slots=1, settings=settings(tmp_path, imports=("no_such_module",)))
+    pool = ChildPool(slots=1, settings=child_settings(tmp_path, imports=("no_such_module",)))
     with pytest.raises(InvalidError, match="no_such_module"):
         await pool.start()
     await pool.stop()
@@ -277,25 +193,17 @@ async def test_a_running_batch_is_ended_at_once(pool: ChildPool) -> None:
     assert [result.outcome for result in await other] == [OK] * 2
 
 
-async def test_tasks_that_have_not_started_are_ended_without_a_kill(tmp_path: Path) -> None:
-    (tmp_path / "flaky_ops.py").write_text(FLAKY)
-    gate, reached = tmp_path / "gate", tmp_path / "gate-reached"
-    pool = await imported(tmp_path, "flaky_ops")
-    try:
-        running = asyncio.create_task(run(pool, batch([call("user.pass_gate", gate=str(gate))], tasks=50)))
-        async with asyncio.timeout(60):
-            while not reached.exists():  # noqa: ASYNC110 - files tell nobody
-                await asyncio.sleep(0.01)
-        pool.end(lambda _: True, running=False)
-        gate.touch()
-        # The one it was on is finished, and no other is begun.
-        assert [result.outcome for result in await running] == 2 * [OK] + 48 * [CANCELLED]
-    finally:
-        await pool.stop()
+async def test_tasks_that_have_not_started_are_ended_without_a_kill(flaky: ChildPool, gate: ChildGate) -> None:
+    running = asyncio.create_task(run(flaky, batch([gate.call()], tasks=50)))
+    await gate.until_reached()
+    flaky.end(lambda _: True, running=False)
+    gate.open()
+    # The one it was on is finished, and no other is begun.
+    assert [result.outcome for result in await running] == 2 * [OK] + 48 * [CANCELLED]
 
 
 async def test_a_batch_that_waits_is_ended_too(tmp_path: Path) -> None:
-    pool = ChildPool(slots=1, settings=settings(tmp_path))
+    pool = ChildPool(slots=1, settings=child_settings(tmp_path))
     await pool.start()
     try:
         running = asyncio.create_task(run(pool, batch([call("debug.sleep", "a", seconds=0.3)])))
@@ -320,7 +228,7 @@ async def test_cancelling_the_caller_ends_the_batch(pool: ChildPool) -> None:
 
 async def test_nothing_is_left_after_stop(tmp_path: Path) -> None:
     before = descendants(os.getpid())
-    pool = ChildPool(slots=3, settings=settings(tmp_path))
+    pool = ChildPool(slots=3, settings=child_settings(tmp_path))
     await pool.start()
     await run(pool, batch([call("debug.crash", at=[1])], items=2))
     running = asyncio.create_task(run(pool, batch([call("debug.sleep", seconds=60)])))
@@ -416,7 +324,7 @@ async def test_children_that_die_before_they_work_lose_their_batch_and_keep_nobo
 
 
 async def test_a_defect_leaves_nobody_waiting(tmp_path: Path) -> None:
-    pool = ChildPool(slots=1, settings=settings(tmp_path))
+    pool = ChildPool(slots=1, settings=child_settings(tmp_path))
     with pytest.raises(InternalError, match="not running"):
         await run(pool, batch([call("debug.noop")]))
     await pool.start()

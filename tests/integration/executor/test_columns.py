@@ -12,21 +12,14 @@ import pyvips
 
 from pixloom.v1 import executor_pb2 as pb
 from pixloom.v1 import item_pb2
-from pixloom_executor.children import ChildPool
-from tests.integration.executor.test_child_pool import CANCELLED, FAILED, FLAKY, OK, imported, run, settings
+from tests.support.child_pools import CANCELLED, FAILED, OK, run
 from tests.unit.executor.tasks import batch_of, call, inline, item, sliced
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
-
-@pytest.fixture
-async def pool(tmp_path: Path) -> AsyncIterator[ChildPool]:
-    pool = ChildPool(slots=2, settings=settings(tmp_path))
-    await pool.start()
-    yield pool
-    await pool.stop()
+    from pixloom_executor.children import ChildPool
+    from tests.support.child_pools import ChildGate
 
 
 class Delivered:
@@ -124,52 +117,35 @@ async def test_a_crash_in_the_middle_of_columns_costs_one_item_and_no_result_com
     assert delivered.items == named(*range(400)) | {333: []}
 
 
-async def test_columns_that_are_cancelled_end_once_each(tmp_path: Path) -> None:
-    (tmp_path / "flaky_ops.py").write_text(FLAKY)
-    gate, reached = tmp_path / "gate", tmp_path / "gate-reached"
-    pool = await imported(tmp_path, "flaky_ops")
-    try:
-        delivered = Delivered()
-        running = asyncio.create_task(delivered.run(pool, wide([call("user.pass_gate", gate=str(gate))], 50)))
-        async with asyncio.timeout(60):
-            while not reached.exists():  # noqa: ASYNC110 - files tell nobody
-                await asyncio.sleep(0.01)
-        pool.end(lambda _: True, running=False)
-        gate.touch()
-        await running
-        assert list(chain.from_iterable(delivered.columns)) == [0, 1]
-        assert {shard: result.outcome for shard, result in delivered.messages.items()} == dict.fromkeys(
-            range(2, 50), CANCELLED
-        )
-    finally:
-        await pool.stop()
+async def test_columns_that_are_cancelled_end_once_each(flaky: ChildPool, gate: ChildGate) -> None:
+    delivered = Delivered()
+    running = asyncio.create_task(delivered.run(flaky, wide([gate.call()], 50)))
+    await gate.until_reached()
+    flaky.end(lambda _: True, running=False)
+    gate.open()
+    await running
+    assert list(chain.from_iterable(delivered.columns)) == [0, 1]
+    assert {shard: result.outcome for shard, result in delivered.messages.items()} == dict.fromkeys(
+        range(2, 50), CANCELLED
+    )
 
 
-async def test_columns_behind_a_long_task_are_taken_back_once_each(tmp_path: Path) -> None:
-    (tmp_path / "flaky_ops.py").write_text(FLAKY)
-    gate, reached = tmp_path / "gate", tmp_path / "gate-reached"
-    pool = await imported(tmp_path, "flaky_ops")
-    try:
-        delivered = Delivered()
-        running = asyncio.create_task(delivered.run(pool, wide([call("user.pass_gate", gate=str(gate))], 50)))
-        async with asyncio.timeout(60):
-            while not reached.exists():  # noqa: ASYNC110 - files tell nobody
-                await asyncio.sleep(0.01)
-            while len(delivered.messages) < 48:
-                pool.take_back()  # takes nothing before the task has taken long
-                await asyncio.sleep(0.01)
-        gate.touch()
-        await running
-        assert sorted(chain.from_iterable(delivered.columns)) == [0, 1]
-        assert {result.outcome for result in delivered.messages.values()} == {CANCELLED}
-        assert sorted(delivered.messages) == list(range(2, 50))
-    finally:
-        await pool.stop()
+async def test_columns_behind_a_long_task_are_taken_back_once_each(flaky: ChildPool, gate: ChildGate) -> None:
+    delivered = Delivered()
+    running = asyncio.create_task(delivered.run(flaky, wide([gate.call()], 50)))
+    await gate.until_reached()
+    async with asyncio.timeout(60):
+        while len(delivered.messages) < 48:
+            flaky.take_back()  # takes nothing before the task has taken long
+            await asyncio.sleep(0.01)
+    gate.open()
+    await running
+    assert sorted(chain.from_iterable(delivered.columns)) == [0, 1]
+    assert {result.outcome for result in delivered.messages.values()} == {CANCELLED}
+    assert sorted(delivered.messages) == list(range(2, 50))
 
 
-async def test_results_in_columns_that_cannot_be_made_durable_have_failed(tmp_path: Path) -> None:
-    (tmp_path / "flaky_ops.py").write_text(FLAKY)
-    pool = await imported(tmp_path, "flaky_ops")
+async def test_results_in_columns_that_cannot_be_made_durable_have_failed(flaky: ChildPool, tmp_path: Path) -> None:
     photos = []
     for number in range(3):
         photo = tmp_path / f"{number}.png"
@@ -177,37 +153,28 @@ async def test_results_in_columns_that_cannot_be_made_durable_have_failed(tmp_pa
         photos.append(item(number, uri=photo.as_uri()))
     made = wide([call("image.flip"), call("user.lose_store", store=str(tmp_path / "store"), at=2)], 3)
     made.ordinary.sources[0].manifest.CopyFrom(inline(*photos))
-    try:
-        delivered = Delivered()
-        await delivered.run(pool, made)
-        assert delivered.columns == []
-        assert [(result.outcome, result.reason, result.retryable) for result in delivered.messages.values()] == [
-            (FAILED, "NOT_FOUND", True)
-        ] * 3
-        shutil.rmtree(tmp_path / "store")
-        made.calls[1].params_json = made.calls[1].params_json.replace(b"2", b"9")
-        again = Delivered()
-        await again.run(pool, made)
-        assert again.items == named(0, 1, 2)
-        assert again.messages == {}
-    finally:
-        await pool.stop()
+    delivered = Delivered()
+    await delivered.run(flaky, made)
+    assert delivered.columns == []
+    assert [(result.outcome, result.reason, result.retryable) for result in delivered.messages.values()] == [
+        (FAILED, "NOT_FOUND", True)
+    ] * 3
+    shutil.rmtree(tmp_path / "store")
+    made.calls[1].params_json = made.calls[1].params_json.replace(b"2", b"9")
+    again = Delivered()
+    await again.run(flaky, made)
+    assert again.items == named(0, 1, 2)
+    assert again.messages == {}
 
 
-async def test_results_of_a_quick_batch_do_not_wait_for_a_long_one_behind_it(tmp_path: Path) -> None:
-    (tmp_path / "flaky_ops.py").write_text(FLAKY)
-    gate = tmp_path / "gate"
-    pool = await imported(tmp_path, "flaky_ops")
-    try:
-        delivered = Delivered()
-        quick = call("debug.noop")
-        await delivered.run(pool, wide([quick], 1, first=1000))
-        # The child has both before it begins the first one, and the second one lasts until the first has been heard of.
-        one = asyncio.create_task(delivered.run(pool, wide([quick], 2)))
-        other = asyncio.create_task(delivered.run(pool, wide([call("user.pass_gate", gate=str(gate))], 2, first=7)))
-        await delivered.of(1)
-        gate.touch()
-        await asyncio.gather(one, other)
-        assert delivered.items == named(1000, 0, 1, 7, 8)
-    finally:
-        await pool.stop()
+async def test_results_of_a_quick_batch_do_not_wait_for_a_long_one_behind_it(flaky: ChildPool, gate: ChildGate) -> None:
+    delivered = Delivered()
+    quick = call("debug.noop")
+    await delivered.run(flaky, wide([quick], 1, first=1000))
+    # The child has both before it begins the first one, and the second one lasts until the first has been heard of.
+    one = asyncio.create_task(delivered.run(flaky, wide([quick], 2)))
+    other = asyncio.create_task(delivered.run(flaky, wide([gate.call()], 2, first=7)))
+    await delivered.of(1)
+    gate.open()
+    await asyncio.gather(one, other)
+    assert delivered.items == named(1000, 0, 1, 7, 8)

@@ -9,7 +9,8 @@ import pytest
 
 from pixloom.v1 import executor_pb2 as pb
 from pixloom.v1 import job_pb2
-from pixloom_executor.children import ChildPool, ChildSettings
+from pixloom_executor.children import ChildPool
+from tests.support.child_pools import child_settings
 from tests.unit.executor.tasks import batch_of, call, inline, item, sliced
 
 if TYPE_CHECKING:
@@ -21,12 +22,7 @@ TASK_S = 0.02
 
 @pytest.fixture
 async def pool(tmp_path: Path) -> AsyncIterator[ChildPool]:
-    settings = ChildSettings(
-        artifacts_url=(tmp_path / "store").as_uri(),
-        scratch_dir=str(tmp_path / "scratch"),
-        source_roots=(str(tmp_path),),
-    )
-    pool = ChildPool(slots=1, settings=settings)
+    pool = ChildPool(slots=1, settings=child_settings(tmp_path))
     await pool.start()
     yield pool
     await pool.stop()
