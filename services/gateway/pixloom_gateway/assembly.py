@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pixloom.rpc.server import build_server, publish_services
 from pixloom.v1 import artifact_pb2, artifact_pb2_grpc
+from pixloom_gateway.addresses import Addresses
 from pixloom_gateway.gateway import Gateway
 from pixloom_gateway.items import ItemReader
 from pixloom_gateway.metrics import GatewayMetrics
@@ -77,7 +78,8 @@ async def assemble(
         closing=closing,
         heartbeat_s=heartbeat_s,
     )
-    readiness = ReadinessCheck(scheduler, grpc_address=lambda: gateway.grpc_address, version=version)
+    addresses = Addresses(http=http_listen, grpc=grpc_listen)
+    readiness = ReadinessCheck(scheduler, addresses=addresses, version=version)
     application = build_application(
         context,
         readiness=readiness,
@@ -86,14 +88,12 @@ async def assemble(
         tracer_provider=tracer_provider,
         limits=limits,
     )
-    gateway = Gateway(
+    return Gateway(
         application=application,
         rpc_server=rpc_server,
         rpc_services=services,
         health=health,
         scheduler=scheduler,
         closing=closing,
-        http_listen=http_listen,
-        grpc_listen=grpc_listen,
+        addresses=addresses,
     )
-    return gateway

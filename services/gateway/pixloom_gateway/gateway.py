@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from grpc_health.v1.health import aio as health_aio
     from starlette.types import ASGIApp
 
+    from pixloom_gateway.addresses import Addresses
     from pixloom_gateway.upstream.scheduler import Scheduler
 
 __all__ = ["Gateway"]
@@ -71,8 +72,7 @@ class Gateway:
         health: health_aio.HealthServicer,
         scheduler: Scheduler,
         closing: asyncio.Event,
-        http_listen: str,
-        grpc_listen: str,
+        addresses: Addresses,
     ) -> None:
         """Take the parts; nothing listens yet.
 
@@ -83,8 +83,7 @@ class Gateway:
             health: Its health service.
             scheduler: The client to close at the end.
             closing: Set when stopping begins.
-            http_listen: Loopback `host:port` of REST; port 0 takes a free one.
-            grpc_listen: The same for gRPC.
+            addresses: Loopback addresses of both sides; port 0 takes a free one, and is replaced by it.
         """
         self._application = application
         self._rpc_server = rpc_server
@@ -92,12 +91,19 @@ class Gateway:
         self._health = health
         self._scheduler = scheduler
         self._closing = closing
-        self._http_listen = http_listen
-        self._grpc_listen = grpc_listen
+        self._addresses = addresses
         self._http: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
-        self.http_address = http_listen
-        self.grpc_address = grpc_listen
+
+    @property
+    def http_address(self) -> str:
+        """Where REST is served, `host:port`."""
+        return self._addresses.http
+
+    @property
+    def grpc_address(self) -> str:
+        """Where gRPC is served, `host:port`."""
+        return self._addresses.grpc
 
     async def start(self) -> None:
         """Listen; when this returns both sides answer.
@@ -106,11 +112,12 @@ class Gateway:
             InvalidError: If an address is not a loopback one.
             MachineError: If an address is in use.
         """
-        http_socket, self.http_address = _bind(self._http_listen)
+        addresses = self._addresses
+        http_socket, addresses.http = _bind(addresses.http)
         try:
-            host, _ = loopback_only(self._grpc_listen)
-            port = listen(self._rpc_server, self._grpc_listen)
-            self.grpc_address = _address(host, port)
+            host, _ = loopback_only(addresses.grpc)
+            port = listen(self._rpc_server, addresses.grpc)
+            addresses.grpc = _address(host, port)
             await self._rpc_server.start()
         except BaseException:
             http_socket.close()

@@ -10,8 +10,7 @@ from pixloom.v1 import executor_admin_pb2
 from pixloom_gateway.upstream import methods
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from pixloom_gateway.addresses import Addresses
     from pixloom_gateway.upstream.scheduler import Scheduler
 
 __all__ = ["Readiness", "ReadinessCheck"]
@@ -41,9 +40,9 @@ class Readiness:
 class ReadinessCheck:
     """Asks the scheduler, which serves only with its schema current and its stream present."""
 
-    def __init__(self, scheduler: Scheduler, *, grpc_address: Callable[[], str], version: str) -> None:
+    def __init__(self, scheduler: Scheduler, *, addresses: Addresses, version: str) -> None:
         self._scheduler = scheduler
-        self._grpc_address = grpc_address
+        self._addresses = addresses
         self._version = version
 
     async def check(self) -> Readiness:
@@ -65,6 +64,6 @@ class ReadinessCheck:
             ready=not missing,
             missing=tuple(missing),
             executors=executors,
-            grpc=self._grpc_address(),
+            grpc=self._addresses.grpc,
             version=self._version,
         )

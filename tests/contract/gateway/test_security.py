@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import pytest
 
 from pixloom.errors import InvalidError, MachineError
+from pixloom_gateway.assembly import assemble
 from pixloom_gateway.middleware.limits import RequestLimits
 
 
@@ -98,6 +101,24 @@ async def test_port_in_use_is_a_machine_error(start_gateway: Any, gateway: Any, 
         await start_gateway([peer_address], http_listen=gateway.http_address)
     with pytest.raises(MachineError, match="cannot be bound"):
         await start_gateway([peer_address], grpc_listen=gateway.grpc_address)
+
+
+async def test_nothing_keeps_a_gateway_that_could_not_listen(gateway: Any, peer_address: Any, store: Any) -> None:
+    refused = await assemble(
+        scheduler_addresses=[peer_address],
+        store=store,
+        http_listen=gateway.http_address,
+        grpc_listen="127.0.0.1:0",
+        version="0.0.test",
+        new_id=lambda: "id",
+    )
+    with pytest.raises(MachineError, match="cannot be bound"):
+        await refused.start()
+    await refused.stop()
+    known = weakref.ref(refused)
+    del refused
+    gc.collect()
+    assert known() is None
 
 
 async def test_slow_body_is_cut_off(start_gateway: Any, peer: Any, peer_address: Any) -> None:
