@@ -42,10 +42,14 @@ def _clusters(values: list[str], distance: int) -> list[set[int]]:
 
 
 @quick
-@given(HASHES, st.integers(0, 6))
-def test_near_pairs_join_exactly_the_clusters(values: Any, distance: int) -> None:
+@given(
+    HASHES | st.lists(st.integers(0, 0xFFFF).map("{:04x}".format), max_size=60), st.integers(0, 6), st.integers(1, 9)
+)
+def test_near_pairs_join_exactly_the_clusters(values: Any, distance: int, most_queries: int) -> None:
     sets = DisjointSets(len(values))
-    for one, other in near_pairs([bytes.fromhex(value) for value in values], distance):
+    pairs = list(near_pairs([bytes.fromhex(value) for value in values], distance, most_queries=most_queries))
+    assert len(pairs) == len(values) - len(_clusters(values, distance))
+    for one, other in pairs:
         sets.join(one, other)
     assert [set(group) for group in sets.groups()] == _clusters(values, distance)
 

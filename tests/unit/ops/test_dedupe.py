@@ -117,6 +117,13 @@ def test_many_equal_hashes_are_joined_without_comparing_all_with_all() -> None:
     assert len(list(near_pairs([b"\0" * 32] * 50_000, 31))) == 49_999
 
 
+def test_hashes_that_are_all_near_each_other_give_no_pair_for_every_two() -> None:
+    generator = np.random.default_rng(5)
+    hashes = [bytes(np.packbits(generator.permutation(256) < 8)) for _ in range(3000)]
+    assert len(set(hashes)) == 3000
+    assert list(near_pairs(hashes, 31)) == [(0, other) for other in range(1, 3000)]
+
+
 def test_smallest_member_stands_for_its_set() -> None:
     sets = DisjointSets(6)
     for pair in ((5, 3), (3, 4), (1, 5)):

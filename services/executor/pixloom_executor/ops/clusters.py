@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DisjointSets", "near_pairs"]
 
-# Queries of one search, and pairs it may find if everything is near everything: bound the memory of a result list.
+# Queries of one search, and pairs it may find if everything is near everything: bound the memory of what is found.
 _MAX_QUERIES: Final = 2048
-_MAX_PAIRS: Final = 20_000_000
+_MAX_PAIRS: Final = 5_000_000
 
 
 class DisjointSets:
@@ -45,14 +45,18 @@ class DisjointSets:
         return list(groups.values())
 
 
-def near_pairs(hashes: Sequence[bytes], max_distance: int) -> Iterator[tuple[int, int]]:
-    """Yield pairs of indexes whose hashes differ in at most `max_distance` bits, enough of them to join all that are near.
+def near_pairs(
+    hashes: Sequence[bytes], max_distance: int, *, most_queries: int = _MAX_QUERIES
+) -> Iterator[tuple[int, int]]:
+    """Yield pairs of indexes that a chain of near hashes joins, fewer of them than there are hashes, and enough for all.
 
-    Equal hashes are joined to the first of them; the others are compared all with all.
+    Near are hashes that differ in at most `max_distance` bits. Equal ones are joined to the first of them; the others
+    are compared all with all.
 
     Args:
         hashes: Hashes of equal length.
         max_distance: Bits that may differ.
+        most_queries: Most hashes that are looked up at once; the clusters do not depend on it.
     """
     first: dict[bytes, int] = {}
     for index, value in enumerate(hashes):
@@ -61,22 +65,38 @@ def near_pairs(hashes: Sequence[bytes], max_distance: int) -> Iterator[tuple[int
             yield known, index
     if max_distance > 0 and len(first) > 1:
         indexes = list(first.values())
-        for one, other in _searched(list(first), max_distance):
+        for one, other in _searched(list(first), max_distance, most_queries):
             yield indexes[one], indexes[other]
 
 
-def _searched(hashes: Sequence[bytes], max_distance: int) -> Iterable[tuple[int, int]]:
+def _searched(hashes: Sequence[bytes], max_distance: int, most_queries: int) -> Iterable[tuple[int, int]]:
+    """Return every index that is not the smallest of its cluster behind the one that is, from different hashes.
+
+    Photographs of one scene may all be near each other, a pair for every two of them. So pairs become labels block by
+    block, in arrays: each index has the smallest one that it is joined to so far, and of the pairs between two labels
+    the larger label takes the smaller one.
+
+    Source: Y. Shiloach, U. Vishkin, An O(log n) Parallel Connectivity Algorithm, 1982, doi:10.1016/0196-6774(82)90008-6.
+    """
     import faiss
     import numpy as np
 
     vectors = np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(len(hashes), -1)
     index = faiss.IndexBinaryFlat(vectors.shape[1] * 8)
     index.add(vectors)
-    step = max(1, min(_MAX_QUERIES, _MAX_PAIRS // len(hashes)))
+    labels = np.arange(len(hashes))
+    step = max(1, min(most_queries, _MAX_PAIRS // len(hashes)))
     for start in range(0, len(hashes), step):
         block = vectors[start : start + step]
         # The radius of faiss is exclusive.
         limits, _, found = index.range_search(block, max_distance + 1)
         queries = np.repeat(np.arange(start, start + len(block)), np.diff(limits.astype(np.int64)))
-        later = found > queries
-        yield from zip(queries[later].tolist(), found[later].tolist(), strict=True)
+        one, other = labels[queries], labels[found]
+        while (apart := one != other).any():
+            one, other = one[apart], other[apart]
+            np.minimum.at(labels, np.maximum(one, other), np.minimum(one, other))
+            while (labels != (nearer := labels[labels])).any():
+                labels = nearer
+            one, other = labels[one], labels[other]
+    joined = np.flatnonzero(labels != np.arange(len(hashes)))
+    return zip(labels[joined].tolist(), joined.tolist(), strict=True)
