@@ -93,6 +93,28 @@ async def test_columns_that_cannot_be_read_fail_their_tasks_and_hold_nobody_up(e
         await engine.finish(job.id)
 
 
+@pytest.mark.parametrize(("pool", "shards", "attempts"), [("short", 4, 3), ("bare", 4, 0), ("long", 3, 4)])
+async def test_a_claim_whose_columns_differ_in_length_gets_nothing_and_spoils_nothing(
+    engine: Engine, pool: str, shards: int, attempts: int
+) -> None:
+    async with BareExecutor(f"bare-{pool}", scheduler=scheduler_of(engine), pool=pool, reads_columns=True) as executor:
+        job, batch = await wide(engine, executor, pool)
+        claim = pb.Claim(claim_id=99, dispatch_id=batch.dispatch_id, job_id=job.id, generation=1, stage=batch.stage)
+        claim.keys.shards.extend(list(batch.ordinary.shards)[:shards])
+        claim.keys.attempts.extend([1] * attempts)
+        await executor.send(claim=claim)
+        refused = await executor.answer("grant")
+        assert (refused.claim_id, refused.lease_token, refused.all, list(refused.tasks)) == (99, b"", False, [])
+        # What it asked for is still to be had, by the same stream.
+        grant = await executor.claim(batch)
+        assert grant.all
+        assert await executor.refused(in_columns(batch, grant)) == []
+        ended = await engine.finish(job.id)
+        assert (ended.state, ended.items.ok) == ("COMPLETED", 4)
+        attempts_made = await engine.attempts(job.id, "step")
+        assert [(attempt.number, attempt.outcome) for attempt in attempts_made] == [(1, "OK")] * 4
+
+
 async def test_nobody_gets_columns_while_somebody_of_the_pool_does_not_read_them(engine: Engine) -> None:
     async with (
         BareExecutor("bare-7", scheduler=scheduler_of(engine), pool="mixed", reads_columns=True) as executor,
