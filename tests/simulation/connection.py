@@ -214,7 +214,7 @@ class SimulatedConnection:
             self._database.replicas.pop(args[0], None)
             return "DELETE"
         if text.startswith("SELECT pg_notify($1"):
-            self._database.notify(args[0])
+            self._database.notify(*args)
             return "SELECT"
         if text.startswith("SET synchronous_commit"):
             return "SET"

@@ -155,13 +155,13 @@ class SimulatedDatabase:
         before = self.replicas.get(replica)
         self.replicas[replica] = Replica(replica, address, before.start_time if before else now, now + lease_s)
 
-    def notify(self, channel: str) -> None:
+    def notify(self, channel: str, payload: str = "") -> None:
         """Wake who listens on a channel."""
         for connection, (name, call) in list(self.listeners.items()):
             if name == channel:
                 at = self.world.loop.time() + self.world.latency()
                 context = connection.process.context.copy()
-                self.world.loop.call_at(at, call, connection, 0, channel, "", context=context)
+                self.world.loop.call_at(at, call, connection, 0, channel, payload, context=context)
 
     def release(self, connection: SimulatedConnection) -> None:
         """Give up the row locks of a connection."""

@@ -136,7 +136,12 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
 
     def membership(released: Callable[[], None]) -> Membership:
         return Membership(
-            connect=open_connection, replica=replica_id, address=address, lease_s=LEASE_S, released=released
+            connect=open_connection,
+            replica=replica_id,
+            address=address,
+            lease_s=LEASE_S,
+            released=released,
+            limits=settings.limits,
         )
 
     partitions = Partitions(

@@ -51,7 +51,7 @@ from tests.simulation.world import World
 from tests.support.core_world import durable_view, plan_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 LEASE_S = 3.0
 PLAN = plan_of([(StageKind.SOURCE, []), (StageKind.MAPPED, [0])], shard_size=2)
@@ -70,10 +70,19 @@ class Database:
         return Ownership(connect=self.open_connection, replica=replica, address=f"{replica}:1", lease_s=lease_s)
 
     def membership(
-        self, replica: str, lease_s: float = LEASE_S, released: Callable[[], None] = lambda: None
+        self,
+        replica: str,
+        lease_s: float = LEASE_S,
+        released: Callable[[], None] = lambda: None,
+        limits: Mapping[str, int] | None = None,
     ) -> Membership:
         return Membership(
-            connect=self.open_connection, replica=replica, address=f"{replica}:1", lease_s=lease_s, released=released
+            connect=self.open_connection,
+            replica=replica,
+            address=f"{replica}:1",
+            lease_s=lease_s,
+            released=released,
+            limits=limits,
         )
 
 

@@ -1,17 +1,22 @@
 """Which replicas are alive and who owns what, as the database shows it, judged by its clock only.
 
 Each replica keeps a row alive that says where it is reached; when the row has expired, the replica does not count any
-more. Whoever releases partitions says so on a channel, so that others need not wait for their next look. Neither the
-row nor the channel decides anything: who owns a partition is told by its epoch alone.
+more. Whoever releases partitions says so on a channel, so that others need not wait for their next look. Who is new says
+there, too, where it is and which limits it was given, so that those who were given others can warn. Neither the row nor
+the channel decides anything: who owns a partition is told by its epoch alone.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import orjson
+import structlog
+
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     import asyncpg
 
@@ -46,6 +51,9 @@ ORDER BY partition NULLS FIRST, start_time, replica
 It is run each second, also where nothing happens: one journey instead of three. What a statement writes it does not see
 in the table, hence the row from `beat`.
 """
+_LONGEST_LIMITS: Final = 4000
+"""Characters of limits that are told in full; PostgreSQL carries 8,000 bytes."""
+
 _SWEEP: Final = "DELETE FROM pixloom.replica WHERE id = $1 OR expires_at < clock_timestamp() - interval '1 minute'"
 
 
@@ -115,6 +123,7 @@ class Membership:
         address: str,
         lease_s: float,
         released: Callable[[], None],
+        limits: Mapping[str, int] | None = None,
     ) -> None:
         """Name the replica; nothing is written before `look`.
 
@@ -124,12 +133,16 @@ class Membership:
             address: Where it serves.
             lease_s: For how long one sign of life counts.
             released: Called when somebody has released partitions.
+            limits: Limits that this replica was given, by name; they hold for all replicas together, so a replica that
+                comes with others is warned of in the log. None or empty for no limits.
         """
         self._connect = connect
         self._replica = replica
         self._address = address
         self._lease_s = lease_s
         self._released = released
+        self._limits = _limits_as_text(limits or {})
+        self._log = structlog.get_logger("membership")
         self._connection: asyncpg.Connection[Any] | None = None
         self._is_new = True
 
@@ -146,7 +159,8 @@ class Membership:
             rows = await connection.fetch(_LOOK, *beat)
             if alive and self._is_new:
                 # The others' shares have changed. Of two that are new at once, neither may have seen the other.
-                await connection.execute("SELECT pg_notify($1, '')", CHANNEL)
+                said = orjson.dumps({"address": self._address, "limits": self._limits}).decode()
+                await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, said)
                 self._is_new = False
                 rows = await connection.fetch(_LOOK, *beat)
         except BaseException:
@@ -184,13 +198,33 @@ class Membership:
             self._connection = connection
         return self._connection
 
-    def _heard(self, *_: object) -> None:
+    def _heard(self, _connection: object, _pid: int, _channel: str, said: object) -> None:
         self._released()
+        try:
+            told = orjson.loads(str(said) or "{}")
+        except orjson.JSONDecodeError:
+            return
+        # Replicas before this version say nothing of themselves.
+        theirs = told.get("limits") if isinstance(told, dict) else None
+        if isinstance(theirs, str) and theirs != self._limits:
+            self._log.warning(
+                "limits_differ",
+                other=str(told.get("address", ""))[:256],
+                theirs=theirs[:_LONGEST_LIMITS] or "none",
+                ours=self._limits or "none",
+                remedy="give all schedulers the same PIXLOOM_LIMITS, and start again those that had others",
+            )
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()
+
+
+def _limits_as_text(limits: Mapping[str, int]) -> str:
+    """Return limits in an order of their own, as they are written in a setting; a digest of many."""
+    text = ", ".join(f"{name}={most}" for name, most in sorted(limits.items()))
+    return text if len(text) <= _LONGEST_LIMITS else f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _holding(row: Any) -> Holding:
