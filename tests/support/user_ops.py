@@ -76,6 +76,12 @@ def refuse(item: Item, *, below: int = 0) -> None:
         raise Reject("TOO_LITTLE", f"{item.key} is less than {below}")
 
 
+@op("tests.invent")
+def invent(item: Item) -> None:
+    """Reject every item with a word of its own."""
+    raise Reject(f"WORD_{item.key}")
+
+
 @op("tests.busy", deterministic=False)
 def busy(item: Item, *, after_s: float, ctx: Context) -> None:
     """Ask in the first attempt to come back later, as a server does with Retry-After."""

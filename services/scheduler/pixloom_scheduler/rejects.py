@@ -16,6 +16,7 @@ from pixloom.graph.plan import StageKind
 from pixloom.v1 import executor_pb2, item_pb2
 from pixloom_scheduler.core.changes import RetriedItems
 from pixloom_scheduler.core.events import RejectsFound
+from pixloom_scheduler.core.reasons import counted_as
 
 if TYPE_CHECKING:
     from typing import Any
@@ -111,7 +112,8 @@ class RejectFinder:
                     continue
                 if recovery.nodes and stage.plan.nodes[place] not in recovery.nodes:
                     continue
-                if recovery.reasons and reason not in recovery.reasons:
+                counted = counted_as(reason, run.nodes[stage.plan.nodes[place]].reasons)
+                if recovery.reasons and reason not in recovery.reasons and counted not in recovery.reasons:
                     continue
                 chosen.append((index if subset is None else subset[index], number, place, reason))
             if not chosen:

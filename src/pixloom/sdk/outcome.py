@@ -8,7 +8,8 @@
 Anything else that an item op raises rejects the item with the reason OP_ERROR (READ_ERROR for an `OSError`).
 
 Reasons are counted for each node, kept with the job and retried by, so there must be few of them: a reason is one word
-in capitals. What tells the items apart belongs into the detail.
+in capitals. What tells the items apart belongs into the detail. Beyond 1,000 different ones at a node of a job, further
+ones are counted as OTHER, though the items keep them.
 """
 
 from __future__ import annotations

@@ -257,3 +257,26 @@ async def test_a_job_is_made_of_another_from_a_node_on_although_the_scheduler_is
         assert (refused.status_code, words in refused.text) == (status, True), refused.text
     with pytest.raises(InvalidError, match="node small"):
         await engine.client.rerun_job(job_id, from_node="all", params={"width": 16})
+
+
+async def test_words_beyond_those_that_are_counted_are_other_and_can_be_tried_again(engine: Engine) -> None:
+    job = await engine.run(
+        {"id": "numbers", "op": "debug.range", "params": {"count": 1100}},
+        {"id": "odd", "op": "tests.invent", "inputs": {"items": "numbers"}, "shard_size": 550},
+    )
+    node = await engine.node(job.id, "odd")
+    assert (job.state, node.items.rejected, len(node.reasons), node.reasons["OTHER"]) == ("COMPLETED", 1100, 1001, 100)
+    # The items have their own words all the same.
+    own = {item.reason for item in await engine.items(job.id, "odd")}
+    assert len(own) == 1100
+
+    await engine.client.retry_job(job.id, reasons=["OTHER"])
+    again = await engine.finish(job.id)
+    assert (again.state, again.generation) == ("COMPLETED", 2)
+    tried = [attempt for attempt in await engine.attempts(job.id, "odd") if attempt.generation == 2]
+    assert [attempt.outcome for attempt in tried] == ["OK"]
+    assert (await engine.node(job.id, "odd")).reasons == node.reasons
+
+    await engine.client.retry_job(job.id, reasons=[min(own - node.reasons.keys())])
+    assert (await engine.finish(job.id)).generation == 3
+    assert (await engine.node(job.id, "odd")).reasons == node.reasons

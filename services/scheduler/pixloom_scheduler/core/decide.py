@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from pixloom.graph.plan import StageKind
 from pixloom_scheduler.core.changes import (
+    AttemptEnded,
     CancelAccepted,
     Change,
     JobStarted,
@@ -57,6 +58,7 @@ from pixloom_scheduler.core.events import (
 from pixloom_scheduler.core.generations import next_generation
 from pixloom_scheduler.core.outcomes import end_attempt, lose_task
 from pixloom_scheduler.core.policy import Costs, deadline_s
+from pixloom_scheduler.core.reasons import bound_reasons, may_have_rejected
 from pixloom_scheduler.core.settle import start_of
 from pixloom_scheduler.core.states import IllegalTransitionError, JobState, NodeState, Outcome
 
@@ -163,7 +165,7 @@ def _retry(job: JobRun, event: RetryRequested) -> list[Change]:
     if not job.state.is_terminal:
         raise IllegalTransitionError(job.state, "retry")
     nodes = [job.nodes[index] for index in event.nodes] or job.nodes
-    rejects = any(node.rejected and (not event.reasons or node.reasons.keys() & event.reasons) for node in nodes)
+    rejects = any(node.rejected and (not event.reasons or may_have_rejected(node, event.reasons)) for node in nodes)
     if not rejects and job.state is JobState.COMPLETED:
         raise IllegalTransitionError(job.state, "retry (no such item was rejected)")
     return [RecoveryAccepted(is_recovery=False, retries_rejects=rejects, nodes=event.nodes, reasons=event.reasons)]
@@ -366,7 +368,7 @@ def _report(job: JobRun, event: TasksReported, now: float, costs: Costs) -> list
         return []
     seen: set[int] = set()
     returned: list[int] = []
-    changes: list[Change] = []
+    ended: list[AttemptEnded] = []
     for result in event.results:
         shard = result.shard
         if shard in seen or lease.tasks.get(shard) != result.attempt:
@@ -376,7 +378,8 @@ def _report(job: JobRun, event: TasksReported, now: float, costs: Costs) -> list
             # The job was paused, not cancelled: the task was taken back and has no outcome.
             returned.append(shard)
             continue
-        changes.append(end_attempt(job, stage, result, lease=lease, now=now, costs=costs))
+        ended.append(end_attempt(job, stage, result, lease=lease, now=now, costs=costs))
+    changes: list[Change] = [*bound_reasons(job, ended)]
     if returned:
         changes.append(TasksGivenUp(lease=event.lease, shards=tuple(returned)))
     return changes

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from pixloom.graph.plan import StageKind
 from pixloom_scheduler.core.changes import AttemptEnded, GenerationOpened, NodeEnded, NodeReleased
 from pixloom_scheduler.core.model import NodeRun, ShardTable, TaskRun
+from pixloom_scheduler.core.reasons import counted_as
 from pixloom_scheduler.core.states import NodeState
 
 if TYPE_CHECKING:
@@ -239,8 +240,9 @@ def _try_again(job: JobRun, items: RetriedItems) -> None:
     for place, reason in items.rejected:
         node = job.nodes[stage.plan.nodes[place]]
         node.rejected -= 1
-        node.reasons[reason] -= 1
-        if not node.reasons[reason]:
-            del node.reasons[reason]
+        counted = counted_as(reason, node.reasons)
+        node.reasons[counted] -= 1
+        if not node.reasons[counted]:
+            del node.reasons[counted]
         for before in stage.plan.nodes[:place]:
             job.nodes[before].ok -= 1
