@@ -48,6 +48,8 @@ def end_attempt(
                 detail=result.detail,
                 now=now,
             )
+        case Outcome.CANCELLED:
+            return _cancel(stage, result, lease)
         case _:
             return _fail(job, stage, result, lease, now)
 
@@ -102,7 +104,7 @@ def _retry_items(job: JobRun, stage: StageRun, result: Result, now: float) -> Sp
 
 def _fail(job: JobRun, stage: StageRun, result: Result, lease: LeaseRun, now: float) -> AttemptEnded:
     failures = stage.tasks.get(result.shard, _FRESH).failures + 1
-    retries = result.retryable and result.outcome is Outcome.FAILED and failures < stage.plan.retry.max_attempts
+    retries = result.retryable and failures < stage.plan.retry.max_attempts
     place = f"{job.id}.{stage.plan.index}.{result.shard}"
     delay = max(result.retry_after_s, backoff_s(stage.plan.retry, failures, place=place)) if retries else 0.0
     carried = not retries and result.retryable and _may_reject(job, stage)
@@ -122,6 +124,23 @@ def _fail(job: JobRun, stage: StageRun, result: Result, lease: LeaseRun, now: fl
         due=now + delay if retries else 0.0,
         payload=result.payload if not carried and not retries else None,
         carried=carried,
+        warnings=result.warnings,
+    )
+
+
+def _cancel(stage: StageRun, result: Result, lease: LeaseRun) -> AttemptEnded:
+    """Return the end of an attempt in a job that is being cancelled: nothing failed, and the task is still to be done."""
+    return AttemptEnded(
+        stage=stage.plan.index,
+        shard=result.shard,
+        attempt=result.attempt,
+        outcome=result.outcome,
+        executor=lease.executor,
+        reason=result.reason,
+        detail=result.detail,
+        start=result.start,
+        end=result.end,
+        ends_shard=False,
         warnings=result.warnings,
     )
 
