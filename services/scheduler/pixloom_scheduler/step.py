@@ -89,7 +89,8 @@ class Work:
 
     def conflict(self, error: IllegalTransitionError) -> None:
         """Tell whoever waits that it does not fit the job's state."""
-        detail = f"job {self.job_id} is {error.state}: it is not possible to {error.wanted} it now"
+        because = f": {error.because}" if error.because else ""
+        detail = f"job {self.job_id} is {error.state}: it is not possible to {error.wanted} it now{because}"
         self.done.set_exception(StateConflictError(detail, metadata={"state": str(error.state)}))
 
     def account_of(self, error: Exception) -> dict[str, str]:

@@ -26,6 +26,9 @@ JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Id of a job, or
 Params = Annotated[
     list[str] | None, typer.Option("-p", "--param", metavar="NAME=VALUE", help="Param of the run; repeatable.")
 ]
+RequestId = Annotated[
+    str | None, typer.Option("--request-id", help="The same id again returns the job as it is, whatever became of it.")
+]
 FromNode = Annotated[str, typer.Option("--from", metavar="NODE", help="Run this node and all behind it again.")]
 
 
@@ -107,9 +110,13 @@ def _cancel_all(
         print_json({"cancelled": cancelled}, lines=output is OutputFormat.JSONL)
 
 
-def recover(context: typer.Context, job: JobArgument, from_node: FromNode = "") -> None:
+def recover(context: typer.Context, job: JobArgument, from_node: FromNode = "", request_id: RequestId = None) -> None:
     """Take up a job that failed or was cancelled: what is done stays, the rest runs again."""
-    _carry_out(context, job, lambda client, job_id: client.recover_job(job_id, from_node=from_node))
+    _carry_out(
+        context,
+        job,
+        lambda client, job_id: client.recover_job(job_id, from_node=from_node, request_id=request_id),
+    )
 
 
 def retry(
@@ -119,10 +126,15 @@ def retry(
         list[str] | None, typer.Option("--reason", help="Only items rejected for this reason; repeatable.")
     ] = None,
     node: Annotated[list[str] | None, typer.Option("--node", help="Only this node; repeatable.")] = None,
+    request_id: RequestId = None,
 ) -> None:
     """Try failed nodes and rejected items of a job again."""
     nodes, reasons = node or (), reason or ()
-    _carry_out(context, job, lambda client, job_id: client.retry_job(job_id, nodes=nodes, reasons=reasons))
+    _carry_out(
+        context,
+        job,
+        lambda client, job_id: client.retry_job(job_id, nodes=nodes, reasons=reasons, request_id=request_id),
+    )
 
 
 def rerun(

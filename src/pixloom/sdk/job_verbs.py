@@ -68,15 +68,34 @@ def cancel_job(job_id: str, *, now: bool = False, reason: str = "") -> Call[Job]
     return Call(SERVICE, "CancelJob", request, pb.CancelJobResponse, read_job)
 
 
-def recover_job(job_id: str, *, from_node: str = "") -> Call[Job]:
-    """Open the next generation of a job that FAILED or was CANCELLED, from a node on or with what failed."""
-    request = pb.RecoverJobRequest(id=job_id, from_node=from_node)
+def recover_job(job_id: str, *, from_node: str = "", request_id: str | None = None) -> Call[Job]:
+    """Open the next generation of a job that FAILED or was CANCELLED, from a node on or with what failed.
+
+    Args:
+        job_id: Id of the job.
+        from_node: Run this node and all behind it again; empty means what failed.
+        request_id: Unique id of the call: repeating it returns the job as it is, whatever became of it since, and does
+            not count as another recovery. A new one if not given.
+    """
+    request = pb.RecoverJobRequest(id=job_id, from_node=from_node, request_id=request_id or str(uuid4()))
     return Call(SERVICE, "RecoverJob", request, pb.RecoverJobResponse, read_job)
 
 
-def retry_job(job_id: str, *, nodes: Iterable[str] = (), reasons: Iterable[str] = ()) -> Call[Job]:
-    """Open the next generation with failed nodes and rejected items only; empty `nodes` and `reasons` mean all."""
-    request = pb.RetryJobRequest(id=job_id, nodes=list(nodes), reasons=list(reasons))
+def retry_job(
+    job_id: str, *, nodes: Iterable[str] = (), reasons: Iterable[str] = (), request_id: str | None = None
+) -> Call[Job]:
+    """Open the next generation with failed nodes and rejected items only.
+
+    Args:
+        job_id: Id of the job.
+        nodes: Only these nodes; empty means all.
+        reasons: Only items rejected for these reasons; empty means all.
+        request_id: Unique id of the call: repeating it returns the job as it is, whatever became of it since. A new one
+            if not given.
+    """
+    request = pb.RetryJobRequest(
+        id=job_id, nodes=list(nodes), reasons=list(reasons), request_id=request_id or str(uuid4())
+    )
     return Call(SERVICE, "RetryJob", request, pb.RetryJobResponse, read_job)
 
 

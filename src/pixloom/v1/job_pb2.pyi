@@ -1400,19 +1400,25 @@ class RecoverJobRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     FROM_NODE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id of the job."""
     from_node: _builtins.str
     """Run this node and all behind it again; empty means what failed."""
+    request_id: _builtins.str
+    """Unique id of the call. Repeated it returns the job as it is, whatever became of it since, and does not count as
+    another recovery. Without an id a call changes nothing only as long as the job has not ended again.
+    """
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         from_node: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_node", b"from_node", "id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_node", b"from_node", "id", b"id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1451,8 +1457,13 @@ class RetryJobRequest(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
     REASONS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id of the job."""
+    request_id: _builtins.str
+    """Unique id of the call. Repeated it returns the job as it is, whatever became of it since. Without an id a call
+    changes nothing only as long as the job has not ended again.
+    """
     @_builtins.property
     def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only these nodes; empty means all."""
@@ -1467,10 +1478,11 @@ class RetryJobRequest(_message.Message):
         id: _builtins.str = ...,
         nodes: _abc.Iterable[_builtins.str] | None = ...,
         reasons: _abc.Iterable[_builtins.str] | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "nodes", b"nodes", "reasons", b"reasons"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "nodes", b"nodes", "reasons", b"reasons", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -202,14 +202,14 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RecoverJob(self, request, context):
-        """Open the next generation of a job that FAILED or was CANCELLED.
+        """Open the next generation of a job that FAILED or was CANCELLED. Idempotent by request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RetryJob(self, request, context):
-        """Open the next generation with failed nodes and rejected items only.
+        """Open the next generation with failed nodes and rejected items only. Idempotent by request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

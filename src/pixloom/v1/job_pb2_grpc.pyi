@@ -54,9 +54,9 @@ class JobServiceStub:
     CancelJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.CancelJobRequest, _job_pb2.CancelJobResponse]
     """End a job. Nothing new starts; it has ended when what runs has, or with `now` at once."""
     RecoverJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.RecoverJobRequest, _job_pb2.RecoverJobResponse]
-    """Open the next generation of a job that FAILED or was CANCELLED."""
+    """Open the next generation of a job that FAILED or was CANCELLED. Idempotent by request_id."""
     RetryJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.RetryJobRequest, _job_pb2.RetryJobResponse]
-    """Open the next generation with failed nodes and rejected items only."""
+    """Open the next generation with failed nodes and rejected items only. Idempotent by request_id."""
     RerunJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.RerunJobRequest, _job_pb2.RerunJobResponse]
     """Create a new job from an old one, with other params or from a node on."""
     CancelAllJobs: _grpc.UnaryUnaryMultiCallable[_job_pb2.CancelAllJobsRequest, _job_pb2.CancelAllJobsResponse]
@@ -100,9 +100,9 @@ class JobServiceAsyncStub(JobServiceStub):
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_pb2.CancelJobRequest, _job_pb2.CancelJobResponse]  # type: ignore[assignment]
     """End a job. Nothing new starts; it has ended when what runs has, or with `now` at once."""
     RecoverJob: _aio.UnaryUnaryMultiCallable[_job_pb2.RecoverJobRequest, _job_pb2.RecoverJobResponse]  # type: ignore[assignment]
-    """Open the next generation of a job that FAILED or was CANCELLED."""
+    """Open the next generation of a job that FAILED or was CANCELLED. Idempotent by request_id."""
     RetryJob: _aio.UnaryUnaryMultiCallable[_job_pb2.RetryJobRequest, _job_pb2.RetryJobResponse]  # type: ignore[assignment]
-    """Open the next generation with failed nodes and rejected items only."""
+    """Open the next generation with failed nodes and rejected items only. Idempotent by request_id."""
     RerunJob: _aio.UnaryUnaryMultiCallable[_job_pb2.RerunJobRequest, _job_pb2.RerunJobResponse]  # type: ignore[assignment]
     """Create a new job from an old one, with other params or from a node on."""
     CancelAllJobs: _aio.UnaryUnaryMultiCallable[_job_pb2.CancelAllJobsRequest, _job_pb2.CancelAllJobsResponse]  # type: ignore[assignment]
@@ -203,7 +203,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_pb2.RecoverJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.RecoverJobResponse, _abc.Awaitable[_job_pb2.RecoverJobResponse]]:
-        """Open the next generation of a job that FAILED or was CANCELLED."""
+        """Open the next generation of a job that FAILED or was CANCELLED. Idempotent by request_id."""
 
     @_abc_1.abstractmethod
     def RetryJob(
@@ -211,7 +211,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_pb2.RetryJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.RetryJobResponse, _abc.Awaitable[_job_pb2.RetryJobResponse]]:
-        """Open the next generation with failed nodes and rejected items only."""
+        """Open the next generation with failed nodes and rejected items only. Idempotent by request_id."""
 
     @_abc_1.abstractmethod
     def RerunJob(

@@ -31,9 +31,13 @@ async def submit(http: Any, **more: Any) -> str:
         ("pause", {"now": True}, job_pb2.PauseJobRequest(now=True)),
         ("resume", None, job_pb2.ResumeJobRequest()),
         ("cancel", {"now": True, "reason": "enough"}, job_pb2.CancelJobRequest(now=True, reason="enough")),
-        ("recover", None, job_pb2.RecoverJobRequest()),
-        ("recover", {"from": "thumbs"}, job_pb2.RecoverJobRequest(from_node="thumbs")),
-        ("retry", {"nodes": ["a"], "reasons": ["X", "Y"]}, job_pb2.RetryJobRequest(nodes=["a"], reasons=["X", "Y"])),
+        ("recover", None, job_pb2.RecoverJobRequest(request_id="k")),
+        ("recover", {"from": "thumbs"}, job_pb2.RecoverJobRequest(from_node="thumbs", request_id="k")),
+        (
+            "retry",
+            {"nodes": ["a"], "reasons": ["X", "Y"]},
+            job_pb2.RetryJobRequest(nodes=["a"], reasons=["X", "Y"], request_id="k"),
+        ),
         (
             "rerun",
             {"from": "b", "params": {}},

@@ -215,11 +215,15 @@ def test_file_is_uploaded_in_pieces(channel: Any, client: Client, thread: Thread
             "CancelJob",
             job_pb2.CancelJobRequest(id="j1", now=True, reason="x"),
         ),
-        (lambda c: c.recover_job("j1", from_node="n"), "RecoverJob", job_pb2.RecoverJobRequest(id="j1", from_node="n")),
         (
-            lambda c: c.retry_job("j1", nodes=["n"], reasons=["R"]),
+            lambda c: c.recover_job("j1", from_node="n", request_id="k"),
+            "RecoverJob",
+            job_pb2.RecoverJobRequest(id="j1", from_node="n", request_id="k"),
+        ),
+        (
+            lambda c: c.retry_job("j1", nodes=["n"], reasons=["R"], request_id="k"),
             "RetryJob",
-            job_pb2.RetryJobRequest(id="j1", nodes=["n"], reasons=["R"]),
+            job_pb2.RetryJobRequest(id="j1", nodes=["n"], reasons=["R"], request_id="k"),
         ),
         (
             lambda c: c.rerun_job("j1", from_node="n", params={"a": 1}, request_id="k"),
@@ -243,6 +247,19 @@ def test_a_verb_sends_what_was_given_and_returns_the_job(
     response = getattr(job_pb2, f"{rpc}Response")(job=_RUNNING)
     assert _answer(channel, _JOBS[rpc], response) == expected
     assert steered.result(60).state is JobState.RUNNING
+
+
+@pytest.mark.parametrize("rpc", ["RecoverJob", "RetryJob", "RerunJob"])
+def test_a_call_that_begins_something_has_an_id_of_its_own(
+    channel: Any, client: Client, thread: ThreadPoolExecutor, rpc: str
+) -> None:
+    call = getattr(client, f"{rpc.removesuffix('Job').lower()}_job")
+    ids = set()
+    for _ in range(2):
+        steered = thread.submit(call, "j1")
+        ids.add(_answer(channel, _JOBS[rpc], getattr(job_pb2, f"{rpc}Response")(job=_RUNNING)).request_id)
+        steered.result(60)
+    assert len(ids - {""}) == 2
 
 
 def test_delete_and_cancel_all_return_no_job(channel: Any, client: Client, thread: ThreadPoolExecutor) -> None:

@@ -8,6 +8,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from pixloom.errors import OverloadedError, UnavailableError
+from pixloom.sdk.aio import AsyncClient
 from pixloom.v1 import job_pb2
 from pixloom_gateway.upstream import methods
 from pixloom_gateway.upstream.scheduler import Scheduler
@@ -56,6 +57,27 @@ async def test_create_is_repeated_at_another_scheduler_under_one_request_id(
     async with client(gateway) as http:
         assert (await http.post("/api/v1/jobs", json={"spec": {"name": "w"}})).status_code == 201
     assert [entry.request_id for entry in peer.jobs.seen_requests + second.jobs.seen_requests] == ["id1", "id1"]
+
+
+@pytest.mark.parametrize("over", ["rest", "grpc"])
+@pytest.mark.parametrize("verb", ["recover", "retry"])
+async def test_a_job_is_taken_up_at_another_scheduler_under_one_request_id(
+    start_gateway: Any, peer: Any, peer_address: Any, second: Any, sockets: Any, verb: str, over: str
+) -> None:
+    async with client(await start_gateway([f"unix:{sockets}/t"])) as http:
+        job_id = (await http.post("/api/v1/jobs", json={"spec": {"name": "w"}})).json()["id"]
+    await second.jobs.emit(job_id, "job_ended", state="FAILED")
+    peer.fault = UnavailableError("mute")
+    gateway = await start_gateway([peer_address, f"unix:{sockets}/t"])
+    if over == "rest":
+        async with client(gateway) as http:
+            assert (await http.post(f"/api/v1/jobs/{job_id}:{verb}")).json()["generation"] == 2
+    else:
+        async with AsyncClient(gateway.grpc_address) as grpc_client:
+            assert (await getattr(grpc_client, f"{verb}_job")(job_id)).generation == 2
+    ids = [request.request_id for request in (*peer.jobs.seen_verbs, *second.jobs.seen_verbs)]
+    assert len(ids) == 2
+    assert ids[0] == ids[1] != ""
 
 
 async def test_a_scheduler_that_hangs_is_left_for_another(second: Any, sockets: Any) -> None:

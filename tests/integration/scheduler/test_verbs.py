@@ -239,6 +239,35 @@ async def test_verbs_on_finished_jobs_name_the_state_after_a_restart_too(
         await scheduler.restart(tasks)
 
 
+@pytest.mark.parametrize("verb", ["RecoverJob", "RetryJob"])
+async def test_a_job_is_taken_up_once_by_a_call_also_when_it_ended_again_and_after_a_restart(
+    scheduler: Scheduler, tasks: asyncio.TaskGroup, verb: str
+) -> None:
+    job_id = await scheduler.cancelled()
+    request = getattr(job_pb2, f"{verb}Request")
+    taken_up = (await getattr(scheduler.verbs, verb)(request(id=job_id, request_id="once"), CONTEXT)).job
+    await scheduler.verbs.CancelJob(job_pb2.CancelJobRequest(id=job_id, now=True), CONTEXT)
+    for _ in range(2):
+        again = (await getattr(scheduler.verbs, verb)(request(id=job_id, request_id="once"), CONTEXT)).job
+        assert (again.state, again.generation) == (job_pb2.JOB_STATE_CANCELLED, taken_up.generation)
+        assert again.recovery_attempts == taken_up.recovery_attempts
+        await scheduler.require_same_after_replay(job_id)
+        await scheduler.restart(tasks)
+    further = (await getattr(scheduler.verbs, verb)(request(id=job_id, request_id="twice"), CONTEXT)).job
+    assert further.generation == taken_up.generation + 1
+
+
+async def test_a_node_to_recover_from_that_the_job_does_not_have_is_named_with_its_place(scheduler: Scheduler) -> None:
+    job_id = await scheduler.cancelled()
+    for request, pointer in (
+        (scheduler.verbs.RecoverJob(job_pb2.RecoverJobRequest(id=job_id, from_node="wit"), CONTEXT), "/from"),
+        (scheduler.verbs.RetryJob(job_pb2.RetryJobRequest(id=job_id, nodes=["wit"]), CONTEXT), "/nodes"),
+    ):
+        with pytest.raises(InvalidError, match="has no node wit; it has numbers, wait") as refused:
+            await request
+        assert [problem.pointer for problem in refused.value.problems] == [pointer]
+
+
 async def test_a_reload_after_a_refused_batch_keeps_header_and_plan_together(scheduler: Scheduler) -> None:
     good, bad = await scheduler.submit(start=False), await scheduler.submit()
     # Both in one batch: what the database refuses of the one must not leave half a start of the other.

@@ -130,11 +130,13 @@ def verb_routes(context: RouteContext) -> APIRouter:
         responses=problems(NOT_FOUND=_MISSING, STATE_CONFLICT=_CONFLICT.format("recover")),
         openapi_extra=document_body(RecoverBody, required=False, example={"from": "thumbs"}),
     )
-    async def recover_job(request: Request, job_id: JobId) -> Response:
+    async def recover_job(request: Request, job_id: JobId, key: IdempotencyKey = None) -> Response:
         """Open the next generation of a job that failed or was cancelled."""
         body = await read_body(request, RecoverBody)
         answer = await scheduler.call(
-            methods.RECOVER_JOB, job_pb2.RecoverJobRequest(id=job_id, from_node=body.from_node)
+            methods.RECOVER_JOB,
+            job_pb2.RecoverJobRequest(id=job_id, from_node=body.from_node, request_id=key or context.new_id()),
+            repeatable=True,
         )
         return reply(Job.from_proto(answer.job))
 
@@ -144,11 +146,15 @@ def verb_routes(context: RouteContext) -> APIRouter:
         responses=problems(NOT_FOUND=_MISSING, STATE_CONFLICT=_CONFLICT.format("retry")),
         openapi_extra=document_body(RetryBody, required=False, example={"reasons": ["TRUNCATED"]}),
     )
-    async def retry_job(request: Request, job_id: JobId) -> Response:
+    async def retry_job(request: Request, job_id: JobId, key: IdempotencyKey = None) -> Response:
         """Open the next generation with failed nodes and rejected items only."""
         body = await read_body(request, RetryBody)
         answer = await scheduler.call(
-            methods.RETRY_JOB, job_pb2.RetryJobRequest(id=job_id, nodes=body.nodes, reasons=body.reasons)
+            methods.RETRY_JOB,
+            job_pb2.RetryJobRequest(
+                id=job_id, nodes=body.nodes, reasons=body.reasons, request_id=key or context.new_id()
+            ),
+            repeatable=True,
         )
         return reply(Job.from_proto(answer.job))
 

@@ -37,7 +37,7 @@ def path_of(service: str, method: str) -> str:
     return f"/pixloom.v1.{service}/{method}"
 
 
-# Creates are repeatable by their request_id only, which a forwarder of bytes does not see.
+# These are repeatable by their request_id only, which is in the request.
 _NOT_REPEATABLE: Final = frozenset(
     {
         path_of("WorkflowService", "CreateWorkflow"),
@@ -65,13 +65,13 @@ def is_repeatable(path: str) -> bool:
 
 
 def read_creation(path: str, data: bytes) -> tuple[bool, float]:
-    """Read from the request of a create what matters on its way.
+    """Read from a request what matters on its way, if the call is repeatable by its request_id only.
 
     Returns:
         Whether it can be told from another one of the same content, and for how many seconds the scheduler is asked to
         wait before it answers.
     """
-    method = _CREATES.get(path)
+    method = _BY_REQUEST_ID.get(path)
     if method is None:
         return False, 0.0
     try:
@@ -87,10 +87,12 @@ def begins_a_job(path: str) -> bool:
     return path == CREATE_JOB.path
 
 
-_CREATES: Final[dict[str, Any]] = {
+_BY_REQUEST_ID: Final[dict[str, Any]] = {
     path_of("WorkflowService", "CreateWorkflow"): workflow_pb2.CreateWorkflowRequest,
     path_of("JobService", "CreateJob"): job_pb2.CreateJobRequest,
     path_of("JobService", "RerunJob"): job_pb2.RerunJobRequest,
+    path_of("JobService", "RecoverJob"): job_pb2.RecoverJobRequest,
+    path_of("JobService", "RetryJob"): job_pb2.RetryJobRequest,
 }
 
 CREATE_WORKFLOW: Final = Method(

@@ -105,6 +105,8 @@ def apply(job: JobRun, changes: Iterable[Change], *, time: float = 0.0) -> None:
                 job.cancelling, job.failure, job.end, job.gives_back = None, None, 0.0, False
                 job.recoveries += change.is_recovery
                 job.is_taken_up = True
+                if change.request:
+                    job.requests[change.request] = change
             case RejectsAsked():
                 job.asks_rejects = True
             case GenerationOpened():

@@ -133,6 +133,7 @@ class RecoveryAccepted:
         retries_rejects: Whether items that were rejected are tried again.
         nodes: Nodes whose rejected items are; empty means all.
         reasons: Reasons of rejected items that are; empty means all.
+        request: Id of the call that asked for it; may be empty.
     """
 
     is_recovery: bool
@@ -140,6 +141,7 @@ class RecoveryAccepted:
     retries_rejects: bool = False
     nodes: tuple[int, ...] = ()
     reasons: tuple[str, ...] = ()
+    request: str = ""
 
 
 @dataclass(frozen=True, slots=True)

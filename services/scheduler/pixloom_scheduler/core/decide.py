@@ -111,7 +111,7 @@ def decide(job: JobRun, event: Event, now: float, costs: Costs) -> list[Change]:
             _require(job, JobState.PAUSED if job.state is JobState.PAUSED else JobState.RUNNING, "pause")
             return [PauseAccepted(now=event.now)]
         case ResumeRequested():
-            if job.state is JobState.RUNNING:
+            if job.state is JobState.RUNNING and job.cancelling is None:
                 return []
             _require(job, JobState.PAUSED, "resume")
             return [ResumeAccepted()]
@@ -135,9 +135,13 @@ def decide(job: JobRun, event: Event, now: float, costs: Costs) -> list[Change]:
 
 
 def _require(job: JobRun, state: JobState, verb: str) -> None:
-    ending = job.cancelling is not None and not job.state.is_terminal
-    if job.state is not state or ending:
-        raise IllegalTransitionError("CANCELLING" if ending else job.state, verb)
+    if job.state is not state or job.cancelling is not None:
+        raise IllegalTransitionError(job.state, verb, _ending(job))
+
+
+def _ending(job: JobRun) -> str:
+    """Return why nothing but a cancel fits a job that is being cancelled; empty for others."""
+    return "it is being cancelled" if job.cancelling is not None and not job.state.is_terminal else ""
 
 
 def _start(job: JobRun, event: StartRequested, now: float) -> list[Change]:
@@ -150,25 +154,43 @@ def _start(job: JobRun, event: StartRequested, now: float) -> list[Change]:
 
 
 def _recover(job: JobRun, event: RecoverRequested) -> list[Change]:
-    if _is_taken_up(job):
+    accepted = RecoveryAccepted(is_recovery=True, again=event.again, request=event.request)
+    if _is_repeated(job, accepted, "recover") or _is_taken_up(job):
         return []
     if job.state not in (JobState.FAILED, JobState.CANCELLED):
-        raise IllegalTransitionError(job.state, "recover")
+        raise IllegalTransitionError(job.state, "recover", _ending(job))
     if job.recoveries >= event.most:
-        raise IllegalTransitionError(job.state, f"recover (it was recovered {job.recoveries} of {event.most} times)")
-    return [RecoveryAccepted(is_recovery=True, again=event.again)]
+        because = f"it was recovered {job.recoveries} times, and max_recovery_attempts is {event.most}; `rerun` makes a new job of it"
+        raise IllegalTransitionError(job.state, "recover", because)
+    return [accepted]
 
 
 def _retry(job: JobRun, event: RetryRequested) -> list[Change]:
-    if _is_taken_up(job):
+    asked = RecoveryAccepted(is_recovery=False, nodes=event.nodes, reasons=event.reasons, request=event.request)
+    if _is_repeated(job, asked, "retry") or _is_taken_up(job):
         return []
     if not job.state.is_terminal:
-        raise IllegalTransitionError(job.state, "retry")
+        raise IllegalTransitionError(job.state, "retry", _ending(job))
     nodes = [job.nodes[index] for index in event.nodes] or job.nodes
     rejects = any(node.rejected and (not event.reasons or may_have_rejected(node, event.reasons)) for node in nodes)
     if not rejects and job.state is JobState.COMPLETED:
-        raise IllegalTransitionError(job.state, "retry (no such item was rejected)")
-    return [RecoveryAccepted(is_recovery=False, retries_rejects=rejects, nodes=event.nodes, reasons=event.reasons)]
+        raise IllegalTransitionError(job.state, "retry", "nothing failed, and no such item was rejected")
+    return [replace(asked, retries_rejects=rejects)]
+
+
+def _is_repeated(job: JobRun, asked: RecoveryAccepted, verb: str) -> bool:
+    """Return whether the job was taken up by this very call before, whatever became of it since.
+
+    Raises:
+        IllegalTransitionError: If a call that asked for something else had the same id.
+    """
+    before = job.requests.get(asked.request)
+    if before is None:
+        return False
+    if replace(before, retries_rejects=asked.retries_rejects) != asked:
+        because = f"request_id {asked.request} was used for another call; choose a new one"
+        raise IllegalTransitionError(job.state, verb, because)
+    return True
 
 
 def _is_taken_up(job: JobRun) -> bool:

@@ -57,10 +57,12 @@ class RecoverRequested:
     Attributes:
         most: Times that a job may be recovered.
         again: Nodes that run again from the beginning, with all behind them.
+        request: Id of the call; may be empty. The same call again changes nothing, whatever became of the job since.
     """
 
     most: int
     again: tuple[int, ...] = ()
+    request: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +72,12 @@ class RetryRequested:
     Attributes:
         nodes: Nodes whose rejected items are; empty means all.
         reasons: Reasons of rejected items that are; empty means all.
+        request: Id of the call; may be empty. The same call again changes nothing, whatever became of the job since.
     """
 
     nodes: tuple[int, ...] = ()
     reasons: tuple[str, ...] = ()
+    request: str = ""
 
 
 @dataclass(frozen=True, slots=True)

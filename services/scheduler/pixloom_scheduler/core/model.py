@@ -257,6 +257,7 @@ class JobRun:
         recoveries: Times it was recovered.
         is_taken_up: Whether it was ever recovered or retried; one that was made of another may begin in a generation
             beyond the first without.
+        requests: How it was recovered and retried, by the ids of the calls that had one.
         waiters: For each node, the stages that care how it ends, and whether they start only behind that.
     """
 
@@ -285,6 +286,7 @@ class JobRun:
     asks_rejects: bool = False
     recoveries: int = 0
     is_taken_up: bool = False
+    requests: dict[str, RecoveryAccepted] = field(default_factory=dict)
     waiters: tuple[tuple[tuple[int, bool], ...], ...] = ()
 
     @classmethod

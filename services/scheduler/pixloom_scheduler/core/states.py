@@ -107,12 +107,14 @@ class IllegalTransitionError(Exception):
     Attributes:
         state: The state that did not allow it.
         wanted: What was asked for.
+        because: What else keeps it from happening, for people; empty if the state alone does.
     """
 
-    def __init__(self, state: str, wanted: str) -> None:
-        super().__init__(f"{wanted} is not possible in state {state}")
+    def __init__(self, state: str, wanted: str, because: str = "") -> None:
+        super().__init__(f"{wanted} is not possible in state {state}" + (f": {because}" if because else ""))
         self.state = state
         self.wanted = wanted
+        self.because = because
 
 
 def check_job_transition(before: JobState, after: JobState) -> None:

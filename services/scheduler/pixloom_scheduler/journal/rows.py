@@ -135,7 +135,9 @@ def encode(change: Durable, *, day: date, job_id: str, seq: int, time: float, pr
 
 
 def _recovery(change: RecoveryAccepted) -> dict[str, Any]:
+    asked = {"request": change.request} if change.request else {}
     return {
+        **asked,
         "is_recovery": change.is_recovery,
         "again": change.again,
         "retries_rejects": change.retries_rejects,
@@ -246,6 +248,7 @@ def decode(row: Mapping[str, Any]) -> Durable:
             retries_rejects=data["retries_rejects"],
             nodes=tuple(data["nodes"]),
             reasons=tuple(data["reasons"]),
+            request=data.get("request", ""),
         )
     if kind is GenerationOpened:
         return GenerationOpened(

@@ -253,8 +253,9 @@ class JobVerbs(job_pb2_grpc.JobServiceServicer):
         """Let a job that failed or was cancelled go on in its next generation."""
         del context
         live = await self._recall(request.id, "recover")
-        again = _indexes(live, [request.from_node] if request.from_node else [])
-        event = RecoverRequested(most=live.header.max_recovery_attempts, again=again)
+        again = _indexes(live, [request.from_node] if request.from_node else [], pointer="/from")
+        call = read_text(request.request_id, "request_id", most=256)
+        event = RecoverRequested(most=live.header.max_recovery_attempts, again=again, request=call)
         await self._replica.command(request.id, event)
         return job_pb2.RecoverJobResponse(job=await self._reads.job(request.id))
 
@@ -263,7 +264,9 @@ class JobVerbs(job_pb2_grpc.JobServiceServicer):
         del context
         live = await self._recall(request.id, "retry")
         reasons = tuple(read_text(reason, "reasons", most=128) for reason in request.reasons)
-        await self._replica.command(request.id, RetryRequested(nodes=_indexes(live, request.nodes), reasons=reasons))
+        nodes = _indexes(live, request.nodes, pointer="/nodes")
+        call = read_text(request.request_id, "request_id", most=256)
+        await self._replica.command(request.id, RetryRequested(nodes=nodes, reasons=reasons, request=call))
         return job_pb2.RetryJobResponse(job=await self._reads.job(request.id))
 
     async def RerunJob(self, request: job_pb2.RerunJobRequest, context: Context) -> job_pb2.RerunJobResponse:
@@ -333,11 +336,11 @@ def _away(job_id: str) -> UnavailableError:
     return UnavailableError(f"this scheduler does not own job {job_id} at the moment; try again", retry_after_s=0.5)
 
 
-def _indexes(live: LiveJob, names: Iterable[str]) -> tuple[int, ...]:
-    """Return the places of nodes given by id."""
+def _indexes(live: LiveJob, names: Iterable[str], *, pointer: str) -> tuple[int, ...]:
+    """Return the places of nodes given by id, which stand at a JSON pointer in what was asked for."""
     places = {node.plan.id: index for index, node in enumerate(live.run.nodes)}
     missing = [name for name in names if name not in places]
     if missing:
         detail = f"job {live.header.id} has no node {missing[0][:100]}; it has {', '.join(list(places)[:20])}"
-        raise InvalidError(detail, problems=(Problem("/nodes", detail),))
+        raise InvalidError(detail, problems=(Problem(pointer, detail),))
     return tuple(sorted(places[name] for name in names))
