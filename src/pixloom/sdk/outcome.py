@@ -14,11 +14,15 @@ ones are counted as OTHER, though the items keep them.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Final
 
 __all__ = ["Filtered", "Outcome", "Reject", "Retry", "counted_by"]
 
+
+MAX_DELAY_S: Final = 7 * 86_400.0
+"""Longest time that an item waits because its op says so, seconds."""
 
 _WORD: Final = re.compile(r"[A-Z][A-Z0-9_]{0,127}")
 _OTHER: Final = "OTHER"
@@ -61,9 +65,23 @@ class Retry(Outcome):
     Args:
         reason: Machine reason.
         detail: Sentence for people.
-        after_s: Not before so many seconds have passed; None leaves it to the retry policy of the node.
+        after_s: Not before so many seconds have passed, as a server may ask in `Retry-After`; None leaves it to the
+            retry policy of the node. Less than 0 counts as 0, and more than a week as a week.
+
+    Raises:
+        TypeError: If `after_s` is no number.
+        ValueError: If it is NaN.
     """
 
     def __init__(self, reason: str, detail: str = "", after_s: float | None = None) -> None:
         super().__init__(reason, detail)
-        self.after_s = after_s
+        self.after_s = None if after_s is None else _delay(after_s)
+
+
+def _delay(after_s: float) -> float:
+    # Checked where the op can still be told: behind it the whole task would fail, with all its items.
+    if isinstance(after_s, bool) or not isinstance(after_s, int | float):
+        raise TypeError(f"after_s of Retry is {after_s!r}; give seconds as a number, such as float(...) of a header")
+    if math.isnan(after_s):
+        raise ValueError("after_s of Retry is NaN; give seconds as a number, or None")
+    return min(max(float(after_s), 0.0), MAX_DELAY_S)

@@ -69,6 +69,12 @@ def decide(item: Item, *, ctx: Context) -> None:
             raise KeyError("gone")
 
 
+@op("test.hasty")
+def hasty(item: Item) -> None:
+    if item.key == "item-1":
+        raise Retry("BUSY", "come back", after_s=cast("float", "6"))
+
+
 @op("test.split")
 def split(item: Item) -> list[Item]:
     return [item.with_attributes({"part": part}) for part in range(item.ordinal[-1])]
@@ -96,7 +102,7 @@ def sly(item: Item) -> Item:
 
 @pytest.fixture
 def bench(bench: Bench) -> Bench:
-    for function in (mirror, same, measure, see, decide, split, renumber, spoil, sly):
+    for function in (mirror, same, measure, see, decide, hasty, split, renumber, spoil, sly):
         add(bench, function)
     return bench
 
@@ -128,6 +134,13 @@ def test_items_to_be_tried_again_make_the_attempt_partial(bench: Bench) -> None:
     # The item that is tried again counts nowhere yet.
     assert result.counts[0].ok == 4
     assert result.counts[1].ok + sum(result.counts[1].filtered.values()) + sum(result.counts[1].rejected.values()) == 4
+
+
+def test_a_delay_that_is_no_number_is_the_fault_of_one_item_and_not_of_the_task(bench: Bench) -> None:
+    result = bench.run([call("test.hasty", "n")], *map(item, range(3)))
+    assert (result.outcome, result.counts[0].ok, dict(result.counts[0].rejected)) == (OK, 2, {"OP_ERROR": 1})
+    (rejected,) = bench.items(result.rejects)
+    assert rejected.detail.startswith("TypeError: after_s of Retry is '6'; give seconds as a number")
 
 
 def test_an_attempt_in_which_every_item_is_tried_again_has_failed(bench: Bench) -> None:

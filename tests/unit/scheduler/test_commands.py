@@ -67,7 +67,7 @@ def test_the_recovery_too_many_is_refused_with_the_numbers() -> None:
     with pytest.raises(IllegalTransitionError) as refused:
         happen(live, RecoverRequested(most=2))
     assert (refused.value.state, refused.value.wanted) == (JobState.FAILED, "recover")
-    assert refused.value.because.startswith("it was recovered 2 times, and max_recovery_attempts is 2")
+    assert refused.value.because == "it was recovered 2 of 2 times (max_recovery_attempts); try `rerun`"
 
 
 @pytest.mark.parametrize("command", [RECOVER, RetryRequested(request="once")], ids=["recover", "retry"])

@@ -1,10 +1,13 @@
-"""Reasons are few words that people count by; everything else is detail."""
+"""Reasons are few words that people count by; everything else is detail. Delays are numbers of seconds."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
 from pixloom import Filtered, Item, Reject, Retry
+from pixloom.sdk.outcome import MAX_DELAY_S
 from pixloom.sdk.record import Dropped
 
 
@@ -46,3 +49,26 @@ def test_what_a_collection_op_drops_is_counted_by_words_too() -> None:
     named, word = Dropped(item, "like 2.png"), Dropped(item, "DUPLICATE", "of 2.png")
     assert (named.reason, named.detail) == ("OTHER", "like 2.png")
     assert (word.reason, word.detail) == ("DUPLICATE", "of 2.png")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(None, None), (6, 6.0), (2.5, 2.5), (-3.0, 0.0), (0, 0.0), (10**12, MAX_DELAY_S), (float("inf"), MAX_DELAY_S)],
+)
+def test_a_delay_lies_between_nothing_and_a_week(given: float | None, expected: float | None) -> None:
+    assert Retry("BUSY", after_s=given).after_s == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "says"),
+    [
+        ("6", TypeError, "after_s of Retry is '6'; give seconds as a number"),
+        (True, TypeError, "after_s of Retry is True"),
+        (float("nan"), ValueError, "after_s of Retry is NaN"),
+    ],
+)
+def test_a_delay_that_is_no_number_is_refused_where_the_op_raises(
+    given: Any, error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        Retry("BUSY", after_s=given)

@@ -160,7 +160,7 @@ def _recover(job: JobRun, event: RecoverRequested) -> list[Change]:
     if job.state not in (JobState.FAILED, JobState.CANCELLED):
         raise IllegalTransitionError(job.state, "recover", _ending(job))
     if job.recoveries >= event.most:
-        because = f"it was recovered {job.recoveries} times, and max_recovery_attempts is {event.most}; `rerun` makes a new job of it"
+        because = f"it was recovered {job.recoveries} of {event.most} times (max_recovery_attempts); try `rerun`"
         raise IllegalTransitionError(job.state, "recover", because)
     return [accepted]
 
