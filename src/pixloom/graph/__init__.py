@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pixloom.graph.references import resolve_node_params
     from pixloom.graph.run_params import resolve_params
     from pixloom.graph.spec import NodeSpec, ParamSpec, RetrySpec, WorkflowSpec, workflow_json_schema
-    from pixloom.graph.summaries import StageSummary, stage_summaries
+    from pixloom.graph.summaries import StageSummary, expected_duration_s, stage_summaries
     from pixloom.graph.validation import ValidationResult, validate
 
 __all__ = [
@@ -64,6 +64,7 @@ __all__ = [
     "check_op_params",
     "compile_condition",
     "digest_of",
+    "expected_duration_s",
     "item_bindings",
     "parse_json",
     "parse_yaml",
@@ -98,7 +99,7 @@ _HOMES = {
     "references": ("resolve_node_params",),
     "run_params": ("resolve_params",),
     "spec": ("NodeSpec", "ParamSpec", "RetrySpec", "WorkflowSpec", "workflow_json_schema"),
-    "summaries": ("StageSummary", "stage_summaries"),
+    "summaries": ("StageSummary", "expected_duration_s", "stage_summaries"),
     "validation": ("ValidationResult", "validate"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

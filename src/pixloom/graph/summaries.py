@@ -10,12 +10,12 @@ from pixloom.graph.catalogue import PortType
 from pixloom.graph.plan import StageKind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from pixloom.graph.catalogue import Catalogue
     from pixloom.graph.plan import Plan, StagePlan
 
-__all__ = ["COUNT_KEYWORD", "StageSummary", "stage_summaries"]
+__all__ = ["COUNT_KEYWORD", "StageSummary", "expected_duration_s", "stage_summaries"]
 
 # About what the scheduler starts from: two seconds of work, at most 256 items.
 _SHARD_S: Final = 2.0
@@ -102,6 +102,31 @@ def stage_summaries(
             )
         )
     return summaries
+
+
+def expected_duration_s(plan: Plan, summaries: Sequence[StageSummary], slots: Callable[[str], int]) -> float | None:
+    """Return the seconds a run is expected to take; None when it has stages of which nothing is known before.
+
+    Items are worked on by all slots of a pool together. What runs once, and stages whose author says how long they take
+    (`estimated_duration_s`), count along the longest path.
+
+    Args:
+        plan: The plan.
+        summaries: Its stages.
+        slots: Returns the slots of a pool.
+    """
+    shared_s, paths = 0.0, list[float]()
+    for stage, summary in zip(plan.stages, summaries, strict=True):
+        before = {*(plan.nodes[node].stage for node in stage.after), *(edge.producer for edge in stage.inputs)}
+        alone_s = sum(plan.nodes[node].estimated_duration_s or 0.0 for node in stage.nodes)
+        if not alone_s and stage.kind is StageKind.MAPPED:
+            if summary.items is None:
+                return None
+            shared_s += summary.cost_s * summary.items / max(1, slots(stage.pool))
+        elif not alone_s:
+            alone_s = summary.cost_s
+        paths.append(alone_s + max((paths[other] for other in before), default=0.0))
+    return shared_s + max(paths, default=0.0)
 
 
 def _given(plan: Plan, stage: StagePlan, count: _Count | None, catalogue: Catalogue | None) -> _Count | None:

@@ -9,7 +9,7 @@ import orjson
 
 from pixloom.errors import InvalidError, NotFoundError, Problem
 from pixloom.graph.document import parse_json
-from pixloom.graph.summaries import StageSummary, stage_summaries
+from pixloom.graph.summaries import StageSummary, expected_duration_s, stage_summaries
 from pixloom.graph.validation import ValidationResult, validate
 from pixloom.v1 import workflow_pb2, workflow_pb2_grpc
 from pixloom_scheduler.journal.definitions import Definition, NewDefinition
@@ -175,11 +175,11 @@ class Workflows(workflow_pb2_grpc.WorkflowServiceServicer):
                 raise InvalidError("give either `workflow` (a name) or `spec` (a document)")
         planned = await self._planning.of(document, read_json(request.params_json, "params"))
         response = workflow_pb2.PlanWorkflowResponse()
-        known_s = 0.0
-        for summary in stage_summaries(planned.plan, self._catalogue.current, source_items=dict(request.source_items)):
-            response.stages.append(_stage(summary))
-            known_s += summary.cost_s * (summary.items or 1) / max(1, self._executors.slots(summary.pool))
-        response.estimated_duration.FromMicroseconds(round(known_s * 1e6))
+        summaries = stage_summaries(planned.plan, self._catalogue.current, source_items=dict(request.source_items))
+        response.stages.extend(map(_stage, summaries))
+        expected_s = expected_duration_s(planned.plan, summaries, self._executors.slots)
+        if expected_s is not None:
+            response.estimated_duration.FromMicroseconds(round(expected_s * 1e6))
         return response
 
     async def ListWorkflowVersions(
