@@ -83,6 +83,24 @@ async def test_a_body_that_does_not_fit_is_refused_with_its_place(
     assert peer.jobs.seen_verbs == []
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "pointer", "known"),
+    [
+        ("/j1:retry", {"reason": "TRUNCATED"}, "/reason", "`nodes`, `reasons`"),
+        ("/j1:recover", {"node": "a"}, "/node", "`from`"),
+        (":cancelAll", {"filter": {"state": "RUNNING"}}, "/filter/state", "`workflow`, `tags`, `states`"),
+    ],
+)
+async def test_a_field_that_is_none_is_answered_with_those_there_are(
+    http: Any, peer: Any, path: str, body: Any, pointer: str, known: str
+) -> None:
+    answer = await http.post(f"/api/v1/jobs{path}", json=body)
+    assert answer.status_code == 400
+    (place,) = answer.json()["errors"]
+    assert (place["pointer"], place["detail"]) == (pointer, f"there is no such field; there are {known}")
+    assert peer.jobs.seen_verbs == []
+
+
 @pytest.mark.parametrize("verb", ["start", "pause", "resume", "cancel"])
 async def test_a_state_that_does_not_fit_is_a_conflict_that_names_it(http: Any, peer: Any, verb: str) -> None:
     job_id = await submit(http)

@@ -200,7 +200,21 @@ def _parse(data: bytes, model: type[Model]) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise validation_error(error.errors(include_url=False, include_input=False, include_context=False)) from error
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        for entry in found:
+            if entry["type"] == "extra_forbidden":
+                entry["msg"] = _unknown_field(model, entry["loc"])
+        raise validation_error(found) from error
+
+
+def _unknown_field(model: type[BaseModel], place: tuple[int | str, ...]) -> str:
+    """Return what to say of a field that a body does not have, with those it has."""
+    for part in place[:-1]:
+        outer = model.model_fields.get(str(part))
+        if outer is not None and isinstance(outer.annotation, type) and issubclass(outer.annotation, BaseModel):
+            model = outer.annotation
+    known = ", ".join(f"`{field.alias or name}`" for name, field in model.model_fields.items())
+    return f"there is no such field; there are {known}"
 
 
 def _is_about_spec(error: InvalidError) -> bool:
