@@ -23,6 +23,8 @@ from pixloom_scheduler.core.events import (
     PauseRequested,
     Result,
     ResumeRequested,
+    SiblingsHandedOver,
+    SiblingsReported,
     StartRequested,
     TasksClaimed,
     TasksReported,
@@ -94,7 +96,10 @@ def random_shape(rng: random.Random) -> list[tuple[StageKind, list[int]]]:
 
 @dataclass
 class CoreWorld:
-    """One job, its journal, and executors that do anything an executor may do."""
+    """One job, its journal, and executors that do anything an executor may do.
+
+    With `hands_over`, stages of which nothing was offered yet are handed over together at times; `handed_over` counts them.
+    """
 
     plan: Plan
     rng: random.Random
@@ -105,6 +110,8 @@ class CoreWorld:
     endings: dict[tuple[int, int, int], int] = field(default_factory=dict)
     releases: int = 0
     meddles: bool = False
+    hands_over: bool = False
+    handed_over: int = 0
 
     def __post_init__(self) -> None:
         self.job = JobRun.of(JOB, 7, self.plan)
@@ -181,6 +188,11 @@ class CoreWorld:
             self._act_on_lease(rng.choice(list(job.leases)))
             return
         ready = [stage.plan.index for stage in job.stages if stage.has_ready]
+        if self.hands_over and rng.random() < 0.7:
+            untouched = [i for i in ready if job.stages[i].plan.kind is StageKind.WHOLE and job.stages[i].is_untouched]
+            if len(untouched) > 1:
+                self._hand_over(tuple(rng.sample(untouched, rng.randint(2, len(untouched)))))
+                return
         if ready:
             self._dispatch(rng.choice(ready))
         elif job.leases:
@@ -216,8 +228,31 @@ class CoreWorld:
         if self.rng.random() < 0.1:
             assert self.happen(claim) == []  # a dispatch that was delivered twice grants nothing twice
 
+    def _hand_over(self, stages: tuple[int, ...]) -> None:
+        self.handed_over += len(stages)
+        event = SiblingsHandedOver("x", stages, lambda granted: b"siblings" + repr(granted).encode())
+        leases = set(self.job.leases)
+        self.happen(event)
+        new = [lease for number, lease in self.job.leases.items() if number not in leases]
+        if self.job.state is JobState.RUNNING:
+            assert sorted(lease.stage for lease in new) == sorted(stages)
+        assert self.happen(event) == []
+
+    def _report_siblings(self, token: bytes) -> None:
+        """Report some of what was handed over together, in any order, at times twice."""
+        leases = [(number, lease) for number, lease in self.job.leases.items() if lease.token == token]
+        told = self.rng.sample(leases, self.rng.randint(1, len(leases)))
+        results = [(number, self._result(lease.stage, *task)) for number, lease in told for task in lease.tasks.items()]
+        results += self.rng.sample(results, self.rng.randint(0, 1))
+        event = SiblingsReported(tuple(results))
+        self.happen(event)
+        assert self.happen(event) == []
+
     def _act_on_lease(self, lease_id: int) -> None:
         lease = self.job.leases[lease_id]
+        if self.hands_over and lease.token.startswith(b"siblings") and self.rng.random() < 0.6:
+            self._report_siblings(lease.token)
+            return
         chance = self.rng.random()
         if self.job.gives_back and chance < 0.5:
             self._end_tasks(lease_id)

@@ -168,11 +168,14 @@ class Grants:
     def not_received(self, session: ExecutorSession, known: frozenset[bytes]) -> None:
         """Take back what was granted on a stream that broke before its executor read it.
 
+        What was granted on the new one meanwhile is on its way: what its executor announced makes room for more.
+
         Args:
             session: The executor's new session, with what was granted on the one before.
             known: Tokens of the leases that the executor knows of.
         """
-        for token in [token for token in session.holdings.leases if token not in known]:
+        leases = session.holdings.leases
+        for token in [token for token in leases if token not in known and leases[token].stream != session.stream]:
             lease = session.holdings.leases[token]
             live = self._replica.find(lease.job_id)
             held = lease.held(live.run, token) if live is not None else {}
@@ -265,4 +268,4 @@ def _announced(lease: executor_pb2.Lease, tasks: Tasks, *, executor: str) -> Ite
         grant = TasksGranted(
             lease=0, executor=executor, stage=stage, tasks=part, token=lease.lease_token, time=0.0, deadline=0.0
         )
-        yield LeaseAnnounced(lease.generation, grant, part_held)
+        yield LeaseAnnounced(lease.generation, grant, part_held, beside=len(parts) - 1)

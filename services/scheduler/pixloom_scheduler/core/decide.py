@@ -354,9 +354,8 @@ def _adopt(job: JobRun, event: LeaseAnnounced, now: float) -> list[Change]:
         items += stage.shards.items_of(shard)
     if not held:
         return []
-    adopted = replace(
-        grant, lease=job.next_lease, tasks=tuple(held), time=now, deadline=now + deadline_s(job, stage, items)
-    )
+    deadline = now + deadline_s(job, stage, max(items, 1) + event.beside)
+    adopted = replace(grant, lease=job.next_lease, tasks=tuple(held), time=now, deadline=deadline)
     return [LeaseAdopted(adopted)]
 
 

@@ -242,11 +242,13 @@ class LeaseAnnounced:
         generation: Generation of the grant.
         grant: The grant; its `lease`, `time` and `deadline` are decided anew.
         held: Shards of it that are still held.
+        beside: Tasks of other stages that are held together with it, and may run before it.
     """
 
     generation: int
     grant: TasksGranted
     held: frozenset[int]
+    beside: int = 0
 
 
 @dataclass(frozen=True, slots=True)
