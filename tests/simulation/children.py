@@ -13,6 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from pixloom.v1 import executor_pb2, job_pb2, op_pb2
 from tests.simulation.columns import as_columns, tasks_of
 from tests.simulation.items import fate, manifest_of, page_items, pages, slice_ids
+from tests.simulation.siblings import has_value, write_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +43,7 @@ class ChildFaults:
         poison_rate: Attempts whose result the database will not take.
         hand_over: Whether they ever say that there is room for more.
         columns: Whether their executor reads tasks and writes results as columns.
+        siblings: Whether most executors read batches of siblings.
     """
 
     fail_rate: float = 0.0
@@ -52,6 +54,7 @@ class ChildFaults:
     poison_rate: float = 0.0
     hand_over: bool = True
     columns: bool = True
+    siblings: bool = False
 
 
 class _Run:
@@ -198,6 +201,8 @@ class SimulatedChildren:
             result.outcome, result.reason = FAILED, "STORE_ERROR"
         elif world.chance(faults.refuse_rate):
             result.outcome, result.reason, result.retryable = FAILED, "OP_ERROR", False
+        elif has_value(batch):
+            write_value(batch, result)
         elif batch.kind == op_pb2.OP_KIND_SOURCE:
             page = int(task.cursor or 0)
             ids = page_items(batch.job_id, batch.stage, page)

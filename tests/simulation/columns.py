@@ -13,8 +13,9 @@ __all__ = ["as_columns", "keys_of", "reported", "tasks_of"]
 
 
 def tasks_of(batch: executor_pb2.LeaseBatch) -> list[executor_pb2.Task]:
-    """Return the tasks of a batch as messages."""
+    """Return the tasks of a batch as messages; of siblings, the stage stands in for the shard."""
     tasks = list(batch.tasks)
+    tasks += [executor_pb2.Task(shard=sibling.stage, attempt=1) for sibling in batch.siblings]
     columns = batch.ordinary
     for shard, attempt, place, offset, count in zip(
         columns.shards, columns.attempts, columns.places, columns.offsets, columns.counts, strict=True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import TYPE_CHECKING, Any
 
 import nats.errors
@@ -28,7 +29,7 @@ __all__ = ["ExecutorProcess"]
 
 DRAIN_S = 30.0
 FLUSH_S = 5.0
-OPS = [op_to_proto(op) for op in builtin_catalogue() if op.name == "debug.noop"]
+OPS = [op_to_proto(op) for op in builtin_catalogue() if op.name in ("debug.noop", "debug.fail")]
 """What the workload needs."""
 
 
@@ -66,6 +67,8 @@ class ExecutorProcess:
         self._owners = Owners(configured=addresses, open_session=open_session, book=self.book)
         self._slots = slots
         self._reads_columns = faults.columns
+        # Some are of a version that does not.
+        self._reads_siblings = faults.siblings and random.Random(f"{world.seed} {name} siblings").random() < 0.85
         self._room = Room(batches=lambda: 2 * slots, urgent=lambda: slots, is_open=self.supervisor.has_room)
         self.supervisor.connect(owners=self._owners, room=self._room, ops=(op.name for op in OPS))
         js: Any = queue.connect(self.process)
@@ -88,6 +91,7 @@ class ExecutorProcess:
             leases=self.book.announced(),
             open_slots=self.supervisor.open_slots(),
             reads_columns=self._reads_columns,
+            reads_siblings=self._reads_siblings,
         )
 
     async def _main(self) -> None:

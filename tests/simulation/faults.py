@@ -34,7 +34,8 @@ class Faults:
     """Rates by kind of fault: how many a second, or how often out of all; 0 means never.
 
     Without `hand_over` executors never say that they have room, so that all work comes by NATS; without `columns` they
-    are of a version that reads and writes every task as a message. With `limit_pool` so many batches may run at once in
+    are of a version that reads and writes every task as a message. With `siblings` jobs have stages that do the same, and
+    most executors take several of them at once. With `limit_pool` so many batches may run at once in
     all, and with `limit_jobs` so many jobs; 0 for no limit. A run draws about half of the kinds. Runs with few faults go
     deep where those with many only thrash.
     """
@@ -43,6 +44,7 @@ class Faults:
     commands: bool = False
     hand_over: bool = True
     columns: bool = True
+    siblings: bool = False
     limit_pool: int = 0
     limit_jobs: int = 0
     database: float = 0.0
@@ -158,6 +160,7 @@ class Storm:
             poison_rate=faults.poison,
             hand_over=faults.hand_over,
             columns=faults.columns,
+            siblings=faults.siblings,
         )
         world.log("faults", faults)
 
@@ -413,7 +416,7 @@ class Storm:
         return forged
 
     def _forge_lease(self) -> None:
-        """Announce a lease that nobody granted, and report with it."""
+        """Announce a lease that nobody granted, or not for these tasks, and report with it."""
         found = [
             (job_id, *place) for job_id in self._database.tables.jobs for place in self._invariants.open_tasks(job_id)
         ]
@@ -425,6 +428,16 @@ class Storm:
         place["stage"] = stage
         task = executor_pb2.TaskKey(shard=shard, attempt=attempt)
         lease = executor_pb2.Lease(tasks=[task], held=[shard], **place)
+        granted = [each for each in sorted(self._invariants.siblings) if each[0] == stream.client.name]
+        granted = [each for each in granted if self._invariants.open_tasks(each[1])]
+        if granted and self._world.rng.random() < 0.8:
+            # With what was granted to it for other stages of their job.
+            _, job_id, generation, token = self._world.rng.choice(granted)
+            stage, _, attempt = self._world.rng.choice(self._invariants.open_tasks(job_id))
+            shard = stage
+            place = {"lease_token": token, "job_id": job_id, "generation": generation, "stage": stage}
+            task = executor_pb2.TaskKey(shard=stage, attempt=attempt)
+            lease = executor_pb2.Lease(tasks=[task], held=[stage], siblings=True, **place)
         self._reports += 1
         result = executor_pb2.TaskResult(
             shard=shard, attempt=attempt, outcome=job_pb2.ATTEMPT_OUTCOME_OK, detail=FORGED

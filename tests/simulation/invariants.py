@@ -18,6 +18,7 @@ from tests.simulation.columns import keys_of, reported, tasks_of
 from tests.simulation.flow import check_flow
 from tests.simulation.memory import check_memory
 from tests.simulation.reading import replay
+from tests.simulation.siblings import Place, places_of, sibling_place, unlike
 from tests.support.core_world import durable_view
 
 if TYPE_CHECKING:
@@ -46,7 +47,11 @@ Task = tuple[str, int, int, int]
 
 
 class Invariants:
-    """Watches a world."""
+    """Watches a world.
+
+    Attributes:
+        siblings: Executor, job, generation and token of what was handed over for several stages.
+    """
 
     def __init__(self, world: World, database: SimulatedDatabase) -> None:
         self._world = world
@@ -59,6 +64,8 @@ class Invariants:
         self._writers: dict[tuple[int, int, int], str] = {}
         self._claims: dict[tuple[Stream, int], executor_pb2.Claim] = {}
         self._reports: dict[tuple[str, int], executor_pb2.Report] = {}
+        self.siblings: set[tuple[str, str, int, bytes]] = set()
+        self._sibling_tokens: set[bytes] = set()
         self._restores = 0
         self._restored_at = float("-inf")
         database.on_commit.append(self.committed)
@@ -198,29 +205,36 @@ class Invariants:
             case "grant":
                 claim = self._claims.get((stream, message.grant.claim_id))
                 if claim is not None and message.grant.lease_token:
-                    self._check_grant(stream, claim, keys_of(claim, message.grant))
+                    keys = keys_of(claim, message.grant)
+                    self._check_grant(stream, claim, places_of(claim.stage, keys, are_siblings=False))
             case "assignment":
-                batch = message.assignment.batch
-                self._check_grant(stream, batch, tasks_of(batch))
+                batch, token = message.assignment.batch, message.assignment.lease_token
+                if batch.siblings:
+                    self._sibling_tokens.add(token)
+                    self.siblings.add((stream.client.name, batch.job_id, batch.generation, token))
+                    if batch.stage != batch.siblings[0].stage:
+                        self._world.violate("a batch of siblings names the first of them", batch.job_id[-4:])
+                places = places_of(batch.stage, tasks_of(batch), are_siblings=bool(batch.siblings))
+                self._check_grant(stream, batch, places)
             case "report_ack":
                 report = self._reports.get((stream.client.name, message.report_ack.report_id))
                 if report is not None and not message.report_ack.elsewhere:
                     self._check_ack(report, message.report_ack)
 
     def _check_grant(
-        self, stream: Stream, offer: executor_pb2.Claim | executor_pb2.LeaseBatch, tasks: Iterable[Any]
+        self, stream: Stream, offer: executor_pb2.Claim | executor_pb2.LeaseBatch, places: Iterable[Place]
     ) -> None:
         executor = stream.client.name
-        for task in tasks:
-            self._granted.add((offer.job_id, offer.generation, offer.stage, task.shard, task.attempt, executor))
+        for place in places:
+            self._granted.add((offer.job_id, offer.generation, *place, executor))
             if not self._is_aftermath:
-                where = f"job {offer.job_id[-4:]} task {offer.stage}.{task.shard}.{task.attempt} to {executor}"
+                where = f"job {offer.job_id[-4:]} task {'.'.join(map(str, place))} to {executor}"
                 run = self.shadow(offer.job_id)
                 if run is not None and run.generation != offer.generation:
                     detail = f"{where}: it is of {offer.generation}, the job is in {run.generation}"
                     self._world.violate("nothing is granted of another generation", detail)
                     continue
-                self._check_task(offer.job_id, offer.stage, task, "grant", where, must_be_current=True)
+                self._check_task(offer.job_id, place, "grant", where, must_be_current=True)
         job = self._database.tables.jobs.get(offer.job_id)
         if job is None or stream.server is None or self._is_aftermath:
             return
@@ -233,10 +247,13 @@ class Invariants:
         for result in reported(report):
             if result.shard in ack.refused:
                 continue
-            where = f"job {report.job_id[-4:]} {report.generation} task {report.stage}.{result.shard}.{result.attempt}"
+            task = sibling_place(
+                report.stage, result.shard, result.attempt, are_siblings=report.lease_token in self._sibling_tokens
+            )
+            where = f"job {report.job_id[-4:]} {report.generation} task {'.'.join(map(str, task))}"
             if FORGED in result.detail or FORGED.encode() in result.output.inline:
                 self._world.violate("a forged report is refused", where)
-            place = (report.generation, report.stage, result.shard, result.attempt)
+            place = (report.generation, *task)
             if not self._is_aftermath and not any(
                 row["kind"] == _ATTEMPT and (row["generation"], row["stage"], row["shard"], row["attempt"]) == place
                 for row in rows
@@ -249,21 +266,23 @@ class Invariants:
         if self._is_aftermath:
             return
         batch = executor_pb2.LeaseBatch.FromString(data)
+        if batch.siblings:
+            self._world.violate("siblings are handed over and never published", batch.job_id[-4:])
         run = self.shadow(batch.job_id)
         if run is not None and batch.generation < run.generation:
             return  # composed before the job ended; nobody is granted any of it
         for task in tasks_of(batch):
-            where = f"job {batch.job_id[-4:]} task {batch.stage}.{task.shard}.{task.attempt}"
-            self._check_task(batch.job_id, batch.stage, task, "publish", where, must_be_current=False)
+            place = (batch.stage, task.shard, task.attempt)
+            where = f"job {batch.job_id[-4:]} task {'.'.join(map(str, place))}"
+            self._check_task(batch.job_id, place, "publish", where, must_be_current=False)
 
     def repeated(self, message_id: str) -> None:
         """Note that NATS swallowed a dispatch as a repetition."""
         self._world.violate("a dispatch has an id of its own", message_id)
 
-    def _check_task(
-        self, job_id: str, stage_index: int, task: Any, what: str, where: str, *, must_be_current: bool
-    ) -> None:
+    def _check_task(self, job_id: str, place: Place, what: str, where: str, *, must_be_current: bool) -> None:
         """Check that what leaves follows from what is committed."""
+        stage_index, shard, task_attempt = place
         run = self.shadow(job_id)
         rule = f"no {what} leaves before what it rests on is committed"
         if run is None or run.state is JobState.PENDING:
@@ -277,13 +296,13 @@ class Invariants:
         ):
             self._world.violate("a task is released when what it names has ended", where)
         known = max(len(stage.shards), 0 if stage.plan.kind is StageKind.MAPPED else 1)
-        if task.shard >= known:
+        if shard >= known:
             self._world.violate(rule, f"{where}: there is no such shard")
             return
-        history = stage.tasks.get(task.shard)
+        history = stage.tasks.get(shard)
         attempt = history.attempt if history is not None else 1
-        is_over = stage.ended or (task.shard < len(stage.shards) and stage.shards.ended[task.shard])
-        if task.attempt > attempt and not is_over:
+        is_over = stage.ended or (shard < len(stage.shards) and stage.shards.ended[shard])
+        if task_attempt > attempt and not is_over:
             self._world.violate(rule, f"{where}: the journal is at attempt {attempt}")
         if must_be_current and is_over:
             self._world.violate("nothing is granted that has ended", where)
@@ -340,6 +359,8 @@ class Invariants:
             shadow = self.shadow(job_id)
             if shadow is None or durable_view(shadow) != durable_view(run):
                 self._world.violate("replaying the journal gives the live state", f"job {job_id[-4:]} at the end")
+            for problem in unlike(run):
+                self._world.violate("each node has the value that its own task gave", f"job {job_id[-4:]}: {problem}")
             for problem in check_flow(run, tables.journal.get(job_id, [])):
                 self._world.violate("items in are items out", f"job {job_id[-4:]}: {problem}")
             self._audit(job_id, run)

@@ -63,7 +63,9 @@ class Looks:
                     continue
                 held = executor.book.get(lease.token)
                 known = held.running | held.unacknowledged if held is not None else set()
-                for shard in lease.tasks.keys() - known:
+                are_siblings = held is not None and held.siblings
+                # Of siblings, an executor knows each by its stage.
+                for shard in {lease.stage if are_siblings else shard for shard in lease.tasks} - known:
                     key = (scheduler.process.name, lease.token, shard)
                     since = self._unknown[key] = before.get(key, now)
                     if now - since > LOST_S:

@@ -55,6 +55,7 @@ _FORGED: Final = {"report_forge": 0.6, "child_partial": 0.2, "child_fail": 0.2}
 _RESTART: Final = {"scheduler_kill": 0.4, "child_fail": 0.3, "stream_snap": 0.2}
 _SLOW: Final = {"database": 0.1, "child_fail": 0.2, "child_partial": 0.3}
 _RECOVERED: Final = {"commands": True, "child_fail": 0.3, "child_hang": 0.1}
+_SIBLINGS: Final = {"siblings": True}
 
 MUTANTS: Final = (
     Mutant(
@@ -376,6 +377,41 @@ MUTANTS: Final = (
         "max(1, each + (place < over))",
         "each + (place < over)",
         {"replicas": 3, "limit_pool": 2},
+    ),
+    Mutant(
+        "a sibling's result goes to the lease of another",
+        REPORTS + "take",
+        "known.siblings, report)",
+        "dict.fromkeys(known.siblings, known.number), report)",
+        _SIBLINGS,
+    ),
+    Mutant(
+        "a token does not say which tasks it is for",
+        SCHEDULER + "tokens:TokenMint._mac",
+        '",".join(f"{shard}.{attempt}" for shard, attempt in tasks)',
+        '""',
+        {**_SIBLINGS, "lease_forge": 3.0, "child_fail": 0.2, "child_partial": 0.3},
+    ),
+    Mutant(
+        "siblings that an executor still holds are handed over again",
+        SCHEDULER + "core.model:StageRun.is_untouched",
+        " and not self.tasks",
+        "",
+        {**_SIBLINGS, "scheduler_kill": 0.4, "child_fail": 0.2, "child_hang": 0.1},
+    ),
+    Mutant(
+        "of siblings that are lost only one is queued again",
+        SCHEDULER + "executors:HeldLease.held",
+        "self.siblings.values() or (self.number,)",
+        "(self.number,)",
+        {**_SIBLINGS, "executor_kill": 0.5},
+    ),
+    Mutant(
+        "adopted siblings are taken for tasks of one stage",
+        SCHEDULER + "grants:Grants.adopt",
+        "self._remember(session, live, *grants, are_siblings=lease.siblings)",
+        "self._remember(session, live, *grants)",
+        {**_SIBLINGS, "scheduler_kill": 0.8, "child_fail": 0.2, "child_hang": 0.1},
     ),
 )
 

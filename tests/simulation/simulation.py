@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import random
 import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ CALM_S = 560.0
 """More than the five minutes after which a dispatch is taken for lost, and the longest that a child hangs."""
 
 QUIET_S = 30.0
+SHARE_WITH_SIBLINGS = 0.4
 
 
 @dataclass(slots=True)
@@ -112,10 +114,14 @@ async def _run(seed: int, *, is_verbose: bool, faults: Faults | None, storm_s: f
     queue.on_publish.append(invariants.published)
     queue.on_repetition.append(invariants.repeated)
     network.on_response.append(invariants.responded)
-    storm = Storm(world, faults or Faults.drawn(world.rng), database, queue, network, invariants)
+    if faults is None:
+        faults = Faults.drawn(world.rng)
+        # Schedulers that outlive a restore take what was granted in the future that was lost for theirs, siblings or not.
+        faults.siblings = not faults.restore and random.Random(f"{seed} siblings").random() < SHARE_WITH_SIBLINGS
+    storm = Storm(world, faults, database, queue, network, invariants)
     world.every_50_steps.append(lambda: invariants.look(storm.serving()))
     world.every_50_steps.append(storm.look)
-    client = Client(world, database, storm.serving)
+    client = Client(world, database, storm.serving, siblings=faults.siblings)
     scenario = asyncio.create_task(_play(world, storm, client, invariants, storm_s=storm_s))
     stopped = asyncio.create_task(world.stopped())
     try:

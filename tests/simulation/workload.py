@@ -28,6 +28,7 @@ from pixloom_scheduler.job import JobHeader
 from pixloom_scheduler.journal.batch import NewJob
 from pixloom_scheduler.live import LiveJob
 from tests.simulation.loop import Process
+from tests.simulation.siblings import with_siblings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -92,11 +93,6 @@ def random_plan(rng: random.Random) -> Plan:
     return Plan(nodes=tuple(nodes), stages=tuple(stages), timeout_s=20.0 if rng.random() < 0.05 else None)
 
 
-def _new_plan(rng: random.Random) -> NewPlan:
-    plan = random_plan(rng)
-    return NewPlan(plan, plan_to_json(plan), b"{}")
-
-
 class Client:
     """Somebody who uses the schedulers, patiently.
 
@@ -106,7 +102,12 @@ class Client:
     """
 
     def __init__(
-        self, world: World, database: SimulatedDatabase, serving: Callable[[], list[SchedulerProcess]]
+        self,
+        world: World,
+        database: SimulatedDatabase,
+        serving: Callable[[], list[SchedulerProcess]],
+        *,
+        siblings: bool = False,
     ) -> None:
         self.accepted: dict[str, None] = {}
         self.cancelled: dict[str, None] = {}
@@ -114,6 +115,7 @@ class Client:
         self._world = world
         self._database = database
         self._serving = serving
+        self._siblings = siblings
         self._requests = 0
 
     def start(self, jobs: int, *, commands: bool) -> None:
@@ -126,10 +128,10 @@ class Client:
         rng = self._world.rng
         await asyncio.sleep(rng.uniform(0, 12))
         starts = rng.random() < 0.8
-        job_id = await self._submit(request, random_plan(rng), starts=starts)
+        job_id = await self._submit(request, self._plan(request), starts=starts)
         if not starts:
             await asyncio.sleep(rng.uniform(0, 3))
-            await self._command(job_id, StartRequested(_new_plan(rng) if rng.random() < 0.5 else None))
+            await self._command(job_id, StartRequested(self._new_plan(request) if rng.random() < 0.5 else None))
         if commands and rng.random() < 0.2:
             await self._command(job_id, UpdateRequested(priority=rng.choice((0, 9))))
         if commands and rng.random() < 0.3:
@@ -143,6 +145,16 @@ class Client:
                 self.cancelled[job_id] = None
         if commands:
             await self._recover_when_it_ends(job_id, random.Random(f"{self._world.seed} {request}"))
+
+    def _plan(self, request: str) -> Plan:
+        plan = random_plan(self._world.rng)
+        if not self._siblings:
+            return plan
+        return with_siblings(plan, random.Random(f"{self._world.seed} {request} siblings"))
+
+    def _new_plan(self, request: str) -> NewPlan:
+        plan = self._plan(request)
+        return NewPlan(plan, plan_to_json(plan), b"{}")
 
     async def help_along(self) -> None:
         """Start and resume what still waits for that."""
