@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import nats.errors
 import structlog
@@ -47,7 +47,7 @@ from pixloom_scheduler.executors import BATCH_OVERHEAD_S
 from pixloom_scheduler.limits import Admission, Concurrency
 from pixloom_scheduler.lookout import LOOK_EVERY_S, Lookout
 from pixloom_scheduler.offers import Offer, OfferBook
-from pixloom_scheduler.siblings import MOST_SIBLINGS, SIBLINGS_S, are_siblings, may_have_siblings
+from pixloom_scheduler.siblings import MOST_AT_ONCE, MOST_SIBLINGS, SIBLINGS_S, are_siblings, may_have_siblings
 from pixloom_scheduler.task_stream import TaskStream
 from pixloom_scheduler.turns import Turns, task_s
 
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from pixloom_scheduler.executors import ExecutorRegistry, ExecutorSession
     from pixloom_scheduler.live import LiveJob
     from pixloom_scheduler.messages import MessageComposer
+    from pixloom_scheduler.offers import HandOver
     from pixloom_scheduler.replica import Replica
 
 __all__ = ["Dispatcher"]
@@ -75,13 +76,6 @@ MAX_BATCH_TASKS: Final = 512
 URGENT_PRIORITY: Final = 7
 PUBLISHERS: Final = 4
 RETRY_S: Final = 0.1
-
-
-class HandOver(Protocol):
-    """Grants a batch to an executor that did not ask for it."""
-
-    def __call__(self, session: ExecutorSession, live: LiveJob, batch: executor_pb2.LeaseBatch) -> int:
-        """Return how many of its tasks the executor got; the others are taken out of the batch."""
 
 
 class Dispatcher:
@@ -112,6 +106,7 @@ class Dispatcher:
         self._unserved: dict[str, tuple[LiveJob, set[int]]] = {}
         self._offers = OfferBook()
         self._lookout = Lookout(offers=self._offers, tasks=self._tasks, clock=clock, withdraw=self._withdraw)
+        self._handed = 0
         self._working: set[asyncio.Task[None]] = set()
         self._outbox: deque[str] = deque()
         self._has_outbox = asyncio.Event()
@@ -229,9 +224,13 @@ class Dispatcher:
         """Offer what the windows have room for; only while memory and database agree."""
         if self._replica.is_committing or not self._replica.is_inside_lease:
             return
+        self._handed = 0
         for pool in self.turns.pools():
             slots = self._executors.slots(pool)
             while slots:
+                if self._handed >= MOST_AT_ONCE:
+                    asyncio.get_running_loop().call_soon(self.fill)
+                    return
                 turn = self.turns.next(pool, self._has_room)
                 if turn is None or not self._offer_from(*turn, pool=pool, slots=slots):
                     break
@@ -360,9 +359,13 @@ class Dispatcher:
         )
         handed = 0
         if len(stages) > 1:
-            batch = self._composer.compose_siblings(live, stages, dispatch_id=self._new_id())
-            handed = self._hand_over(session, live, batch)
+            try:
+                batch = self._composer.compose_siblings(live, stages, dispatch_id=self._new_id())
+                handed = self._hand_over(session, live, batch)
+            except Exception:  # noqa: BLE001 # alone, the one that cannot be told of ends its job
+                self._log.exception("siblings_not_composed", job=run.id, stages=stages)
         if handed:
+            self._handed += handed
             self.turns.weigh(live, stages)
         if handed < len(stages):
             self._mark(live, stages)

@@ -103,19 +103,18 @@ class MessageComposer:
         """Return the message about the only tasks of stages that are siblings; of fewer if it would be very large."""
         start = self._clock.now()
         run, header = live.run, live.header
-        first = run.stages[stages[0]]
         calls = self._calls(run, stages[0])
-        common = self._params(run, first.plan.nodes[0])
         traced = is_sampled(header.trace_context)
         siblings: list[executor_pb2.SiblingTask] = []
         size = 0
         for index in stages:
             (node,) = run.stages[index].plan.nodes
-            params = self._params(run, node)
+            # As they are written: 1, 1.0 and true are equal.
+            params_json = orjson.dumps(self._params(run, node))
             sibling = executor_pb2.SiblingTask(stage=index, node=run.plan.nodes[node].id)
-            if params != common:
-                sibling.params_json = orjson.dumps(params)
-                size += len(sibling.params_json)
+            if params_json != calls[0].params_json:
+                sibling.params_json = params_json
+                size += len(params_json)
                 if size > MOST_PARAMS_BYTES and siblings:
                     break
             if traced:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import ItemsView, ValuesView
 
+    from pixloom.v1 import executor_pb2
     from pixloom_scheduler.executors import ExecutorSession
     from pixloom_scheduler.live import LiveJob
 
-__all__ = ["Offer", "OfferBook"]
+__all__ = ["HandOver", "Offer", "OfferBook"]
+
+
+class HandOver(Protocol):
+    """Grants a batch to an executor that did not ask for it."""
+
+    def __call__(self, session: ExecutorSession, live: LiveJob, batch: executor_pb2.LeaseBatch) -> int:
+        """Return how many of its tasks the executor got; the others are taken out of the batch."""
 
 
 @dataclass(slots=True)

@@ -15,9 +15,12 @@ from pixloom.graph.plan import StageKind
 if TYPE_CHECKING:
     from pixloom_scheduler.core.model import JobRun
 
-__all__ = ["MOST_SIBLINGS", "SIBLINGS_S", "are_siblings", "may_have_siblings"]
+__all__ = ["MOST_AT_ONCE", "MOST_SIBLINGS", "SIBLINGS_S", "are_siblings", "may_have_siblings"]
 
 MOST_SIBLINGS: Final = 64
+MOST_AT_ONCE: Final = 256
+"""Siblings handed over before others have their turn of the loop: some milliseconds."""
+
 SIBLINGS_S: Final = 0.005
 """Expected seconds of work that go together: more is better spread over executors."""
 
