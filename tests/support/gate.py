@@ -35,6 +35,11 @@ class Gate:
             while len(list(self._file.parent.glob(f"{self._file.name}-*"))) < count:  # noqa: ASYNC110 - files tell nobody
                 await asyncio.sleep(0.02)
 
+    @property
+    def file(self) -> str:
+        """Path of the file that stands for the open gate."""
+        return str(self._file)
+
     def node(self, name: str, *, behind: str = "numbers", free: int = 0, **more: Any) -> dict[str, Any]:
         """Return a node with a task for each item, at which items wait.
 

@@ -27,6 +27,7 @@ __all__ = [
     "refuse",
     "require",
     "split",
+    "tell",
     "total",
     "wait_for",
 ]
@@ -113,6 +114,18 @@ def count_items(items: list[Item]) -> dict[str, Any]:
 @op("tests.echo")
 def echo(*, given: Any) -> dict[str, Any]:
     """Give a param back."""
+    return {"given": given}
+
+
+@op("tests.tell", deterministic=False, cost_hint_s=0.00002)
+def tell(*, given: Any, gate: str = "", refuse: bool = False) -> dict[str, Any]:
+    """Give a param back, or refuse to; while there is no file `gate`, wait for it and say so by another one."""
+    if gate:
+        Path(f"{gate}-{given}").touch()
+        while not Path(gate).exists():
+            time.sleep(0.01)
+    if refuse:
+        raise Reject("REFUSED", f"{given} is refused")
     return {"given": given}
 
 
