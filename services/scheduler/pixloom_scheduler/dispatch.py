@@ -361,9 +361,10 @@ class Dispatcher:
         if len(stages) > 1:
             try:
                 batch = self._composer.compose_siblings(live, stages, dispatch_id=self._new_id())
-                handed = self._hand_over(session, live, batch)
             except Exception:  # noqa: BLE001 # alone, the one that cannot be told of ends its job
                 self._log.exception("siblings_not_composed", job=run.id, stages=stages)
+            else:
+                handed = self._hand_over(session, live, batch)
         if handed:
             self._handed += handed
             self.turns.weigh(live, stages)

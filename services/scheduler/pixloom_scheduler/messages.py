@@ -126,7 +126,7 @@ class MessageComposer:
         batch = self._batch(live, stages[0], calls, dispatch_id=dispatch_id, items=1)
         batch.siblings.extend(siblings)
         if traced:
-            batch.trace_context.update(header.trace_context)
+            batch.trace_context.update(self._traces.of_job(live))
             batch.trace_tasks = True
         return batch
 

@@ -119,6 +119,11 @@ class Traces:
         )
         return inject(context=remote_context(trace_id=trace_id, span_id=span_id))
 
+    def of_job(self, live: LiveJob) -> dict[str, str]:
+        """Return the context of a job, for spans that belong to several of its nodes."""
+        trace_id, span_id = self._job_parent(live.header, live.run.generation)
+        return inject(context=remote_context(trace_id=trace_id, span_id=span_id))
+
     @staticmethod
     def _job_parent(header: JobHeader, generation: int) -> tuple[int, int]:
         parent = trace.get_current_span(extract(header.trace_context)).get_span_context()

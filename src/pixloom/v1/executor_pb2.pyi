@@ -284,7 +284,9 @@ Global___SiblingTask: _TypeAlias = SiblingTask  # noqa: Y015
 
 @_typing.final
 class LeaseBatch(_message.Message):
-    """Several tasks of one stage, as one message on NATS."""
+    """Several tasks of one stage, as one message on NATS or handed over in a session; or, only handed over, siblings: the only
+    tasks of several stages.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

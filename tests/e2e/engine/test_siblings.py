@@ -124,7 +124,11 @@ async def test_each_task_is_traced_below_the_dispatch_of_its_own_node(engine: En
         return {span.attributes["pixloom.node.id"]: span for span in spans if span.name == name}
 
     spans = await receiver.wait_for(
-        job.trace_id, lambda found: all(len(named(found, f"pixloom.{name}")) == 20 for name in ("op", "task", "node"))
+        job.trace_id,
+        lambda found: (
+            all(len(named(found, f"pixloom.{name}")) == 20 for name in ("op", "task", "node"))
+            and {"pixloom.job", "pixloom.report"} <= {span.name for span in found}
+        ),
     )
     tasks, nodes, ops = (named(spans, f"pixloom.{name}") for name in ("task", "node", "op"))
     dispatches = {span.id: span for span in spans if span.name == "pixloom.dispatch"}
@@ -133,6 +137,10 @@ async def test_each_task_is_traced_below_the_dispatch_of_its_own_node(engine: En
         assert dispatch.attributes["pixloom.node.id"] == name
         assert dispatch.parent_id == nodes[name].id
         assert ops[name].parent_id == task.id
+    (whole,) = (span for span in spans if span.name == "pixloom.job")
+    reports = [span for span in spans if span.name == "pixloom.report" and span.parent_id == whole.id]
+    assert reports
+    assert all(span.attributes["pixloom.tasks"] > 1 for span in reports)
     # Told of together: the dispatches of several have one id with their stages behind it.
     shared = {str(span.attributes["pixloom.dispatch.id"]).partition(".")[0] for span in dispatches.values()}
     assert len(shared) < 20
