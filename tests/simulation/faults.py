@@ -96,6 +96,7 @@ class Faults:
             commands=commands,
             hand_over=hand_over,
             columns=rng.random() < 0.7,
+            siblings=False,
             limit_pool=0,
             limit_jobs=0,
             **drawn,

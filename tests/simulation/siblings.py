@@ -38,7 +38,7 @@ def with_siblings(plan: Plan, rng: random.Random) -> Plan:
     kind = rng.choice((OpKind.VALUE, OpKind.ITEM))
     retry = RetryPolicy(max_attempts=rng.choice((2, 3, 4)), initial_backoff_s=rng.choice((0.05, 0.5)))
     behind_source = rng.random() < 0.6
-    afters = [(0,) if behind_source else ()] * count
+    afters: list[tuple[int, ...]] = [(0,) if behind_source else ()] * count
     if rng.random() < 0.5:
         afters.append(tuple(range(first, first + count)))
     nodes, stages = [*plan.nodes], [*plan.stages]
@@ -62,7 +62,6 @@ def with_siblings(plan: Plan, rng: random.Random) -> Plan:
                 kind=StageKind.WHOLE,
                 nodes=(number,),
                 inputs=(),
-                shard_size=None,
                 retry=retry,
                 after=after,
             )

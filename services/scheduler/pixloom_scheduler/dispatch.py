@@ -344,12 +344,8 @@ class Dispatcher:
     def _hand_siblings(self, session: ExecutorSession, live: LiveJob, index: int, *, most: int) -> bool:
         """Hand a stage over together with others that are like it; False if there are none, or it cannot be."""
         run = live.run
-        if (
-            most < 2
-            or not session.hello.reads_siblings
-            or self.concurrency.names_of(run, index)
-            or not may_have_siblings(run, index)
-        ):
+        goes_alone = most < 2 or not session.hello.reads_siblings or self.concurrency.names_of(run, index)
+        if goes_alone or not may_have_siblings(run, index):
             return False
         stages = self.turns.take_while(
             live,

@@ -56,7 +56,7 @@ async def require_each_told_its_own(engine: Engine, job_id: str) -> dict[str, li
     told = {node.id: (node.state, node.result and node.result.value) for node in await engine.nodes(job_id)}
     assert told == {f"n{n}": ("COMPLETED", {"given": n}) for n in range(COUNT)}
     attempts = await attempts_of(engine, job_id)
-    assert all([attempt.outcome for attempt in each].count("OK") == 1 for each in attempts.values())
+    assert all(sum(attempt.outcome == "OK" for attempt in each) == 1 for each in attempts.values())
     return attempts
 
 
@@ -124,7 +124,7 @@ async def test_each_task_is_traced_below_the_dispatch_of_its_own_node(engine: En
         return {span.attributes["pixloom.node.id"]: span for span in spans if span.name == name}
 
     spans = await receiver.wait_for(
-        job.trace_id,
+        job.trace_id or "",
         lambda found: (
             all(len(named(found, f"pixloom.{name}")) == 20 for name in ("op", "task", "node"))
             and {"pixloom.job", "pixloom.report"} <= {span.name for span in found}

@@ -45,7 +45,8 @@ class Stage:
         self, live: Any, *, costs: Any = QUICK, limits: dict[str, int] | None = None, reads_siblings: bool = True
     ) -> None:
         self.live = live
-        self.owner: Any = SpeakingOwner(live)
+        owner: Any = SpeakingOwner(live)
+        self.owner = owner
         self.executors = ExecutorRegistry()
         clock, quiet, ids = DatabaseClock(), Quiet(), itertools.count(1)
         parts: Any = dict.fromkeys(("outputs", "catalogue", "partitions", "takeovers", "timers"), quiet)
@@ -62,7 +63,7 @@ class Stage:
         )
         self.dispatcher = Dispatcher(
             js=js,
-            replica=self.owner,
+            replica=owner,
             executors=self.executors,
             composer=self.composer,
             clock=clock,
@@ -71,11 +72,9 @@ class Stage:
             limits=limits,
         )
         mint = TokenMint(incarnation=uuid.uuid4(), key=b"k" * 32, nonce=os.urandom)
-        grants = Grants(
-            replica=self.owner, dispatcher=self.dispatcher, mint=mint, timers=parts["timers"], costs=dict(costs)
-        )
+        grants = Grants(replica=owner, dispatcher=self.dispatcher, mint=mint, timers=parts["timers"], costs=dict(costs))
         self.sessions = ExecutorSessions(
-            replica=self.owner,
+            replica=owner,
             executors=self.executors,
             dispatcher=self.dispatcher,
             inputs=inputs,
@@ -94,7 +93,9 @@ class Stage:
             reads_columns=True,
             reads_siblings=reads_siblings,
         )
-        self.session = ExecutorSession(hello, asyncio.Queue(), start=clock.now(), last_seen=clock.now())
+        # Heard of for as long as a test may be stopped for.
+        heard = clock.now() + 3600.0
+        self.session = ExecutorSession(hello, asyncio.Queue(), start=heard, last_seen=heard)
         self.executors.add(self.session)
         self.dispatcher.note_all(live)
 
@@ -123,8 +124,8 @@ async def test_stages_that_do_the_same_go_in_one_message_each_with_its_node_and_
     assert [(sibling.stage, sibling.node) for sibling in batch.siblings] == [(3, "n3"), (2, "n2"), (1, "n1"), (0, "n0")]
     assert (batch.stage, len(batch.tasks), len(batch.ordinary.shards)) == (3, 0, 0)
     (call,) = batch.calls
-    params = [orjson.loads(sibling.params_json or call.params_json) for sibling in batch.siblings]
-    assert params == [{"a": 2}, {}, {"a": 1}, {}]
+    told = [orjson.loads(sibling.params_json or call.params_json) for sibling in batch.siblings]
+    assert told == [{"a": 2}, {}, {"a": 1}, {}]
     assert not batch.siblings[0].params_json
     assert sorted(lease.stage for lease in live.run.leases.values()) == [0, 1, 2, 3]
 

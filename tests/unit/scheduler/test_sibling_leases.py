@@ -90,9 +90,10 @@ class Anew:
     """The next owner of the job: it has read it from the database and knows of no lease."""
 
     def __init__(self, owner, grants):
-        self.owner: Any = Owner(job_of(len(owner.live.run.stages)))
+        anew: Any = Owner(job_of(len(owner.live.run.stages)))
         quiet: Any = Quiet()
-        self.grants = Grants(replica=self.owner, dispatcher=quiet, mint=grants._mint, timers=quiet, costs={})
+        self.owner = anew
+        self.grants = Grants(replica=anew, dispatcher=quiet, mint=grants._mint, timers=quiet, costs={})
 
 
 def test_one_lease_is_held_for_all_of_them():
