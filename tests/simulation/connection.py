@@ -182,8 +182,6 @@ class SimulatedConnection:
             requests = self._database.tables.requests
             wanted = zip(*args, strict=True)
             return [{"project": project, "request_id": name} for project, name in wanted if (project, name) in requests]
-        if text.startswith("SELECT incarnation, token_key"):
-            return [{"incarnation": self._database.incarnation, "token_key": self._database.token_key}]
         if text.startswith("SELECT extract(epoch FROM clock_timestamp())"):
             return [(self._world.now(),)]
         raise AssertionError(f"the simulated database does not know this statement: {text}")
@@ -216,6 +214,9 @@ class SimulatedConnection:
         if text.startswith("SELECT pg_notify($1"):
             self._database.notify(*args)
             return "SELECT"
+        if text.startswith("UPDATE pixloom.deployment SET incarnation"):
+            # A restore has given it a new one already, as it does where the cluster is on another timeline then.
+            return "UPDATE"
         if text.startswith("SET synchronous_commit"):
             return "SET"
         if text.startswith("INSERT INTO pixloom.journal "):
@@ -375,7 +376,7 @@ class SimulatedConnection:
 
     def _take(
         self, text: str, owner: str, address: str, lease_s: float, most: int, among: list[int]
-    ) -> list[dict[str, int]]:
+    ) -> list[dict[str, Any]]:
         now = self._world.now()
         taken: dict[int, Partition] = {}
         for number, row in sorted(self._database.tables.partitions.items()):
@@ -387,7 +388,11 @@ class SimulatedConnection:
                 taken[number] = replace(row, owner=owner, address=address, epoch=raised, expires_at=now + lease_s)
         if taken:
             self._write(taken)
-        return [{"id": n, "epoch": row.epoch, "commit_seq": row.commit_seq} for n, row in taken.items()]
+        incarnation = self._database.incarnation
+        return [
+            {"id": n, "epoch": row.epoch, "commit_seq": row.commit_seq, "incarnation": incarnation, "cluster": ""}
+            for n, row in taken.items()
+        ]
 
 
 def _rows(names: Iterable[str], columns: Sequence[Any]) -> list[dict[str, Any]]:

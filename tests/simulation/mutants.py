@@ -101,6 +101,13 @@ MUTANTS: Final = (
         {"restore": 0.2, "child_fail": 0.1},
     ),
     Mutant(
+        "who outlives a restore of the database takes partitions",
+        SCHEDULER + "journal.ownership:Ownership._was_restored",
+        "known is not None and (",
+        "False and (",
+        {"restore": 0.4, "replicas": 3, "scheduler_kill": 0.3, "siblings": True},
+    ),
+    Mutant(
         "an unanswered commit is taken for done",
         COMMITTER + "Committer.commit",
         "await self._drop_connection()",

@@ -14,7 +14,7 @@ from pixloom_scheduler.grants import Grants
 from pixloom_scheduler.inputs import InputReader, OutputCache
 from pixloom_scheduler.journal.committer import CommitsLostError, Committer, OwnershipLostError
 from pixloom_scheduler.journal.membership import Membership
-from pixloom_scheduler.journal.ownership import Ownership
+from pixloom_scheduler.journal.ownership import Deployment, Ownership
 from pixloom_scheduler.messages import MessageComposer
 from pixloom_scheduler.outside import Outside
 from pixloom_scheduler.partitions import Partitions
@@ -100,7 +100,14 @@ class SchedulerProcess:
             return await database.connect(self.process, transaction_timeout_s=LEASE_S * 0.8)
 
         monotonic = world.loop.time
-        self._ownership = Ownership(connect=connect, replica=name, address=address, lease_s=LEASE_S)
+        self.incarnation = database.incarnation
+        self._ownership = Ownership(
+            connect=connect,
+            replica=name,
+            address=address,
+            lease_s=LEASE_S,
+            deployment=Deployment(self.incarnation, "", database.token_key),
+        )
         self.clock = DatabaseClock(
             wall=lambda: world.now() + world.rng.choice((-600, -2, 0, 2, 600)), monotonic=monotonic
         )
@@ -166,7 +173,6 @@ class SchedulerProcess:
             new_id=lambda: f"{world.rng.getrandbits(128):032x}",
             limits=limits,
         )
-        self.incarnation = database.incarnation
         grants = Grants(
             replica=self.replica,
             dispatcher=self.dispatcher,

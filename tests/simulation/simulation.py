@@ -116,8 +116,7 @@ async def _run(seed: int, *, is_verbose: bool, faults: Faults | None, storm_s: f
     network.on_response.append(invariants.responded)
     if faults is None:
         faults = Faults.drawn(world.rng)
-        # Schedulers that outlive a restore take what was granted in the future that was lost for theirs, siblings or not.
-        faults.siblings = not faults.restore and random.Random(f"{seed} siblings").random() < SHARE_WITH_SIBLINGS
+        faults.siblings = random.Random(f"{seed} siblings").random() < SHARE_WITH_SIBLINGS
     storm = Storm(world, faults, database, queue, network, invariants)
     world.every_50_steps.append(lambda: invariants.look(storm.serving()))
     world.every_50_steps.append(storm.look)

@@ -36,7 +36,7 @@ from pixloom_scheduler.journal.finished import FinishedJobs
 from pixloom_scheduler.journal.inheritance import InheritanceWriter
 from pixloom_scheduler.journal.loader import Loader
 from pixloom_scheduler.journal.membership import Membership
-from pixloom_scheduler.journal.ownership import Ownership, connect
+from pixloom_scheduler.journal.ownership import Ownership, connect, read_deployment
 from pixloom_scheduler.journal.reader import Reader
 from pixloom_scheduler.messages import MessageComposer
 from pixloom_scheduler.outside import Outside
@@ -103,8 +103,10 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
 
     address = settings.reachable_at
     replica_id = f"{os.uname().nodename}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-    ownership = Ownership(connect=open_connection, replica=replica_id, address=address, lease_s=LEASE_S)
-    deployment = await ownership.deployment()
+    deployment = await read_deployment(open_connection)
+    ownership = Ownership(
+        connect=open_connection, replica=replica_id, address=address, lease_s=LEASE_S, deployment=deployment
+    )
     connection = await connect_queue(settings.nats_url, service="scheduler", pending_size=16 * 1024 * 1024)
     js = connection.jetstream(publish_async_max_pending=4096)
     await declare_stream(js)
@@ -121,7 +123,7 @@ async def run_scheduler(settings: SchedulerSettings, *, stop: asyncio.Event) -> 
     traces = Traces()
     rejects = RejectFinder(reader=reader, inputs=inputs, store=open_store(settings.artifacts_url))
     outside = Outside(executors=executors, timers=timers, traces=traces, resolver=Resolver(), rejects=rejects)
-    committer = Committer(connect=open_connection, lease_s=LEASE_S)
+    committer = Committer(connect=open_connection, lease_s=LEASE_S, incarnation=deployment.incarnation)
     replica = Replica(
         journal=committer,
         loader=loader,

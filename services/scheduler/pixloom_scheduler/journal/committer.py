@@ -36,6 +36,7 @@ from pixloom_scheduler.journal.statements import (
 )
 
 if TYPE_CHECKING:
+    import uuid
     from collections.abc import Awaitable, Callable
 
     from pixloom_scheduler.journal.batch import Batch
@@ -59,6 +60,7 @@ _REQUESTS: Final = "job_by_request"
 MOST_INLINE_BYTES: Final = 256 * 1024
 """Documents and plans of new jobs up to which they go with the first statement; larger ones follow it."""
 
+_NEW_INCARNATION: Final = "UPDATE pixloom.deployment SET incarnation = gen_random_uuid() WHERE incarnation = $1"
 _STANDING: Final = "SELECT id, epoch, commit_seq FROM pixloom.partition WHERE id = ANY($1::smallint[])"
 _CONNECTION_ERRORS: Final = (
     OSError,
@@ -145,8 +147,18 @@ class Committer:
         connect: Callable[[], Awaitable[asyncpg.Connection[Any]]],
         lease_s: float,
         retry_delay_s: float = 0.05,
+        incarnation: uuid.UUID | None = None,
     ) -> None:
+        """Name how connections are made; nothing is connected before the first batch.
+
+        Args:
+            connect: Opens a connection.
+            lease_s: Seconds for which a commit renews the ownership of its partitions.
+            retry_delay_s: Seconds before a broken connection is made anew for the first time.
+            incarnation: The incarnation of the database as it was at the start, which ends when commits were lost.
+        """
         self._connect = connect
+        self._incarnation = incarnation
         self._lease_s = lease_s
         self._retry_delay_s = retry_delay_s
         self._connection: asyncpg.Connection[Any] | None = None
@@ -250,6 +262,8 @@ class Committer:
             raise OwnershipLostError(foreign)
         behind = frozenset(i for i in ids if standing[i][1] < batch.stamps[i].seq)
         if behind:
+            # What was leased in the time that was lost must not be taken for leases of the time that comes.
+            await connection.execute(_NEW_INCARNATION, self._incarnation)
             raise CommitsLostError(behind)
         return float(await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())"))
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
+from pixloom_scheduler.journal.committer import CommitsLostError
 from pixloom_scheduler.journal.membership import CHANNEL
 from pixloom_scheduler.journal.tables import PARTITIONS
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     import uuid
     from collections.abc import Awaitable, Callable, Iterable
 
-__all__ = ["OUTAGE", "Deployment", "Owned", "Ownership", "connect"]
+__all__ = ["OUTAGE", "Deployment", "Owned", "Ownership", "connect", "read_deployment"]
 
 OUTAGE: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What the calls here raise while the database is away."""
@@ -28,7 +29,24 @@ FROM (
   ORDER BY id FOR UPDATE SKIP LOCKED LIMIT $4
 ) free
 WHERE p.id = free.id
-RETURNING p.id, p.epoch, p.commit_seq
+RETURNING p.id, p.epoch, p.commit_seq, (SELECT incarnation FROM pixloom.deployment) AS incarnation, (
+  SELECT system.system_identifier || '.' || checkpoint.timeline_id
+  FROM pg_control_system() system, pg_control_checkpoint() checkpoint
+) AS cluster
+"""
+_DEPLOYMENT: Final = """
+SELECT d.incarnation, d.token_key, d.system_identifier AS known,
+  system.system_identifier || '.' || checkpoint.timeline_id AS cluster
+FROM pixloom.deployment d, pg_control_system() system, pg_control_checkpoint() checkpoint
+"""
+_IN_ANOTHER_CLUSTER: Final = """
+UPDATE pixloom.deployment
+SET incarnation = CASE WHEN $2 LIKE $1 || '.%' THEN incarnation ELSE gen_random_uuid() END, system_identifier = $2
+WHERE system_identifier = $1
+"""
+"""A database that was restored is in another cluster, or on another timeline of its own: what was leased is stale then.
+
+A cluster whose timeline was not written down yet is the same one.
 """
 _RELEASE: Final = """
 UPDATE pixloom.partition SET owner = '', address = '', expires_at = clock_timestamp()
@@ -73,11 +91,30 @@ class Deployment:
 
     Attributes:
         incarnation: Changes when the database was restored; part of every lease token.
+        cluster: Identity and timeline of the PostgreSQL cluster that it is in.
         token_key: Key of the HMAC in lease tokens.
     """
 
     incarnation: uuid.UUID
+    cluster: str
     token_key: bytes
+
+
+async def read_deployment(connect: Callable[[], Awaitable[asyncpg.Connection[Any]]]) -> Deployment:
+    """Return what all replicas share, under a new incarnation if the database was restored into another cluster.
+
+    Args:
+        connect: Opens a connection.
+    """
+    connection = await connect()
+    try:
+        row = await connection.fetchrow(_DEPLOYMENT)
+        while row["known"] != row["cluster"]:
+            await connection.execute(_IN_ANOTHER_CLUSTER, row["known"], row["cluster"])
+            row = await connection.fetchrow(_DEPLOYMENT)
+    finally:
+        await connection.close()
+    return Deployment(row["incarnation"], row["cluster"], row["token_key"])
 
 
 class Ownership:
@@ -90,11 +127,23 @@ class Ownership:
         replica: str,
         address: str,
         lease_s: float,
+        deployment: Deployment | None = None,
     ) -> None:
+        """Name the replica.
+
+        Args:
+            connect: Opens a connection.
+            replica: Its id.
+            address: Where it serves.
+            lease_s: For how long it owns what it takes.
+            deployment: What it knows of the database; nothing is taken of one that was restored since. None if it
+                does not matter.
+        """
         self._connect = connect
         self._replica = replica
         self._address = address
         self._lease_s = lease_s
+        self._deployment = deployment
 
     async def take(
         self, most: int, among: Iterable[int] = range(PARTITIONS), *, lease_s: float | None = None
@@ -105,11 +154,19 @@ class Ownership:
             most: How many to take at most.
             among: Partitions that may be taken: none that the replica holds in memory, whatever the database says.
             lease_s: For how long, seconds; None for the usual time.
+
+        Raises:
+            CommitsLostError: If the database was restored since the deployment was read: executors hold leases of what
+                was lost, and only who knows the new incarnation can tell that they are stale. Nothing is taken.
         """
         connection = await self._connect()
         try:
             length_s = lease_s or self._lease_s
             rows = await connection.fetch(_TAKE, self._replica, self._address, length_s, most, list(among))
+            if any(self._was_restored(row["incarnation"], row["cluster"]) for row in rows):
+                taken = [row["id"] for row in rows]
+                await connection.execute(_RELEASE, self._replica, taken)
+                raise CommitsLostError(frozenset(taken))
         finally:
             await connection.close()
         return sorted((Owned(row["id"], row["epoch"], row["commit_seq"]) for row in rows), key=lambda owned: owned.id)
@@ -140,11 +197,6 @@ class Ownership:
         finally:
             await connection.close()
 
-    async def deployment(self) -> Deployment:
-        """Return what all replicas share."""
-        connection = await self._connect()
-        try:
-            row = await connection.fetchrow("SELECT incarnation, token_key FROM pixloom.deployment")
-        finally:
-            await connection.close()
-        return Deployment(incarnation=row["incarnation"], token_key=row["token_key"])
+    def _was_restored(self, incarnation: uuid.UUID, cluster: str) -> bool:
+        known = self._deployment
+        return known is not None and (known.incarnation, known.cluster) != (incarnation, cluster)
