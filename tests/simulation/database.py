@@ -108,6 +108,7 @@ class SimulatedDatabase:
         incarnation: Changes when it was restored.
         refuses: Tells whether a row holds something that the server refuses.
         refused: Jobs of which it has refused a row.
+        jobs_ever: Jobs that it has had, also if a restore took them away.
         fault_rate: How often a statement breaks the connection.
         unknown_rate: How often COMMIT goes unanswered.
     """
@@ -122,6 +123,7 @@ class SimulatedDatabase:
         self.token_key = world.rng.randbytes(32)
         self.refuses: Callable[[dict[str, Any]], bool] = lambda _: False
         self.refused: set[str] = set()
+        self.jobs_ever: set[str] = set()
         self.fault_rate = 0.0
         self.unknown_rate = 0.0
         self.replicas: dict[str, Replica] = {}
@@ -172,6 +174,7 @@ class SimulatedDatabase:
         """Make a transaction durable."""
         self.commits.append(commit)
         self.tables.apply(commit)
+        self.jobs_ever.update(row["id"] for row in commit.jobs)
         rows = ",".join(f"{row['job_id'][-4:]}#{row['seq']}k{row['kind']}" for row in commit.rows)
         if rows:
             stamps = ",".join(f"{p}:{row.epoch}.{row.commit_seq}" for p, row in commit.partitions.items())

@@ -68,6 +68,7 @@ class Invariants:
         self._sibling_tokens: set[bytes] = set()
         self._restores = 0
         self._restored_at = float("-inf")
+        self._restored_epochs: dict[int, int] = {}
         database.on_commit.append(self.committed)
         database.on_restore.append(self._restored)
 
@@ -107,6 +108,7 @@ class Invariants:
     def _restored(self) -> None:
         self._restores += 1
         self._restored_at = self._world.loop.time()
+        self._restored_epochs = {number: row.epoch for number, row in self._database.tables.partitions.items()}
         self._shadows.clear()
         self._attempts.clear()
         self._ended.clear()
@@ -332,6 +334,15 @@ class Invariants:
         for scheduler in schedulers:
             for problem in check_memory(scheduler):
                 self._world.violate("what is ready is known to somebody", f"{scheduler.process.name}: {problem}")
+            if scheduler.incarnation != self._database.incarnation:
+                self._look_at_survivor(scheduler)
+
+    def _look_at_survivor(self, scheduler: SchedulerProcess) -> None:
+        """Check a scheduler that has outlived a restore: it would take leases of the time that was lost for good ones."""
+        for partition, stamp in scheduler.replica.stamps.items():
+            if stamp.epoch > self._restored_epochs[partition]:
+                where = f"{scheduler.process.name}: partition {partition} in epoch {stamp.epoch}"
+                self._world.violate("who outlives a restore takes no partition", where)
 
     # -- The end ------------------------------------------------------------------------------------------------------
 

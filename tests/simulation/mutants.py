@@ -105,7 +105,7 @@ MUTANTS: Final = (
         SCHEDULER + "journal.ownership:Ownership._was_restored",
         "known is not None and (",
         "False and (",
-        {"restore": 0.4, "replicas": 3, "scheduler_kill": 0.3, "siblings": True},
+        {"restore": 0.2, "replicas": 3, "scheduler_leave": 0.4},
     ),
     Mutant(
         "an unanswered commit is taken for done",
